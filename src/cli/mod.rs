@@ -1,0 +1,38 @@
+//! Subcommands: the only place that prints. Data goes to stdout, everything else to stderr.
+
+#![allow(clippy::print_stdout)]
+
+mod dataset;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The eyes that robots listen with: commands and camera frames in, masks with evidence out.
+#[derive(Debug, Parser)]
+#[command(name = "sam4mllm", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Render synthetic tabletop scenes with ground truth.
+    Dataset(dataset::Args),
+}
+
+/// Parses the process arguments, runs the subcommand and maps its outcome to an exit code:
+/// 0 success, 1 failure, 2 usage, 64 bad configuration.
+pub fn run() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Dataset(args) => dataset::run(args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Synthetic tabletop scenes with ground truth.

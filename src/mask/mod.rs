@@ -1,0 +1,107 @@
+//! Binary masks in source pixels: storage, COCO run-length encoding, overlap, contours.
+
+mod rle;
+
+pub use rle::{Rle, RleError};
+
+use crate::geometry::{BBox, Point, Size, SourcePx};
+
+/// A binary mask of a frame: one byte a pixel, row-major, 0 off or 1 on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mask {
+    size: Size<SourcePx>,
+    bits: Vec<u8>,
+}
+
+impl Mask {
+    /// An empty mask of `size`.
+    pub fn empty(size: Size<SourcePx>) -> Self {
+        Self { size, bits: vec![0; size.pixels()] }
+    }
+
+    /// A mask from a predicate over pixel columns and rows.
+    pub fn from_fn(size: Size<SourcePx>, mut on: impl FnMut(u32, u32) -> bool) -> Self {
+        let mut bits = Vec::with_capacity(size.pixels());
+        for y in 0..size.height {
+            for x in 0..size.width {
+                bits.push(u8::from(on(x, y)));
+            }
+        }
+        Self { size, bits }
+    }
+
+    /// Size in source pixels.
+    pub fn size(&self) -> Size<SourcePx> {
+        self.size
+    }
+
+    /// The bytes, row-major `[height, width]`, each 0 or 1.
+    pub fn bits(&self) -> &[u8] {
+        &self.bits
+    }
+
+    /// The bytes of row `y`.
+    pub fn row(&self, y: u32) -> &[u8] {
+        let w = self.size.width as usize;
+        &self.bits[y as usize * w..][..w]
+    }
+
+    /// Sets one pixel; panics outside the mask.
+    pub fn set(&mut self, x: u32, y: u32, on: bool) {
+        self.bits[y as usize * self.size.width as usize + x as usize] = u8::from(on);
+    }
+
+    /// Whether the pixel under `p` is on; false outside the frame.
+    pub fn at(&self, p: Point<SourcePx>) -> bool {
+        if p.x < 0.0 || p.y < 0.0 || p.x >= self.size.width as f32 || p.y >= self.size.height as f32 {
+            return false;
+        }
+        self.bits[p.y as usize * self.size.width as usize + p.x as usize] == 1
+    }
+
+    /// Number of pixels that are on.
+    pub fn area(&self) -> u64 {
+        self.bits.iter().map(|&b| u64::from(b)).sum()
+    }
+
+    /// The tight box around the pixels that are on (right and bottom exclusive), or `None` for an empty mask.
+    pub fn bbox(&self) -> Option<BBox<SourcePx>> {
+        let (mut x1, mut y1, mut x2, mut y2) = (u32::MAX, u32::MAX, 0, 0);
+        for y in 0..self.size.height {
+            let row = self.row(y);
+            let Some(first) = row.iter().position(|&b| b == 1) else { continue };
+            let last = row.iter().rposition(|&b| b == 1).unwrap_or(first);
+            x1 = x1.min(first as u32);
+            x2 = x2.max(last as u32 + 1);
+            y1 = y1.min(y);
+            y2 = y + 1;
+        }
+        (x1 != u32::MAX).then(|| BBox::new(x1 as f32, y1 as f32, x2 as f32, y2 as f32))
+    }
+
+    /// Pixels on in both and pixels on in either; `None` where the sizes differ.
+    pub fn overlap(&self, other: &Self) -> Option<(u64, u64)> {
+        if self.size != other.size {
+            return None;
+        }
+        let (mut inter, mut union) = (0u64, 0u64);
+        for (&a, &b) in self.bits.iter().zip(&other.bits) {
+            inter += u64::from(a & b);
+            union += u64::from(a | b);
+        }
+        Some((inter, union))
+    }
+
+    /// Intersection over union in `0.0..=1.0`; 1 where both are empty, `None` where the sizes differ.
+    pub fn iou(&self, other: &Self) -> Option<f32> {
+        self.overlap(other).map(|(i, u)| if u == 0 { 1.0 } else { (i as f64 / u as f64) as f32 })
+    }
+
+    /// The pixels that are on in `self` or in `other`; panics where the sizes differ.
+    pub fn union_with(&mut self, other: &Self) {
+        assert_eq!(self.size, other.size, "masks of one frame share its size");
+        for (a, &b) in self.bits.iter_mut().zip(&other.bits) {
+            *a |= b;
+        }
+    }
+}
