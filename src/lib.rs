@@ -2,5 +2,9 @@
 
 pub mod cli;
 pub mod dataset;
+pub mod engine;
+pub mod frame;
 pub mod geometry;
 pub mod mask;
+pub mod pipeline;
+pub mod prompt;

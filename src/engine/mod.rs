@@ -1,0 +1,164 @@
+//! Engines: loaded models with named tensors in and out, whatever runs them.
+//!
+//! An [`Engine`] is synchronous and owned by one thread; whoever needs concurrency puts a thread around it.
+
+use std::borrow::Cow;
+
+/// The elements of a tensor, row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Data<'a> {
+    /// 32-bit floats.
+    F32(Cow<'a, [f32]>),
+    /// 32-bit integers; stands for ONNX `int64`, `int32` and `bool` alike.
+    I32(Cow<'a, [i32]>),
+}
+
+/// A dense row-major tensor that owns its elements or borrows them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor<'a> {
+    shape: Vec<usize>,
+    data: Data<'a>,
+}
+
+impl<'a> Tensor<'a> {
+    /// A float tensor; `data` is a `Vec<f32>` (owned) or a `&[f32]` (borrowed).
+    ///
+    /// # Panics
+    /// Where the number of elements is not the product of `shape`.
+    pub fn f32(shape: &[usize], data: impl Into<Cow<'a, [f32]>>) -> Self {
+        let data = data.into();
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "elements of a tensor of shape {shape:?}");
+        Self { shape: shape.to_vec(), data: Data::F32(data) }
+    }
+
+    /// An integer tensor; `data` is a `Vec<i32>` (owned) or a `&[i32]` (borrowed).
+    ///
+    /// # Panics
+    /// Where the number of elements is not the product of `shape`.
+    pub fn i32(shape: &[usize], data: impl Into<Cow<'a, [i32]>>) -> Self {
+        let data = data.into();
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "elements of a tensor of shape {shape:?}");
+        Self { shape: shape.to_vec(), data: Data::I32(data) }
+    }
+
+    /// Dimensions, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The elements with their type.
+    pub fn data(&self) -> &Data<'a> {
+        &self.data
+    }
+
+    /// The elements of a float tensor, row-major; `None` for integers.
+    pub fn as_f32(&self) -> Option<&[f32]> {
+        match &self.data {
+            Data::F32(v) => Some(v),
+            Data::I32(_) => None,
+        }
+    }
+
+    /// The elements of a float tensor, by value; `None` for integers.
+    pub fn into_f32(self) -> Option<Vec<f32>> {
+        match self.data {
+            Data::F32(v) => Some(v.into_owned()),
+            Data::I32(_) => None,
+        }
+    }
+
+    /// Another view of the same elements.
+    pub fn view(&self) -> Tensor<'_> {
+        let data = match &self.data {
+            Data::F32(v) => Data::F32(Cow::Borrowed(&**v)),
+            Data::I32(v) => Data::I32(Cow::Borrowed(&**v)),
+        };
+        Tensor { shape: self.shape.clone(), data }
+    }
+
+    /// Splits into shape and elements.
+    pub fn into_parts(self) -> (Vec<usize>, Data<'a>) {
+        (self.shape, self.data)
+    }
+}
+
+/// Name and shape of an engine's input or output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Name in the graph.
+    pub name: String,
+    /// Dimensions; `None` where they vary from call to call.
+    pub shape: Vec<Option<usize>>,
+}
+
+/// Kinds of [`EngineError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EngineErrorKind {
+    /// The model file is missing or not readable.
+    Open,
+    /// The model file is not a model that the backend understands.
+    Load,
+    /// An input is missing, unknown, or of the wrong type or shape.
+    Input,
+    /// The backend failed while it computed.
+    Run,
+}
+
+/// An engine failed; says which one, at which tensor, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{} engine `{engine}`{}", match .kind {
+    EngineErrorKind::Open => "open",
+    EngineErrorKind::Load => "load",
+    EngineErrorKind::Input => "feed",
+    EngineErrorKind::Run => "run",
+}, .tensor.as_ref().map(|t| format!(", tensor `{t}`")).unwrap_or_default())]
+pub struct EngineError {
+    kind: EngineErrorKind,
+    engine: String,
+    tensor: Option<String>,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl EngineError {
+    /// An error of `kind` in `engine`.
+    pub fn new(
+        kind: EngineErrorKind,
+        engine: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { kind, engine: engine.into(), tensor: None, source: source.into() }
+    }
+
+    /// Names the tensor at fault.
+    #[must_use]
+    pub fn at_tensor(mut self, tensor: impl Into<String>) -> Self {
+        self.tensor = Some(tensor.into());
+        self
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> EngineErrorKind {
+        self.kind
+    }
+}
+
+/// A loaded model: named tensors in, named tensors out, dynamic shapes.
+///
+/// Not `Sync`: one thread owns an engine.
+pub trait Engine: Send {
+    /// The engine's name, as logs and errors show it.
+    fn name(&self) -> &str;
+
+    /// What it takes.
+    fn inputs(&self) -> &[TensorInfo];
+
+    /// What it can give.
+    fn outputs(&self) -> &[TensorInfo];
+
+    /// Runs the model and returns the tensors named in `outputs`, in that order.
+    ///
+    /// # Errors
+    /// [`EngineErrorKind::Input`] for a missing, unknown or misshapen input; [`EngineErrorKind::Run`] otherwise.
+    fn run(&mut self, inputs: Vec<(&str, Tensor<'_>)>, outputs: &[&str]) -> Result<Vec<Tensor<'static>>, EngineError>;
+}

@@ -1,0 +1,135 @@
+//! From a command to a grounding, from a grounding to a mask, from a mask to the next one. No tokio, no tonic.
+//!
+//! The two traits are the seam between the node and the models: [`Ground`] is the language model's side,
+//! [`Segment`] is SAM's. Each implementation is owned by one thread.
+
+use std::time::{Duration, Instant};
+
+use crate::engine::EngineError;
+use crate::frame::Image;
+use crate::geometry::{BBox, SourcePx};
+use crate::mask::Mask;
+use crate::prompt::{CountHint, LabelledPoint, Prompt};
+
+/// What the user said, checked: not empty, not oversized, free of control tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Command {
+    /// The text, trimmed.
+    pub text: String,
+    /// How many targets it may have.
+    pub hint: CountHint,
+}
+
+/// What the language model made of a command on one frame.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Grounding {
+    /// The verdict.
+    pub outcome: Outcome,
+    /// Confidence in the outcome, `0.0..=1.0`.
+    pub confidence: f32,
+    /// The instances, best first; empty unless the outcome names some.
+    pub instances: Vec<GroundedInstance>,
+    /// The model's round-1 answer, verbatim.
+    pub answer: String,
+    /// Passes through the language model that it took.
+    pub passes: u32,
+    /// Where the time went, by stage name.
+    pub timings: Vec<(&'static str, Duration)>,
+}
+
+/// The language model's verdict on a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The target or targets are in the frame.
+    Found,
+    /// There is no such thing in the frame.
+    Absent,
+    /// One target was asked for, several match.
+    Ambiguous,
+    /// The model is not sure enough either way, or its answer could not be read.
+    Unsure,
+}
+
+/// One grounded instance: a proposal with its labelled points.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroundedInstance {
+    /// The round-1 box.
+    pub proposal: BBox<SourcePx>,
+    /// The round-2 points, all of them, in the order they were asked.
+    pub points: Vec<LabelledPoint>,
+    /// Confidence in this instance, `0.0..=1.0`.
+    pub confidence: f32,
+}
+
+/// One mask from SAM.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Segmented {
+    /// The mask in source pixels.
+    pub mask: Mask,
+    /// SAM's own estimate of the mask's IoU, `0.0..=1.0`.
+    pub score: f32,
+}
+
+/// SAM's encoding of one frame; opaque to everyone but the [`Segment`] that made it.
+pub struct Embedding {
+    /// The implementation's data.
+    pub data: Box<dyn std::any::Any + Send + Sync>,
+}
+
+/// A pipeline stage failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipelineError {
+    /// An engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// An engine's output has an unexpected shape or holds NaN.
+    #[error("read output of engine `{engine}`: {what}")]
+    Output {
+        /// The engine.
+        engine: &'static str,
+        /// What is wrong.
+        what: String,
+    },
+    /// The command cannot be asked.
+    #[error("check command: {0}")]
+    Command(String),
+    /// The deadline passed before the work was done.
+    #[error("meet deadline: passed {0:?} ago")]
+    Deadline(Duration),
+}
+
+/// The language model's side: command + image → grounding.
+pub trait Ground: Send {
+    /// Checks text from outside; cheap, needs no model pass.
+    ///
+    /// # Errors
+    /// [`PipelineError::Command`] for an empty or oversized text, or one that holds the model's control tokens.
+    fn check(&self, text: &str, hint: CountHint) -> Result<Command, PipelineError>;
+
+    /// Grounds `command` in `image`; gives up between passes once `deadline` is over.
+    ///
+    /// # Errors
+    /// Engine failures and missed deadlines. An unreadable model answer is no error but [`Outcome::Unsure`].
+    fn ground(
+        &mut self,
+        image: &Image,
+        command: &Command,
+        deadline: Option<Instant>,
+    ) -> Result<Grounding, PipelineError>;
+}
+
+/// SAM's side: image → embedding, embedding + prompts → masks.
+pub trait Segment: Send {
+    /// Encodes a frame, once for all its targets.
+    ///
+    /// # Errors
+    /// Engine failures.
+    fn embed(&mut self, image: &Image) -> Result<Embedding, PipelineError>;
+
+    /// One mask for each prompt, in order; all prompts go through the mask decoder as one batch.
+    ///
+    /// # Errors
+    /// Engine failures.
+    fn segment(&mut self, embedding: &Embedding, prompts: &[Prompt]) -> Result<Vec<Segmented>, PipelineError>;
+}

@@ -1,0 +1,48 @@
+//! The paper's codec: what the language model is asked, what it answers, and the prompt SAM gets from it.
+
+use crate::geometry::{BBox, Point, SourcePx};
+
+/// How many targets a command may have; becomes part of the query.
+///
+/// Source: arXiv 2409.10542, section 3.4 (GRES).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum CountHint {
+    /// Exactly one.
+    One,
+    /// One or more.
+    OneOrMore,
+    /// None, one or several: nothing is known.
+    #[default]
+    NoneOrMore,
+}
+
+/// A point with the language model's verdict on it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LabelledPoint {
+    /// Where.
+    pub point: Point<SourcePx>,
+    /// Probability of "yes, on the object", `0.0..=1.0`, from the softmax of the answering step.
+    pub p_yes: f32,
+    /// What SAM is told: on the object, off it, or nothing because the answer was not confident.
+    pub label: PointLabel,
+}
+
+/// What SAM is told about a point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PointLabel {
+    /// On the object.
+    On,
+    /// Off the object.
+    Off,
+    /// Dropped: shown as evidence, not sent to SAM.
+    Unsure,
+}
+
+/// What SAM is given: a box and points, in source pixels.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Prompt {
+    /// The box around the object.
+    pub bbox: Option<BBox<SourcePx>>,
+    /// Points on (`true`) and off (`false`) the object.
+    pub points: Vec<(Point<SourcePx>, bool)>,
+}
