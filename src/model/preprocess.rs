@@ -102,8 +102,11 @@ impl Preprocessor {
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).use_alpha(false);
         let frame = |e: &dyn std::fmt::Display| ModelError::Frame(e.to_string());
         let source = ImageRef::new(from.width, from.height, image.rgb(), PixelType::U8x3).map_err(|e| frame(&e))?;
+        // Columns before rows, as Pillow does: each pass rounds and clips, so their order shows in the result.
+        let mut wide = Resized::new(to.width, from.height, PixelType::U8x3);
+        self.resizer.resize(&source, &mut wide, &options).map_err(|e| frame(&e))?;
         let mut out = Resized::new(to.width, to.height, PixelType::U8x3);
-        self.resizer.resize(&source, &mut out, &options).map_err(|e| frame(&e))?;
+        self.resizer.resize(&wide, &mut out, &options).map_err(|e| frame(&e))?;
         Ok(out.into_vec())
     }
 }
