@@ -7,5 +7,7 @@ pub mod frame;
 pub mod geometry;
 pub mod mask;
 pub mod model;
+pub mod node;
 pub mod pipeline;
 pub mod prompt;
+pub mod server;

@@ -3,10 +3,14 @@
 #![allow(clippy::print_stdout)]
 
 mod dataset;
+mod serve;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+/// As `EX_USAGE` of sysexits.h, which supervisors do not retry.
+const BAD_CONFIG: u8 = 64;
 
 /// The eyes that robots listen with: commands and camera frames in, masks with evidence out.
 #[derive(Debug, Parser)]
@@ -20,6 +24,8 @@ struct Cli {
 enum Command {
     /// Render synthetic tabletop scenes with ground truth.
     Dataset(dataset::Args),
+    /// Answer commands and camera frames over gRPC.
+    Serve(serve::Args),
 }
 
 /// Parses the process arguments, runs the subcommand and maps its outcome to an exit code:
@@ -27,12 +33,13 @@ enum Command {
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Dataset(args) => dataset::run(args),
+        Command::Serve(args) => serve::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<crate::node::ConfigError>() { ExitCode::from(BAD_CONFIG) } else { ExitCode::FAILURE }
         }
     }
 }
