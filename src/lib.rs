@@ -7,5 +7,6 @@ pub mod frame;
 pub mod geometry;
 pub mod mask;
 pub mod model;
+pub mod overlay;
 pub mod pipeline;
 pub mod prompt;
