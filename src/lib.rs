@@ -5,6 +5,7 @@ pub mod dataset;
 pub mod engine;
 pub mod frame;
 pub mod geometry;
+pub mod import;
 pub mod mask;
 pub mod model;
 pub mod overlay;
