@@ -9,12 +9,14 @@
 mod assets;
 mod background;
 mod canvas;
+mod clip;
 mod colour;
 mod compose;
 mod degrade;
 mod expression;
 mod layout;
 mod pose;
+mod render;
 mod rng;
 mod scene;
 mod split;
@@ -24,8 +26,10 @@ mod texture;
 use std::path::{Path, PathBuf};
 
 pub use assets::{Assets, ObjectClass};
+pub use clip::{Clip, ClipOptions};
 pub use colour::Colour;
 pub use expression::{Expression, ExpressionType, Level, Lexicon, Noun, held_out_nouns, vocabulary};
+pub use render::{PictureFormat, RenderOptions, Summary, render};
 pub use scene::{Object, Scene, SceneGenerator, SceneKind, SceneOptions};
 pub use split::Split;
 pub use stream::{ExpressionTruth, ObjectTruth, SceneTruth, StreamOptions, stream};

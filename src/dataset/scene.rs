@@ -57,7 +57,7 @@ pub struct Object {
 impl Object {
     /// Pixels of the whole silhouette inside the frame, hidden ones included.
     pub fn full_area(&self) -> f32 {
-        self.area as f32 / self.visible
+        if self.area == 0 { 0.0 } else { self.area as f32 / self.visible }
     }
 }
 
@@ -72,6 +72,8 @@ pub struct Scene {
     pub objects: Vec<Object>,
     /// u8, row-major `[height, width]`: 0 background, i + 1 the visible part of `objects[i]`.
     pub instance_map: Vec<u8>,
+    /// Of a crop: the index of the object in the middle.
+    pub main: Option<usize>,
     pub(crate) split: Split,
     pub(crate) words: [u64; 3],
     pub(crate) lexicon: Arc<Lexicon>,
@@ -158,12 +160,15 @@ impl SceneGenerator {
         let drawn = compose::draw(&self.assets, &layout, &light, &tints, &mut canvas);
         let mut rng = stream(Stream::Camera);
         let rgb = Camera::random(&mut rng).expose(&mut canvas, &mut rng);
-        let (objects, instance_map) = ground_truth(&layout, &drawn, canvas);
+        let truth = ground_truth(&layout, &drawn, &canvas);
+        let main = layout.main.map(|m| truth[..m].iter().filter(|o| o.area > 0).count());
+        let (objects, instance_map) = only_seen(truth, canvas.map);
         Scene {
             size: Size::new(width, height),
             rgb,
             objects,
             instance_map,
+            main,
             split: self.split,
             words: [stream(Stream::Words).bits(), self.seed, index],
             lexicon: Arc::clone(self.assets.lexicon()),
@@ -186,32 +191,37 @@ fn frame(options: &SceneOptions, rng: &mut SceneRng) -> (u32, u32) {
     }
 }
 
-/// Boxes and areas of the visible parts; objects of which nothing is seen are dropped from both lists.
-pub(crate) fn ground_truth(layout: &Layout, drawn: &[Drawn], canvas: Canvas) -> (Vec<Object>, Vec<u8>) {
+/// Boxes and areas of the visible parts, one per item; an item of which nothing is seen has an empty box.
+pub(crate) fn ground_truth(layout: &Layout, drawn: &[Drawn], canvas: &Canvas) -> Vec<Object> {
     let mut boxes = vec![[u32::MAX, u32::MAX, 0, 0]; drawn.len() + 1];
     let mut areas = vec![0u32; drawn.len() + 1];
-    let Canvas { width, mut map, .. } = canvas;
-    for (y, row) in map.chunks_exact(width).enumerate() {
+    for (y, row) in canvas.map.chunks_exact(canvas.width).enumerate() {
         for (x, &id) in row.iter().enumerate().filter(|&(_, &id)| id != 0) {
             let (x, y, b) = (x as u32, y as u32, &mut boxes[id as usize]);
             *b = [b[0].min(x), b[1].min(y), b[2].max(x + 1), b[3].max(y + 1)];
             areas[id as usize] += 1;
         }
     }
-    let mut renumber = vec![0u8; drawn.len() + 1];
-    let mut objects = Vec::with_capacity(drawn.len());
-    for (i, (item, d)) in layout.items.iter().zip(drawn).enumerate().filter(|&(i, _)| areas[i + 1] > 0) {
-        let b = boxes[i + 1].map(|v| v as f32);
-        objects.push(Object {
-            class: item.class,
-            bbox: BBox::new(b[0], b[1], b[2], b[3]),
-            area: areas[i + 1],
-            visible: areas[i + 1] as f32 / d.full as f32,
-        });
-        renumber[i + 1] = objects.len() as u8;
+    let objects = layout.items.iter().zip(drawn).enumerate().map(|(i, (item, drawn))| {
+        let area = areas[i + 1];
+        let b = if area == 0 { [0.0; 4] } else { boxes[i + 1].map(|v| v as f32) };
+        let visible = area as f32 / drawn.full.max(1) as f32;
+        Object { class: item.class, bbox: BBox::new(b[0], b[1], b[2], b[3]), area, visible }
+    });
+    objects.collect()
+}
+
+/// Drops objects of which nothing is seen and renumbers the instance map.
+fn only_seen(objects: Vec<Object>, mut map: Vec<u8>) -> (Vec<Object>, Vec<u8>) {
+    if objects.iter().all(|o| o.area > 0) {
+        return (objects, map);
     }
-    if objects.len() < drawn.len() {
-        map.iter_mut().for_each(|id| *id = renumber[*id as usize]);
+    let mut renumber = vec![0u8; objects.len() + 1];
+    let mut next = 0;
+    for (i, _) in objects.iter().enumerate().filter(|(_, o)| o.area > 0) {
+        next += 1;
+        renumber[i + 1] = next;
     }
-    (objects, map)
+    map.iter_mut().for_each(|id| *id = renumber[*id as usize]);
+    (objects.into_iter().filter(|o| o.area > 0).collect(), map)
 }

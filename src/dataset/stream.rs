@@ -22,6 +22,9 @@ const AHEAD: usize = 4;
 pub struct SceneTruth {
     /// Index of the scene in its split.
     pub index: u64,
+    /// Of a crop: the index of the object in the middle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub main: Option<usize>,
     /// Objects from back to front.
     pub objects: Vec<ObjectTruth>,
     /// Referring expressions.
@@ -84,7 +87,7 @@ impl SceneTruth {
             }
         });
         let expressions = scene.expressions(expressions).into_iter().map(ExpressionTruth::from);
-        Self { index, objects: objects.collect(), expressions: expressions.collect() }
+        Self { index, main: scene.main, objects: objects.collect(), expressions: expressions.collect() }
     }
 }
 

@@ -229,6 +229,9 @@ impl<'a> World<'a> {
 
     fn phrase(&self, phrase: &Phrase) -> Vec<Truth> {
         let one = |f: &Fact| {
+            if f.area == 0.0 {
+                return Truth::No;
+            }
             let noun = phrase.noun.map_or(Truth::Yes, |n| self.noun(f.class, n));
             noun.min(phrase.colour.map_or(Truth::Yes, |c| self.colour(f.class, c)))
         };
@@ -265,7 +268,7 @@ impl<'a> World<'a> {
                 self.ranked(&truths, Some(anchor), |c| self.closest(c, anchor))
             }
             Modifier::Size(biggest) => self.ranked(&truths, None, |c| self.by_size(c, *biggest)),
-            Modifier::Extreme(side) => self.ranked(&truths, None, |c| self.counted(c, 1, *side, 0.06)),
+            Modifier::Extreme(side) => self.ranked(&truths, None, |c| self.outermost(c, *side)),
             Modifier::Ordinal(n, side) => self.ranked(&truths, None, |c| self.counted(c, *n, *side, 0.045)),
         }
     }
@@ -329,6 +332,21 @@ impl<'a> World<'a> {
         let before = at == 0 || this.0 - order[at - 1].0 >= gap;
         let after = order.get(at + 1).is_none_or(|next| next.0 - this.0 >= gap);
         (before && after).then_some(this.1)
+    }
+
+    /// The first from a side, where its edge is the outermost too.
+    fn outermost(&self, candidates: &[usize], side: Side) -> Option<usize> {
+        let edge = |i: usize| {
+            let b = self.facts[i].b;
+            match side {
+                Side::Left => b[0],
+                Side::Right => -b[2],
+                Side::Top => b[1],
+                Side::Bottom => -b[3],
+            }
+        };
+        let first = self.counted(candidates, 1, side, 0.05)?;
+        candidates.iter().all(|&i| edge(i) >= edge(first)).then_some(first)
     }
 
     fn closest(&self, candidates: &[usize], anchor: usize) -> Option<usize> {
