@@ -18,7 +18,7 @@ use super::render::{PictureFormat, segmentation, write_json};
 use super::rng::{SceneRng, sin_cos_turns};
 use super::scene::{Object, Scene, ground_truth};
 use super::split::Split;
-use crate::geometry::Size;
+use crate::geometry::{Size, SourcePx};
 
 /// Longest side at which the truth of all frames is worked out before any frame is rendered.
 const SCOUT_SIDE: u32 = 192;
@@ -170,6 +170,11 @@ impl Clip {
         self.options.frames
     }
 
+    /// Frame size in pixels.
+    pub fn size(&self) -> Size<SourcePx> {
+        Size::new(self.options.size.0, self.options.size.1)
+    }
+
     /// Commands that are true in every frame: the first three are a name or colour, a relation and an absent object.
     /// Their targets index [`Scene::objects`] of any frame.
     pub fn commands(&self) -> Vec<Expression> {
@@ -216,7 +221,7 @@ impl Clip {
     }
 
     /// The objects of every frame as they are seen at a small size.
-    fn scout(&self) -> (Size<crate::geometry::SourcePx>, Vec<Vec<Object>>) {
+    fn scout(&self) -> (Size<SourcePx>, Vec<Vec<Object>>) {
         let (w, h) = self.options.size;
         let longest = w.max(h);
         let side = |s: u32| (s * SCOUT_SIDE / longest).max(1);
@@ -333,4 +338,44 @@ fn movers(layout: &Layout, extent: [f32; 2], rng: &mut SceneRng) -> Vec<Mover> {
         Mover { item, by, turns: rng.spread(30.0) / 360.0, during: (start, start + rng.range(0.35, 0.6)) }
     };
     items.into_iter().map(motion).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::assets;
+    use super::*;
+
+    #[test]
+    fn commands_hold_in_every_frame() {
+        for seed in 1..=20 {
+            let options = ClipOptions { seed, frames: 24, size: (320, 240), ..ClipOptions::default() };
+            let clip = Clip::new(assets(), options);
+            let commands = clip.commands();
+            let kinds: Vec<_> = commands.iter().map(|c| c.kind).collect();
+            assert!(matches!(kinds[0], ExpressionType::Name | ExpressionType::Colour), "seed {seed}: {kinds:?}");
+            assert_eq!(kinds[1..3], [ExpressionType::Relation, ExpressionType::None], "seed {seed}");
+            for index in 0..clip.frames() {
+                let scene = clip.frame(index);
+                for command in &commands {
+                    for &t in &command.targets {
+                        let seen = scene.objects[t].visible;
+                        assert!(seen >= TARGET_VISIBLE - 0.05, "seed {seed}, frame {index}, {}: {seen}", command.text);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn something_moves() {
+        let clip = Clip::new(assets(), ClipOptions { seed: 3, frames: 10, ..ClipOptions::default() });
+        let (first, last) = (clip.frame(0), clip.frame(9));
+        assert_eq!(first.objects.len(), last.objects.len());
+        let shift = |i: usize| {
+            let (a, b) = (first.objects[i].bbox.centre(), last.objects[i].bbox.centre());
+            (a.x - b.x).abs().max((a.y - b.y).abs())
+        };
+        assert!((0..first.objects.len()).any(|i| shift(i) > 50.0), "an object crosses a part of the frame");
+        assert_eq!(clip.frame(4).rgb, clip.frame(4).rgb, "a frame is the same on every call");
+    }
 }

@@ -171,3 +171,41 @@ pub(crate) fn write_json(path: &PathBuf, value: &Value) -> Result<(), DatasetErr
     let bytes = serde_json::to_vec(value).expect("plain data serialises");
     fs::write(path, bytes).map_err(|e| DatasetError::io(path, e))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Split;
+    use super::super::tests::assets;
+    use super::*;
+
+    #[test]
+    fn files_agree_with_each_other() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let generator = SceneGenerator::new(assets(), Split::Val, 3);
+        let scenes = SceneOptions { longest_side: 96, ..SceneOptions::default() };
+        let options = RenderOptions { start: 4, count: 3, expressions: 5, format: PictureFormat::Png, scenes };
+        let mut steps = 0;
+        render(&generator, &options, dir.path(), || steps += 1).expect("the directory is writable");
+        assert_eq!(steps, 3);
+        let read = |name: &str| -> Value {
+            serde_json::from_slice(&fs::read(dir.path().join(name)).expect("written")).expect("JSON")
+        };
+        let (instances, expressions) = (read("instances.json"), read("expressions.json"));
+        let scene = generator.scene(4, &options.scenes);
+        let picture = image::open(dir.path().join("images/000004.png")).expect("a picture").into_rgb8();
+        assert_eq!(picture.as_raw(), &scene.rgb);
+        let first = &instances["annotations"][0];
+        let size = scene.size;
+        let counts = first["segmentation"]["counts"].as_str().expect("a string");
+        let mask = Rle::from_coco_string(counts, size).and_then(|r| r.decode()).expect("own RLE");
+        assert_eq!(mask, scene.mask(0));
+        let ids = instances["annotations"].as_array().expect("a list").len() as u64;
+        for e in expressions.as_array().expect("a list") {
+            for t in e["targets"].as_array().expect("a list") {
+                let id = t.as_u64().expect("an id");
+                assert!((1..=ids).contains(&id));
+                assert_eq!(instances["annotations"][id as usize - 1]["image_id"], e["image_id"]);
+            }
+        }
+    }
+}

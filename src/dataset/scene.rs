@@ -68,7 +68,8 @@ pub struct Scene {
     pub size: Size<SourcePx>,
     /// u8, row-major `[height, width, 3]`, sRGB.
     pub rgb: Vec<u8>,
-    /// Every object of which at least one pixel is seen, from back to front.
+    /// From back to front: every object of which at least one pixel is seen; of a clip, all objects in every frame, so
+    /// that an index means the same object throughout.
     pub objects: Vec<Object>,
     /// u8, row-major `[height, width]`: 0 background, i + 1 the visible part of `objects[i]`.
     pub instance_map: Vec<u8>,
@@ -224,4 +225,54 @@ fn only_seen(objects: Vec<Object>, mut map: Vec<u8>) -> (Vec<Object>, Vec<u8>) {
     }
     map.iter_mut().for_each(|id| *id = renumber[*id as usize]);
     (objects.into_iter().filter(|o| o.area > 0).collect(), map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::assets;
+    use super::*;
+
+    #[test]
+    fn boxes_areas_and_masks_agree() {
+        let generator = SceneGenerator::new(assets(), Split::Train, 1);
+        for kind in [SceneKind::Scenes, SceneKind::Crops] {
+            for index in 0..40 {
+                let scene = generator.scene(index, &SceneOptions { longest_side: 128, kind, ..Default::default() });
+                assert_eq!(scene.rgb.len(), scene.size.pixels() * 3);
+                for (i, object) in scene.objects.iter().enumerate() {
+                    let mask = scene.mask(i);
+                    assert_eq!(mask.bbox(), Some(object.bbox), "scene {index}, object {i}");
+                    assert_eq!(mask.area(), u64::from(object.area), "scene {index}, object {i}");
+                    assert!(object.visible > 0.0 && object.visible <= 1.0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_crop_knows_its_main_object() {
+        let generator = SceneGenerator::new(assets(), Split::Train, 1);
+        let options = SceneOptions { longest_side: 64, kind: SceneKind::Crops, ..Default::default() };
+        for index in 0..200 {
+            let scene = generator.scene(index, &options);
+            let main = &scene.objects[scene.main.expect("every crop has one")];
+            assert!(main.visible > 0.4, "crop {index}: {}", main.visible);
+            let side = main.bbox.width().max(main.bbox.height()) / 64.0;
+            assert!((0.2..=1.0).contains(&side), "crop {index}: {side}");
+        }
+    }
+
+    #[test]
+    fn resolution_does_not_change_the_content() {
+        let generator = SceneGenerator::new(assets(), Split::Val, 0);
+        for index in 0..20 {
+            let at = |side| generator.scene(index, &SceneOptions { longest_side: side, ..Default::default() });
+            let (small, large) = (at(160), at(480));
+            assert_eq!(small.objects.len(), large.objects.len());
+            for (a, b) in small.objects.iter().zip(&large.objects) {
+                assert_eq!(a.class, b.class);
+                assert!((a.bbox.x1 - b.bbox.x1 / 3.0).abs() <= 2.0 && (a.bbox.y2 - b.bbox.y2 / 3.0).abs() <= 2.0);
+            }
+        }
+    }
 }
