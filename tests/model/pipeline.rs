@@ -231,7 +231,7 @@ fn one_branched_pass_equals_separate_passes() {
     let mut loaded = loaded();
     let mllm = loaded.stages.grounder.mllm_mut();
     let cache = mllm.prefix(&picture(0), None, &mut Timings::default()).unwrap();
-    // Questions that it has never learnt, so that its answers are anything but certain.
+    // Most answers are nearly certain, so it is their small remainders that have to agree.
     let questions: Vec<_> = (0..90)
         .map(|i| {
             let bbox = if i % 2 == 0 { BBox::new(120.0, 200.0, 560.0, 840.0) } else { BBox::new(0.0, 1.0, 2.0, 3.0) };
@@ -243,15 +243,18 @@ fn one_branched_pass_equals_separate_passes() {
     mllm.take_passes();
     let together = mllm.ask(&cache, &pending, &questions, None).unwrap();
     assert_eq!(mllm.take_passes(), 1);
-    let (mut worst, mut doubtful) = (0f32, 0);
+    let (mut worst, mut relative, mut distinct) = (0f32, 0f32, std::collections::HashSet::new());
     for (question, together) in questions.iter().zip(&together) {
-        doubtful += usize::from((0.01..0.99).contains(&together[0].0));
+        distinct.insert(together[0].0.to_bits());
         let alone = &mllm.ask(&cache, &pending, std::slice::from_ref(question), None).unwrap()[0][0];
-        worst = worst.max((alone.0 - together[0].0).abs()).max((alone.1 - together[0].1).abs());
+        for (a, b) in [(alone.0, together[0].0), (alone.1, together[0].1)] {
+            worst = worst.max((a - b).abs());
+            relative = relative.max((a - b).abs() / a);
+        }
     }
-    println!("branches differ from separate passes by at most {worst:.1e}; {doubtful} of 90 answers are doubtful");
-    assert!(worst < 1e-4, "{worst}");
-    assert!(doubtful >= 3, "the comparison says something: {doubtful}");
+    println!("branches differ from separate passes by at most {worst:.1e}, {relative:.1e} of themselves");
+    assert!(worst < 1e-4 && relative < 1e-3, "{worst}, {relative}");
+    assert!(distinct.len() > 80, "{} different answers", distinct.len());
 }
 
 #[test]
