@@ -92,14 +92,12 @@ class Packed:
         self.ends.append(start + n)
         return seg
 
-    def mask(self) -> np.ndarray:
-        """bool[S, S]: which token sees which."""
-        n = len(self.ancestors)
-        sees = np.zeros((n, n), bool)
-        for i, a in enumerate(self.ancestors):
-            sees[i, list(a)] = True
-        seg = np.array(self.segments)
-        return sees[seg[:, None], seg[None]] & np.tri(len(seg), dtype=bool)
+    def sees(self, at: np.ndarray) -> np.ndarray:
+        """bool[n, n]: which of the tokens `at` sees which of them."""
+        segments = np.array(self.segments)[at]
+        names, inverse = np.unique(segments, return_inverse=True)
+        ancestor = np.array([[b in self.ancestors[a] for b in names] for a in names])
+        return ancestor[inverse[:, None], inverse[None]] & (at[None] <= at[:, None])
 
 
 BOX, ABSENT, POINT, LOOK = 1, 2, 3, 4

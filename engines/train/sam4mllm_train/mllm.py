@@ -8,12 +8,14 @@ Source of the dialogue form and the loss: arXiv 2409.10542, section 3.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from . import optim
 from .dialogue import ABSENT, BOX, LOOK, POINT, SCALE, Packer, build_tokenizer, grid
@@ -123,32 +125,91 @@ def align_loss(model, heads, z, t, words, first: int):
     return name + 0.25 * where + norm, {"name": name.item(), "where": where.item() / 6, "acc": acc, "off": error}
 
 
-def collate(packed, images_at: int = 1):
-    """Pads token trees: ids, labels, kinds, positions i64[B, S] and an additive mask f32[B, 1, S, S]."""
-    n = max(len(p.tokens) for p in packed)
-    b = len(packed)
-    ids, labels = np.zeros((b, n), np.int64), np.full((b, n), -100, np.int64)
-    kinds, positions = np.zeros((b, n), np.int64), np.zeros((b, n), np.int64)
-    mask = np.zeros((b, n, n), bool)
-    mask[:, np.arange(n), np.arange(n)] = True
-    for i, p in enumerate(packed):
-        k = len(p.tokens)
-        ids[i, :k], labels[i, :k], kinds[i, :k], positions[i, :k] = p.tokens, p.labels, p.kinds, p.positions
-        mask[i, :k, :k] = p.mask()
-    bias = torch.zeros(b, 1, n, n).masked_fill_(~torch.from_numpy(mask)[:, None], -1e9)
-    return tuple(map(torch.from_numpy, (ids, labels, kinds, positions))) + (bias,)
+ROW = 96
 
 
-def text_loss(model, z, ids, labels, kinds, positions, bias):
+@dataclass
+class Rows:
+    """Token trees cut into rows: whole dialogues, several to a row, each row behind its scene's image prefix.
+
+    ids, labels, kinds, positions i64[N, R]; bias f32[N, 1, R, P + R], additive; scene i64[N].
+    """
+
+    ids: torch.Tensor
+    labels: torch.Tensor
+    kinds: torch.Tensor
+    positions: torch.Tensor
+    bias: torch.Tensor
+    scene: torch.Tensor
+
+
+def collate(packed) -> Rows:
+    """First-fit packing of each scene's dialogues into rows; a dialogue never leaves its row."""
+    prefix = packed[0].ends[0]
+    rows: list[tuple[int, np.ndarray]] = []
+    for scene, p in enumerate(packed):
+        segments = np.array(p.segments)
+        top = np.array([min(a - {0}, default=0) for a in p.ancestors])[segments]
+        bins: list[list[np.ndarray]] = []
+        groups = [np.flatnonzero(top == g) for g in np.unique(top) if g]
+        for group in sorted(groups, key=len, reverse=True):
+            home = next((b for b in bins if sum(map(len, b)) + len(group) <= ROW), None)
+            if home is None:
+                bins.append(home := [])
+            home.append(group)
+        rows += [(scene, np.concatenate(b)) for b in bins]
+    width = max(len(r) for _, r in rows)
+    shape = (len(rows), width)
+    columns = {name: np.zeros(shape, np.int64) for name in ("tokens", "kinds", "positions")}
+    columns["labels"] = np.full(shape, -100, np.int64)
+    mask = np.zeros((len(rows), width, prefix + width), bool)
+    mask[:, np.arange(width), prefix + np.arange(width)] = True
+    for i, (scene, at) in enumerate(rows):
+        n = len(at)
+        for name, column in columns.items():
+            column[i, :n] = np.array(getattr(packed[scene], name))[at]
+        mask[i, :n, :prefix] = True
+        mask[i, :n, prefix:prefix + n] = packed[scene].sees(at)
+    bias = torch.zeros(mask.shape).masked_fill_(~torch.from_numpy(mask), -1e9)[:, None]
+    c = {k: torch.from_numpy(v) for k, v in columns.items()}
+    return Rows(c["tokens"], c["labels"], c["kinds"], c["positions"], bias, torch.tensor([s for s, _ in rows]))
+
+
+def decoder(lm, prefix: torch.Tensor, x: torch.Tensor, rows: Rows) -> torch.Tensor:
+    """The Llama decoder over image prefixes f32[B, P, D] and dialogue rows f32[N, R, D]; returns the rows' states.
+
+    The same arithmetic as the model's own forward with one long masked sequence, without attending to what the
+    mask hides: rows see their scene's prefix and themselves. The prefix ends in the last layer's keys.
+    """
+    b, p, _ = prefix.shape
+    heads = lambda t: t.view(*t.shape[:2], -1, lm.layers[0].self_attn.head_dim).transpose(1, 2)  # noqa: E731
+    spin_p = lm.rotary_emb(prefix, torch.arange(p)[None].expand(b, -1))
+    spin_r = lm.rotary_emb(x, rows.positions)
+    for i, layer in enumerate(lm.layers):
+        a, last = layer.self_attn, i == len(lm.layers) - 1
+        hp, hr = layer.input_layernorm(prefix), layer.input_layernorm(x)
+        qp, kp = apply_rotary_pos_emb(heads(a.q_proj(hp)) if not last else heads(a.k_proj(hp)), heads(a.k_proj(hp)), *spin_p)
+        qr, kr = apply_rotary_pos_emb(heads(a.q_proj(hr)), heads(a.k_proj(hr)), *spin_r)
+        vp, vr = heads(a.v_proj(hp)), heads(a.v_proj(hr))
+        k, v = torch.cat([kp[rows.scene], kr], 2), torch.cat([vp[rows.scene], vr], 2)
+        out = F.scaled_dot_product_attention(qr, k, v, attn_mask=rows.bias)
+        x = x + a.o_proj(out.transpose(1, 2).flatten(2))
+        x = x + layer.mlp(layer.post_attention_layernorm(x))
+        if not last:
+            out = F.scaled_dot_product_attention(qp, kp, vp, is_causal=True)
+            prefix = prefix + a.o_proj(out.transpose(1, 2).flatten(2))
+            prefix = prefix + layer.mlp(layer.post_attention_layernorm(prefix))
+    return lm.norm(x)
+
+
+def text_loss(model, z, first: int, rows: Rows):
+    """Cross-entropy on the assistant's tokens; `first` is the id of "<s>", which stands before the image tokens z."""
     table = model.get_input_embeddings()
-    x = table(ids)
-    n = z.shape[1]
-    x = torch.cat([x[:, :1], z, x[:, 1 + n:]], 1)
-    lm = model.model.language_model
-    h = lm(inputs_embeds=x, attention_mask=bias, position_ids=positions, use_cache=False).last_hidden_state
-    keep = labels != -100
+    start = table(torch.tensor([[first]])).expand(len(z), -1, -1)
+    h = decoder(model.model.language_model, torch.cat([start, z], 1), table(rows.ids), rows)
+    keep = rows.labels != -100
     logits = h[keep] @ table.weight.T
-    target, kind = labels[keep], kinds[keep]
+    target, kind = rows.labels[keep], rows.kinds[keep]
     each = F.cross_entropy(logits, target, reduction="none")
     parts = {}
     with torch.no_grad():
@@ -223,7 +284,7 @@ def train(args) -> None:
         with torch.set_grad_enabled(args.thaw):
             h = trunk(x)
         batch = collate([packer.pack(s, expressions=args.expressions, rounds=args.rounds) for s in scenes])
-        loss, parts, logits, target, kind = text_loss(model, projector(h), *batch)
+        loss, parts, logits, target, kind = text_loss(model, projector(h), tokenizer.bos_token_id, batch)
         optim.step(loss, opts, params)
         run.log(every=20, loss=loss.item(), off=coordinate_error(logits[kind == BOX], target[kind == BOX], first), **parts)
         save(run)
