@@ -6,5 +6,6 @@ pub mod engine;
 pub mod frame;
 pub mod geometry;
 pub mod mask;
+pub mod model;
 pub mod pipeline;
 pub mod prompt;

@@ -2,6 +2,8 @@
 //!
 //! An [`Engine`] is synchronous and owned by one thread; whoever needs concurrency puts a thread around it.
 
+pub mod bundle;
+
 use std::borrow::Cow;
 
 /// The elements of a tensor, row-major.

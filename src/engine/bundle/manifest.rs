@@ -1,0 +1,313 @@
+//! `bundle.toml`: parsed, then validated; out-of-range values are rejected, never clamped.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::{BundleError, BundleErrorKind, MANIFEST};
+
+/// The only manifest format there is.
+const FORMAT: u32 = 1;
+
+/// A whole `bundle.toml`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of this file format: 1.
+    pub format: u32,
+    /// The bundle's name; not empty.
+    pub name: String,
+    /// The bundle's own version; not empty.
+    pub version: String,
+    /// SPDX licence expression of the weights; not empty.
+    pub licence: String,
+    /// What it is, for people.
+    #[serde(default)]
+    pub description: String,
+    /// The multimodal language model.
+    pub mllm: Mllm,
+    /// The segmenter.
+    pub sam: Sam,
+    /// How the language model was taught to speak.
+    pub dialect: Dialect,
+    /// Every file of the bundle by its path relative to the manifest, with `/` between components.
+    #[serde(default)]
+    pub files: BTreeMap<String, FileEntry>,
+    /// Evaluation figures, free-form; shown, never used.
+    #[serde(default)]
+    pub eval: toml::Table,
+}
+
+/// The multimodal language model of a bundle.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mllm {
+    /// A Hugging Face checkpoint directory, relative to the manifest.
+    pub directory: String,
+    /// Its `transformers` class, e.g. `LlavaForConditionalGeneration`.
+    pub class: String,
+    /// Longest answer that is decoded, in tokens. Range: 1..=4096.
+    pub max_answer_tokens: usize,
+    /// What its vision tower is fed.
+    pub image: ImageSpec,
+}
+
+/// The segmenter of a bundle.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sam {
+    /// A Hugging Face checkpoint directory, relative to the manifest.
+    pub directory: String,
+    /// Its `transformers` class, e.g. `SamModel`.
+    pub class: String,
+    /// What its image encoder is fed.
+    pub image: ImageSpec,
+}
+
+/// How a frame becomes a model input: `u8[h, w, 3]` RGB → `f32[1, 3, height, width]`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageSpec {
+    /// How the frame's aspect ratio is treated.
+    pub fit: Fit,
+    /// Width of the model input in pixels. Range: 16..=4096.
+    pub width: u32,
+    /// Height of the model input in pixels. Range: 16..=4096.
+    pub height: u32,
+    /// Resampling filter, antialiased as in PIL.
+    pub filter: Filter,
+    /// Subtracted from each channel (R, G, B) after scaling to `0.0..=1.0`. Range: 0.0..=1.0.
+    #[serde(deserialize_with = "exactly")]
+    pub mean: [f32; 3],
+    /// Each channel is then divided by this. Range: above 0.0, up to 10.0.
+    #[serde(deserialize_with = "exactly")]
+    pub std: [f32; 3],
+}
+
+/// How a frame's aspect ratio is treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fit {
+    /// Both axes are scaled to fill the input.
+    Squash,
+    /// The longest side is scaled to fit; right and bottom are padded with 0 after normalising.
+    Letterbox,
+}
+
+/// A resampling filter, antialiased as in PIL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Filter {
+    /// Triangle of support 1.
+    Bilinear,
+    /// Cubic with a = -0.5, support 2.
+    Bicubic,
+}
+
+/// Query templates, answer grammar and thresholds.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dialect {
+    /// Largest coordinate; 0 and this are the image's edges. Range: 1..10^coordinate_digits.
+    pub coordinate_scale: u32,
+    /// Digits that a coordinate is padded to. Range: 1..=5.
+    pub coordinate_digits: u32,
+    /// What every conversation on a frame begins with; its KV cache is shared.
+    pub prefix: String,
+    /// `{hint}` where exactly one target is asked for.
+    pub hint_one: String,
+    /// `{hint}` where one or more are.
+    pub hint_one_or_more: String,
+    /// `{hint}` where nothing is known.
+    pub hint_none_or_more: String,
+    /// The round-1 query; holds `{command}` once and may hold `{hint}` once.
+    pub proposal_query: String,
+    /// How a box is written: `{x1}`, `{y1}`, `{x2}`, `{y2}`, each once.
+    #[serde(rename = "box")]
+    pub bbox: String,
+    /// The round-1 answer where there is no such object.
+    pub absent_answer: String,
+    /// The token that ends an answer.
+    pub end_of_answer: String,
+    /// The round-2 query; holds `{points}` once and may hold `{box}` once.
+    pub points_query: String,
+    /// How a point is written: `{x}` and `{y}`, each once.
+    pub point: String,
+    /// Points asked about in one query. Range: 1..=64.
+    pub points_per_question: usize,
+    /// The answer for a point on the object.
+    pub yes: String,
+    /// The answer for a point off it.
+    pub no: String,
+    /// Columns and rows of candidates over a proposal. Range of each: 1..=32.
+    #[serde(deserialize_with = "exactly")]
+    pub grid: [usize; 2],
+    /// From probabilities to verdicts.
+    pub thresholds: Thresholds,
+}
+
+/// From probabilities to verdicts; each `0.0..=1.0`.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Thresholds {
+    /// Found, from this probability on that the answer's first token starts a box.
+    pub found: f32,
+    /// Absent, from this probability on that it starts the absent answer.
+    pub absent: f32,
+    /// A positive point above this p(yes).
+    pub positive: f32,
+    /// A negative point above this p(no).
+    pub negative: f32,
+    /// Unsure below this predicted IoU.
+    pub mask_score: f32,
+}
+
+/// Size and hash of one file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Length in bytes.
+    pub bytes: u64,
+    /// SHA-256, 64 lower-case hex digits.
+    pub sha256: String,
+}
+
+impl Manifest {
+    /// Parses and validates the text of a `bundle.toml`.
+    ///
+    /// # Errors
+    /// [`BundleErrorKind::Parse`], [`BundleErrorKind::Invalid`] with the key, [`BundleErrorKind::Path`] with the path.
+    pub fn parse(text: &str) -> Result<Self, BundleError> {
+        let manifest: Self =
+            toml::from_str(text).map_err(|e| BundleError::new(BundleErrorKind::Parse, MANIFEST).because(e))?;
+        manifest.validate()?;
+        Ok(manifest)
+    }
+
+    fn validate(&self) -> Result<(), BundleError> {
+        require(self.format == FORMAT, "format", "1")?;
+        for (key, text) in [("name", &self.name), ("version", &self.version), ("licence", &self.licence)] {
+            require(!text.trim().is_empty(), key, "a text that is not empty")?;
+        }
+        for directory in [&self.mllm.directory, &self.sam.directory] {
+            check_path(directory)?;
+        }
+        require(self.mllm.directory != self.sam.directory, "sam.directory", "another directory than mllm.directory")?;
+        require(!self.mllm.class.is_empty(), "mllm.class", "a class name")?;
+        require(!self.sam.class.is_empty(), "sam.class", "a class name")?;
+        require((1..=4096).contains(&self.mllm.max_answer_tokens), "mllm.max_answer_tokens", "1..=4096")?;
+        self.mllm.image.validate("mllm.image")?;
+        self.sam.image.validate("sam.image")?;
+        self.dialect.validate()?;
+        self.files.iter().try_for_each(|(path, entry)| {
+            check_path(path)?;
+            let hex = entry.sha256.len() == 64 && entry.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            require(hex, &format!("files.\"{path}\".sha256"), "64 lower-case hex digits")
+        })
+    }
+}
+
+impl ImageSpec {
+    fn validate(&self, key: &str) -> Result<(), BundleError> {
+        require((16..=4096).contains(&self.width), &format!("{key}.width"), "16..=4096")?;
+        require((16..=4096).contains(&self.height), &format!("{key}.height"), "16..=4096")?;
+        require(self.mean.iter().all(|m| (0.0..=1.0).contains(m)), &format!("{key}.mean"), "0.0..=1.0")?;
+        require(self.std.iter().all(|&s| s > 0.0 && s <= 10.0), &format!("{key}.std"), "above 0.0, up to 10.0")
+    }
+}
+
+impl Dialect {
+    fn validate(&self) -> Result<(), BundleError> {
+        require((1..=5).contains(&self.coordinate_digits), "dialect.coordinate_digits", "1..=5")?;
+        let scale = 1..10u32.pow(self.coordinate_digits);
+        require(scale.contains(&self.coordinate_scale), "dialect.coordinate_scale", "1..10^coordinate_digits")?;
+        require((1..=64).contains(&self.points_per_question), "dialect.points_per_question", "1..=64")?;
+        require(self.grid.iter().all(|n| (1..=32).contains(n)), "dialect.grid", "1..=32 for each axis")?;
+        self.validate_texts()?;
+        self.validate_templates()?;
+        let t = &self.thresholds;
+        for (key, value) in [
+            ("found", t.found),
+            ("absent", t.absent),
+            ("positive", t.positive),
+            ("negative", t.negative),
+            ("mask_score", t.mask_score),
+        ] {
+            require((0.0..=1.0).contains(&value), &format!("dialect.thresholds.{key}"), "0.0..=1.0")?;
+        }
+        Ok(())
+    }
+
+    fn validate_texts(&self) -> Result<(), BundleError> {
+        for (key, text) in [
+            ("absent_answer", &self.absent_answer),
+            ("end_of_answer", &self.end_of_answer),
+            ("yes", &self.yes),
+            ("no", &self.no),
+        ] {
+            require(!text.trim().is_empty(), &format!("dialect.{key}"), "a text that is not empty")?;
+        }
+        require(self.yes != self.no, "dialect.no", "another text than dialect.yes")
+    }
+
+    fn validate_templates(&self) -> Result<(), BundleError> {
+        template("dialect.prefix", &self.prefix, &[], &[])?;
+        template("dialect.proposal_query", &self.proposal_query, &["command"], &["hint"])?;
+        template("dialect.box", &self.bbox, &["x1", "y1", "x2", "y2"], &[])?;
+        template("dialect.points_query", &self.points_query, &["points"], &["box"])?;
+        template("dialect.point", &self.point, &["x", "y"], &[])
+    }
+}
+
+/// Reads an array of `N` values; the `toml` crate by itself would ignore those beyond `N`.
+fn exactly<'de, D, T, const N: usize>(deserializer: D) -> Result<[T; N], D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let values = Vec::<T>::deserialize(deserializer)?;
+    let found = values.len();
+    values.try_into().map_err(|_| serde::de::Error::custom(format!("expected {N} values, found {found}")))
+}
+
+/// Rejects a value with the range it must lie in.
+fn require(ok: bool, key: &str, range: &str) -> Result<(), BundleError> {
+    if ok { Ok(()) } else { Err(BundleError::new(BundleErrorKind::Invalid, key).because(format!("must be {range}"))) }
+}
+
+/// Checks that `text` holds each of `required` once, each of `optional` at most once, and no other `{word}`.
+fn template(key: &str, text: &str, required: &[&str], optional: &[&str]) -> Result<(), BundleError> {
+    let mut rest = text;
+    let mut seen: Vec<&str> = Vec::new();
+    while let Some(open) = rest.find('{') {
+        let after = &rest[open + 1..];
+        let close = after.find('}').unwrap_or(after.len());
+        let word = &after[..close];
+        let known = required.contains(&word) || optional.contains(&word);
+        require(known, key, &format!("a template without `{{{word}}}`"))?;
+        require(!seen.contains(&word), key, &format!("a template with `{{{word}}}` once"))?;
+        seen.push(word);
+        rest = after.get(close + 1..).unwrap_or("");
+    }
+    required.iter().try_for_each(|word| require(seen.contains(word), key, &format!("a template with `{{{word}}}`")))
+}
+
+/// Refuses a path that is empty, absolute, climbs, names the manifest, or means different things on different systems.
+fn check_path(path: &str) -> Result<(), BundleError> {
+    let refuse = |why: &str| Err(BundleError::new(BundleErrorKind::Path, path).because(why.to_owned()));
+    if path.is_empty() || path == MANIFEST {
+        return refuse("names no file of the bundle");
+    }
+    if path.contains(['\\', ':', '\0']) {
+        return refuse("holds a character that is not portable");
+    }
+    if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return refuse("is not a plain relative path");
+    }
+    if Path::new(path).components().all(|c| matches!(c, Component::Normal(_))) {
+        Ok(())
+    } else {
+        refuse("leaves the bundle")
+    }
+}

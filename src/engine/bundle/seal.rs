@@ -1,0 +1,99 @@
+//! Sealing: writes the `[files]` table of a manifest anew and leaves every other byte of it as it was.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use super::manifest::{FileEntry, Manifest};
+use super::{Bundle, BundleError, BundleErrorKind, MANIFEST, Verify, files, read_manifest};
+
+/// What [`seal`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// Files that the manifest now lists.
+    pub files: usize,
+    /// Their length together, in bytes.
+    pub bytes: u64,
+    /// The bundle's new fingerprint.
+    pub fingerprint: String,
+}
+
+/// Recomputes size and SHA-256 of every file of the bundle in `dir` and writes them into its `bundle.toml`.
+///
+/// Listed are all files of the two model directories, and files elsewhere that were listed before and still exist.
+///
+/// # Errors
+/// A manifest that is invalid apart from its `[files]`, and files that cannot be read or written.
+pub fn seal(dir: impl AsRef<Path>) -> Result<Sealed, BundleError> {
+    let dir = dir.as_ref();
+    let text = read_manifest(dir)?;
+    let manifest = Manifest::parse(&text)?;
+    let entries = collect(dir, &manifest)?;
+    let sealed = replace_files(&text, &entries);
+    let expected = Manifest { files: entries, ..manifest };
+    if Manifest::parse(&sealed)? != expected {
+        return Err(BundleError::new(BundleErrorKind::Parse, MANIFEST)
+            .because("its [files] table is not written in a way that can be replaced; remove it first"));
+    }
+    write_atomically(dir, &sealed)?;
+    let bundle = Bundle::open(dir, Verify::Sizes)?;
+    Ok(Sealed {
+        files: expected.files.len(),
+        bytes: expected.files.values().map(|entry| entry.bytes).sum(),
+        fingerprint: bundle.fingerprint,
+    })
+}
+
+fn collect(dir: &Path, manifest: &Manifest) -> Result<BTreeMap<String, FileEntry>, BundleError> {
+    let mut paths = files::model_files(dir, manifest)?;
+    paths.extend(manifest.files.keys().filter(|path| dir.join(path).is_file()).cloned());
+    let mut entries = BTreeMap::new();
+    for path in paths {
+        let io = |e| BundleError::new(BundleErrorKind::Io, path.clone()).because(e);
+        let full = dir.join(&path);
+        let bytes = fs::metadata(&full).map_err(io)?.len();
+        let sha256 = files::hex(&files::hash_file(&full).map_err(io)?);
+        entries.insert(path, FileEntry { bytes, sha256 });
+    }
+    Ok(entries)
+}
+
+/// The manifest's text with another `[files]` table, where the old one stood or at the end.
+fn replace_files(text: &str, entries: &BTreeMap<String, FileEntry>) -> String {
+    let mut table = String::from("[files]\n");
+    for (path, entry) in entries {
+        let key = toml::Value::from(path.as_str());
+        let _ = writeln!(table, "{key} = {{ bytes = {}, sha256 = \"{}\" }}", entry.bytes, entry.sha256);
+    }
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let Some(start) = lines.iter().position(|line| is_files_header(line)) else {
+        let gap = if text.ends_with('\n') { "\n" } else { "\n\n" };
+        return format!("{text}{gap}{table}");
+    };
+    let next = lines[start + 1..].iter().position(|line| line.starts_with('[')).map(|i| start + 1 + i);
+    // Comments and blank lines above the next header belong to that header.
+    let end = next.map_or(lines.len(), |mut end| {
+        while end > start + 1 && matches!(lines[end - 1].trim_start().chars().next(), None | Some('#')) {
+            end -= 1;
+        }
+        end
+    });
+    let (before, after) = (lines[..start].concat(), lines[end..].concat());
+    let header_comment = lines[start].split_once(']').map_or("", |(_, rest)| rest.trim_end());
+    let table = table.replacen("[files]", &format!("[files]{header_comment}"), 1);
+    format!("{before}{table}{after}")
+}
+
+fn is_files_header(line: &str) -> bool {
+    let head = line.split('#').next().unwrap_or("");
+    head.trim_end() == "[files]"
+}
+
+/// Writes beside the manifest, then renames: a reader sees the old manifest or the new one, never half of one.
+fn write_atomically(dir: &Path, text: &str) -> Result<(), BundleError> {
+    let io = |e| BundleError::new(BundleErrorKind::Io, MANIFEST).because(e);
+    let part = dir.join(format!(".{MANIFEST}.{}", std::process::id()));
+    fs::write(&part, text).map_err(io)?;
+    fs::rename(&part, dir.join(MANIFEST)).map_err(io)
+}

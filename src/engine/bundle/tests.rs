@@ -1,0 +1,171 @@
+//! Bundles that are not what they claim to be: each refused with its own kind and the place at fault.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::*;
+
+const TEXT: &str = include_str!("testdata/bundle.toml");
+
+/// A sealed bundle with small files in place of checkpoints; nothing here reads their content.
+fn bundle() -> TempDir {
+    let dir = TempDir::new().unwrap();
+    for directory in ["mllm", "sam"] {
+        fs::create_dir(dir.path().join(directory)).unwrap();
+        fs::write(dir.path().join(directory).join("config.json"), format!("{{\"for\": \"{directory}\"}}")).unwrap();
+        fs::write(dir.path().join(directory).join("model.safetensors"), [7; 64]).unwrap();
+    }
+    fs::write(dir.path().join(MANIFEST), TEXT).unwrap();
+    seal(dir.path()).unwrap();
+    dir
+}
+
+fn open(dir: &TempDir) -> Result<Bundle, BundleError> {
+    Bundle::open(dir.path(), Verify::Hashes)
+}
+
+/// Opens a bundle after `edit` changed its manifest's text.
+fn open_edited(edit: impl Fn(&str) -> String) -> BundleError {
+    let dir = bundle();
+    let text = fs::read_to_string(dir.path().join(MANIFEST)).unwrap();
+    let edited = edit(&text);
+    assert_ne!(text, edited, "the edit must change something");
+    fs::write(dir.path().join(MANIFEST), edited).unwrap();
+    open(&dir).unwrap_err()
+}
+
+#[test]
+fn sealed_bundle_opens() {
+    let dir = bundle();
+    let opened = open(&dir).unwrap();
+    assert_eq!(opened.manifest().files.len(), 4);
+    assert_eq!(opened.fingerprint().len(), 16);
+    assert_eq!(opened.manifest().dialect.bbox, "[{x1},{y1},{x2},{y2}]");
+    assert_eq!(opened.manifest().eval["giou"].as_float(), Some(0.6));
+}
+
+#[test]
+fn seal_keeps_everything_but_the_files() {
+    let dir = bundle();
+    let sealed = fs::read_to_string(dir.path().join(MANIFEST)).unwrap();
+    let (before, after) = TEXT.split_once("[files]").unwrap();
+    assert!(sealed.starts_with(before));
+    assert!(sealed.ends_with(&after[after.find("# figures").unwrap()..]));
+    let first = open(&dir).unwrap().fingerprint().to_owned();
+    assert_eq!(seal(dir.path()).unwrap().fingerprint, first, "sealing twice changes nothing");
+    fs::write(dir.path().join("sam/extra.json"), "{}").unwrap();
+    let again = seal(dir.path()).unwrap();
+    assert_eq!(again.files, 5);
+    assert_ne!(again.fingerprint, first);
+    open(&dir).unwrap();
+}
+
+#[test]
+fn seal_adds_a_missing_table() {
+    let dir = bundle();
+    let (head, tail) = TEXT.split_once("[files]").unwrap();
+    let eval = &tail[tail.find("# figures").unwrap()..];
+    fs::write(dir.path().join(MANIFEST), format!("{head}{eval}")).unwrap();
+    assert_eq!(open(&dir).unwrap_err().kind(), BundleErrorKind::Unlisted);
+    assert_eq!(seal(dir.path()).unwrap().files, 4);
+    open(&dir).unwrap();
+}
+
+#[test]
+fn damaged_files_are_refused() {
+    type Damage = fn(&Path);
+    let cases: [(&str, Damage, BundleErrorKind, &str); 6] = [
+        (
+            "one flipped bit",
+            |dir| {
+                let path = dir.join("sam/model.safetensors");
+                let mut bytes = fs::read(&path).unwrap();
+                bytes[33] ^= 1;
+                fs::write(path, bytes).unwrap();
+            },
+            BundleErrorKind::Hash,
+            "sam/model.safetensors",
+        ),
+        (
+            "truncated",
+            |dir| fs::write(dir.join("mllm/model.safetensors"), [7; 63]).unwrap(),
+            BundleErrorKind::Size,
+            "mllm/model.safetensors",
+        ),
+        (
+            "missing",
+            |dir| fs::remove_file(dir.join("mllm/config.json")).unwrap(),
+            BundleErrorKind::Missing,
+            "mllm/config.json",
+        ),
+        (
+            "a directory in place of a file",
+            |dir| {
+                fs::remove_file(dir.join("mllm/config.json")).unwrap();
+                fs::create_dir(dir.join("mllm/config.json")).unwrap();
+            },
+            BundleErrorKind::Missing,
+            "mllm/config.json",
+        ),
+        (
+            "unlisted",
+            |dir| fs::write(dir.join("sam/model-2.safetensors"), "x").unwrap(),
+            BundleErrorKind::Unlisted,
+            "sam/model-2.safetensors",
+        ),
+        ("no manifest", |dir| fs::remove_file(dir.join(MANIFEST)).unwrap(), BundleErrorKind::Open, MANIFEST),
+    ];
+    for (what, damage, kind, place) in cases {
+        let dir = bundle();
+        damage(dir.path());
+        let error = open(&dir).unwrap_err();
+        assert_eq!(error.kind(), kind, "{what}: {error}");
+        assert!(error.place().ends_with(place), "{what}: {error}");
+    }
+}
+
+#[test]
+fn paths_that_leave_the_bundle_are_refused() {
+    for path in ["../secret", "/etc/passwd", "sam/../../secret", "sam//config.json", "./sam", "C:/x", "sam\\\\x", ""] {
+        let line = format!("[files]\n\"{path}\" = {{ bytes = 1, sha256 = \"{}\" }}", "0".repeat(64));
+        let error = open_edited(|text| text.replacen("[files]", &line, 1));
+        assert_eq!(error.kind(), BundleErrorKind::Path, "{path}: {error}");
+        let error = open_edited(|text| text.replace("directory = \"sam\"", &format!("directory = \"{path}\"")));
+        assert_eq!(error.kind(), BundleErrorKind::Path, "{path}: {error}");
+    }
+}
+
+#[test]
+fn manifest_values_are_rejected_not_clamped() {
+    let cases = [
+        ("format = 1", "format = 2", "format"),
+        ("licence = \"MIT\"", "licence = \"\"", "licence"),
+        ("max_answer_tokens = 96", "max_answer_tokens = 0", "mllm.max_answer_tokens"),
+        ("width = 256", "width = 8", "mllm.image.width"),
+        ("std = [0.5, 0.5, 0.5]", "std = [0.5, 0.0, 0.5]", "mllm.image.std"),
+        ("mean = [0.5, 0.5, 0.5]", "mean = [nan, 0.0, 0.5]", "mllm.image.mean"),
+        ("coordinate_scale = 999", "coordinate_scale = 1000", "dialect.coordinate_scale"),
+        ("found = 0.5", "found = 1.5", "dialect.thresholds.found"),
+        ("mask_score = 0.4", "mask_score = nan", "dialect.thresholds.mask_score"),
+        ("grid = [5, 5]", "grid = [5, 0]", "dialect.grid"),
+        ("{command} <assistant>", "<assistant>", "dialect.proposal_query"),
+        ("{points} <assistant>", "{points} {points}", "dialect.points_query"),
+        ("[{x},{y}]", "[{x},{z}]", "dialect.point"),
+        ("no = \"no\"", "no = \"yes\"", "dialect.no"),
+    ];
+    for (from, to, place) in cases {
+        let error = open_edited(|text| text.replacen(from, to, 1));
+        assert_eq!((error.kind(), error.place()), (BundleErrorKind::Invalid, place), "{from} -> {to}: {error}");
+    }
+    for (from, to) in [
+        ("format = 1", "format = 1\ntypo = 2"),
+        ("fit = \"squash\"", "fit = \"crop\""),
+        ("yes = \"yes\"\n", ""),
+        ("grid = [5, 5]", "grid = [5, 5, 5]"),
+        ("[sam]", "[sam"),
+    ] {
+        let error = open_edited(|text| text.replacen(from, to, 1));
+        assert_eq!(error.kind(), BundleErrorKind::Parse, "{from} -> {to}: {error}");
+    }
+}
