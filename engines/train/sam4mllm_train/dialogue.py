@@ -111,6 +111,7 @@ class Packer:
         self.cache: dict[str, list[int]] = {}
         self.rng = random.Random(seed)
         self.prefix = self.encode("<s>") + self.encode("<image>") * image_tokens
+        self.known: set[str] = set()
 
     def ids(self, text: str) -> list[int]:
         if text not in self.cache:
@@ -130,7 +131,8 @@ class Packer:
         for e in scene.meta["expressions"][:expressions]:
             targets = sorted(e["targets"], key=lambda t: objects[t]["box"][0] + objects[t]["box"][2])
             hint = self.hint(len(targets))
-            query = self.ids(DIALECT["proposal_query"].format(hint=hint, command=e["text"]))
+            command = self.estrange(e["text"], bool(targets))
+            query = self.ids(DIALECT["proposal_query"].format(hint=hint, command=command))
             if targets:
                 text = "".join(self.box(objects[t]["box"], w, h) for t in targets)
             else:
@@ -143,6 +145,15 @@ class Packer:
         for _ in range(looks):
             self.look(packed, root, scene)
         return packed
+
+    def estrange(self, text: str, has_target: bool) -> str:
+        """Half of the nouns that never had a target become unknown words, as a user's own nouns will be."""
+        if has_target:
+            self.known.update(text.replace(",", " ").split())
+            return text
+        if len(self.known) < 300 or self.rng.random() < 0.5:
+            return text
+        return " ".join(w if w.strip(",") in self.known else "<unk>" for w in text.split())
 
     def hint(self, targets: int) -> str:
         """Mostly the hint that tells nothing, since that is what a robot usually knows."""
