@@ -9,7 +9,7 @@ use crate::engine::EngineError;
 use crate::frame::Image;
 use crate::geometry::{BBox, SourcePx};
 use crate::mask::Mask;
-use crate::prompt::{CountHint, LabelledPoint, PointLabel, Prompt};
+use crate::prompt::{CountHint, LabelledPoint, Prompt};
 
 /// What the user said, checked: not empty, not oversized, free of control tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -59,18 +59,6 @@ pub struct GroundedInstance {
     pub points: Vec<LabelledPoint>,
     /// Confidence in this instance, `0.0..=1.0`.
     pub confidence: f32,
-}
-
-impl GroundedInstance {
-    /// What SAM is given: the proposal and the confident points.
-    pub fn prompt(&self) -> Prompt {
-        let points = self.points.iter().filter_map(|p| match p.label {
-            PointLabel::On => Some((p.point, true)),
-            PointLabel::Off => Some((p.point, false)),
-            PointLabel::Unsure => None,
-        });
-        Prompt { bbox: Some(self.proposal), points: points.collect() }
-    }
 }
 
 /// One mask from SAM.
