@@ -28,7 +28,7 @@ pub struct ObjectClass {
     /// Other names.
     pub synonyms: Vec<String>,
     /// Share of its opaque pixels that read as each colour word, each in `0.0..=1.0`.
-    pub colour_shares: [f32; Colour::COUNT],
+    pub(crate) colour_shares: [f32; Colour::COUNT],
 }
 
 /// One mip level: premultiplied RGBA, row-major, `side * side`.

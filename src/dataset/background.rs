@@ -195,7 +195,7 @@ impl Background {
         }
     }
 
-    /// Paints every pixel of `canvas`; `shift` moves the surface and `zoom` magnifies it, in units of the longest side.
+    /// Paints every pixel of `canvas` as its view shows the surface.
     pub fn paint(&self, textures: &Textures, canvas: &mut Canvas) {
         let view = canvas.view();
         let (base, detail) = (textures.get(self.base.pattern), textures.get(self.detail.pattern));

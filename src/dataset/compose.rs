@@ -21,8 +21,8 @@ impl Light {
     /// Draws a light.
     pub fn random(rng: &mut SceneRng) -> Self {
         let (s, c) = sin_cos_turns(rng.unit());
-        let length = rng.range(0.02, 0.13);
-        Self { shadow: [c * length, s * length], softness: rng.range(0.025, 0.09), strength: rng.range(0.28, 0.62) }
+        let length = rng.range(0.02, 0.16);
+        Self { shadow: [c * length, s * length], softness: rng.range(0.025, 0.09), strength: rng.range(0.3, 0.66) }
     }
 }
 

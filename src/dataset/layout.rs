@@ -16,8 +16,10 @@ const OCCLUDED: RangeInclusive<f32> = 0.44..=0.76;
 /// Smallest and largest side of an object's whole silhouette, in units of the longest image side.
 const SIDES: (f32, f32) = (0.088, 0.335);
 /// Smallest side of the visible part.
-const MIN_VISIBLE_SIDE: f32 = 0.068;
+const MIN_VISIBLE_SIDE: f32 = 0.073;
 const TRIES: usize = 40;
+/// Depth of the main object of a crop; those of its neighbours lie around it.
+const MAIN_DEPTH: f32 = 0.5;
 
 /// One object of a layout.
 #[derive(Debug, Clone)]
@@ -30,6 +32,8 @@ pub(crate) struct Item {
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
     pub items: Vec<Item>,
+    /// The object in the middle of a crop.
+    pub main: Option<usize>,
 }
 
 impl Layout {
@@ -41,12 +45,13 @@ impl Layout {
         count: &RangeInclusive<usize>,
         rng: &mut SceneRng,
     ) -> Self {
-        let count = rng.between(*count.start(), *count.end());
+        let least = *count.start();
+        let count = rng.between(least, *count.end());
         let classes = choose_classes(assets, count, rng);
         let crowded = (count as f32 - 3.0).clamp(0.0, 9.0) / 6.0;
         let sides = (SIDES.0, SIDES.1 - 0.05 * crowded);
         let overlap = if split.held_out() { 0.5 } else { 0.38 };
-        let mut table = Table::new(extent);
+        let mut table = Table::new(extent, least);
         for class in classes {
             let t = rng.unit();
             let side = sides.0 + (sides.1 - sides.0) * t * (0.6 + 0.4 * t);
@@ -58,7 +63,7 @@ impl Layout {
 
     /// One object in the middle that covers 30 to 95 % of the side, often with neighbours that peek in.
     pub fn crop(assets: &Assets, extent: [f32; 2], rng: &mut SceneRng) -> Self {
-        let mut table = Table::new(extent);
+        let mut table = Table::new(extent, 1);
         let class = rng.below(assets.classes().len());
         let mut pose = Pose::random(assets.sprite(class), rng.range(0.3, 0.95), rng);
         let b = pose.bounds(assets.sprite(class));
@@ -72,7 +77,8 @@ impl Layout {
         for _ in 0..neighbours {
             table.add_neighbour(assets, rng);
         }
-        table.into_layout()
+        let main = table.main();
+        Self { main: Some(main), ..table.into_layout() }
     }
 }
 
@@ -139,7 +145,7 @@ impl Piece {
             })
         });
         let rows: Vec<u128> = bits.collect();
-        Self { class, pose, depth: 0.5, x0, y0, rows, full: 0 }
+        Self { class, pose, depth: MAIN_DEPTH, x0, y0, rows, full: 0 }
     }
 
     /// Width and height in cells.
@@ -165,6 +171,8 @@ struct Table {
     height: i32,
     /// Sorted back to front.
     pieces: Vec<Piece>,
+    /// Number of objects that are placed at any price.
+    least: usize,
 }
 
 /// Summary of a table: the least visible share and visible side, and how many objects are partly hidden.
@@ -184,13 +192,13 @@ struct Seen {
 }
 
 impl Table {
-    fn new(extent: [f32; 2]) -> Self {
+    fn new(extent: [f32; 2], least: usize) -> Self {
         let cells = |e: f32| (e * CELLS + 0.5) as i32;
-        Self { width: cells(extent[0]), height: cells(extent[1]), pieces: Vec::new() }
+        Self { width: cells(extent[0]), height: cells(extent[1]), pieces: Vec::new(), least }
     }
 
     fn into_layout(self) -> Layout {
-        Layout { items: self.pieces.into_iter().map(|p| Item { class: p.class, pose: p.pose }).collect() }
+        Layout { items: self.pieces.into_iter().map(|p| Item { class: p.class, pose: p.pose }).collect(), main: None }
     }
 
     /// The bits of `piece` on grid row `y`, cut to the frame.
@@ -240,7 +248,8 @@ impl Table {
         Seen { share: count as f32 / piece.full.max(1) as f32, side: wide.max(last + 1 - first) as f32 / CELLS }
     }
 
-    /// Adds an object where the aim is met; where that fails, at the place that hides the least.
+    /// Adds an object where the aim is met; where that fails, at the place that hides the least. An object that would
+    /// hide too much wherever it lies is left out, unless there are fewer than `least`.
     fn add(&mut self, assets: &Assets, class: usize, mut side: f32, aim: Aim, rng: &mut SceneRng) {
         let sprite = assets.sprite(class);
         let before = self.judge();
@@ -270,8 +279,10 @@ impl Table {
             }
             side = (side * 0.75).max(SIDES.0);
         }
-        let (_, piece) = best.expect("something was tried");
-        self.push(piece);
+        let (score, piece) = best.expect("something was tried");
+        if score >= MIN_VISIBLE || self.pieces.len() < self.least {
+            self.push(piece);
+        }
     }
 
     /// What a viewer sees of the table as it stands.
@@ -315,22 +326,26 @@ impl Table {
         piece
     }
 
-    /// Adds a neighbour at the border of a crop, leaving at least half of the main object (depth 0.5) in sight.
+    /// Index of the main object of a crop, which alone keeps the depth of a new piece.
+    fn main(&self) -> usize {
+        self.pieces.iter().position(|p| p.depth == MAIN_DEPTH).expect("the main object was pushed first")
+    }
+
+    /// Adds a neighbour at the border of a crop, leaving at least half of the main object in sight.
     fn add_neighbour(&mut self, assets: &Assets, rng: &mut SceneRng) {
         let class = rng.below(assets.classes().len());
         let sprite = assets.sprite(class);
         let template = Piece::new(sprite, class, Pose::random(sprite, rng.range(0.3, 0.9), rng));
         for _ in 0..8 {
             let (s, c) = super::rng::sin_cos_turns(rng.unit());
-            let reach = rng.range(0.35, 0.62) * CELLS;
+            let reach = rng.range(0.4, 0.66) * CELLS;
             let (w, h) = template.size();
             let x = (self.width as f32 / 2.0 + c * reach) as i32 - w / 2;
             let y = (self.height as f32 / 2.0 + s * reach) as i32 - h / 2;
             let mut piece = template.shifted(x - template.x0, y - template.y0);
             piece.depth = rng.unit();
             let index = self.push(piece);
-            let main = self.pieces.iter().position(|p| p.depth == 0.5).expect("the main object was pushed first");
-            if self.seen(main).share >= 0.5 {
+            if self.seen(self.main()).share >= 0.5 {
                 return;
             }
             self.pieces.remove(index);

@@ -57,7 +57,7 @@ pub struct Object {
 impl Object {
     /// Pixels of the whole silhouette inside the frame, hidden ones included.
     pub fn full_area(&self) -> f32 {
-        self.area as f32 / self.visible
+        if self.area == 0 { 0.0 } else { self.area as f32 / self.visible }
     }
 }
 
@@ -68,10 +68,13 @@ pub struct Scene {
     pub size: Size<SourcePx>,
     /// u8, row-major `[height, width, 3]`, sRGB.
     pub rgb: Vec<u8>,
-    /// Every object of which at least one pixel is seen, from back to front.
+    /// From back to front: every object of which at least one pixel is seen; of a clip, all objects in every frame, so
+    /// that an index means the same object throughout.
     pub objects: Vec<Object>,
     /// u8, row-major `[height, width]`: 0 background, i + 1 the visible part of `objects[i]`.
     pub instance_map: Vec<u8>,
+    /// Of a crop: the index of the object in the middle.
+    pub main: Option<usize>,
     pub(crate) split: Split,
     pub(crate) words: [u64; 3],
     pub(crate) lexicon: Arc<Lexicon>,
@@ -158,12 +161,15 @@ impl SceneGenerator {
         let drawn = compose::draw(&self.assets, &layout, &light, &tints, &mut canvas);
         let mut rng = stream(Stream::Camera);
         let rgb = Camera::random(&mut rng).expose(&mut canvas, &mut rng);
-        let (objects, instance_map) = ground_truth(&layout, &drawn, canvas);
+        let truth = ground_truth(&layout, &drawn, &canvas);
+        let main = layout.main.map(|m| truth[..m].iter().filter(|o| o.area > 0).count());
+        let (objects, instance_map) = only_seen(truth, canvas.map);
         Scene {
             size: Size::new(width, height),
             rgb,
             objects,
             instance_map,
+            main,
             split: self.split,
             words: [stream(Stream::Words).bits(), self.seed, index],
             lexicon: Arc::clone(self.assets.lexicon()),
@@ -186,32 +192,87 @@ fn frame(options: &SceneOptions, rng: &mut SceneRng) -> (u32, u32) {
     }
 }
 
-/// Boxes and areas of the visible parts; objects of which nothing is seen are dropped from both lists.
-pub(crate) fn ground_truth(layout: &Layout, drawn: &[Drawn], canvas: Canvas) -> (Vec<Object>, Vec<u8>) {
+/// Boxes and areas of the visible parts, one per item; an item of which nothing is seen has an empty box.
+pub(crate) fn ground_truth(layout: &Layout, drawn: &[Drawn], canvas: &Canvas) -> Vec<Object> {
     let mut boxes = vec![[u32::MAX, u32::MAX, 0, 0]; drawn.len() + 1];
     let mut areas = vec![0u32; drawn.len() + 1];
-    let Canvas { width, mut map, .. } = canvas;
-    for (y, row) in map.chunks_exact(width).enumerate() {
+    for (y, row) in canvas.map.chunks_exact(canvas.width).enumerate() {
         for (x, &id) in row.iter().enumerate().filter(|&(_, &id)| id != 0) {
             let (x, y, b) = (x as u32, y as u32, &mut boxes[id as usize]);
             *b = [b[0].min(x), b[1].min(y), b[2].max(x + 1), b[3].max(y + 1)];
             areas[id as usize] += 1;
         }
     }
-    let mut renumber = vec![0u8; drawn.len() + 1];
-    let mut objects = Vec::with_capacity(drawn.len());
-    for (i, (item, d)) in layout.items.iter().zip(drawn).enumerate().filter(|&(i, _)| areas[i + 1] > 0) {
-        let b = boxes[i + 1].map(|v| v as f32);
-        objects.push(Object {
-            class: item.class,
-            bbox: BBox::new(b[0], b[1], b[2], b[3]),
-            area: areas[i + 1],
-            visible: areas[i + 1] as f32 / d.full as f32,
-        });
-        renumber[i + 1] = objects.len() as u8;
+    let objects = layout.items.iter().zip(drawn).enumerate().map(|(i, (item, drawn))| {
+        let area = areas[i + 1];
+        let b = if area == 0 { [0.0; 4] } else { boxes[i + 1].map(|v| v as f32) };
+        let visible = area as f32 / drawn.full.max(1) as f32;
+        Object { class: item.class, bbox: BBox::new(b[0], b[1], b[2], b[3]), area, visible }
+    });
+    objects.collect()
+}
+
+/// Drops objects of which nothing is seen and renumbers the instance map.
+fn only_seen(objects: Vec<Object>, mut map: Vec<u8>) -> (Vec<Object>, Vec<u8>) {
+    if objects.iter().all(|o| o.area > 0) {
+        return (objects, map);
     }
-    if objects.len() < drawn.len() {
-        map.iter_mut().for_each(|id| *id = renumber[*id as usize]);
+    let mut renumber = vec![0u8; objects.len() + 1];
+    let mut next = 0;
+    for (i, _) in objects.iter().enumerate().filter(|(_, o)| o.area > 0) {
+        next += 1;
+        renumber[i + 1] = next;
     }
-    (objects, map)
+    map.iter_mut().for_each(|id| *id = renumber[*id as usize]);
+    (objects.into_iter().filter(|o| o.area > 0).collect(), map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::assets;
+    use super::*;
+
+    #[test]
+    fn boxes_areas_and_masks_agree() {
+        let generator = SceneGenerator::new(assets(), Split::Train, 1);
+        for kind in [SceneKind::Scenes, SceneKind::Crops] {
+            for index in 0..40 {
+                let scene = generator.scene(index, &SceneOptions { longest_side: 128, kind, ..Default::default() });
+                assert_eq!(scene.rgb.len(), scene.size.pixels() * 3);
+                for (i, object) in scene.objects.iter().enumerate() {
+                    let mask = scene.mask(i);
+                    assert_eq!(mask.bbox(), Some(object.bbox), "scene {index}, object {i}");
+                    assert_eq!(mask.area(), u64::from(object.area), "scene {index}, object {i}");
+                    assert!(object.visible > 0.0 && object.visible <= 1.0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_crop_knows_its_main_object() {
+        let generator = SceneGenerator::new(assets(), Split::Train, 1);
+        let options = SceneOptions { longest_side: 64, kind: SceneKind::Crops, ..Default::default() };
+        for index in 0..200 {
+            let scene = generator.scene(index, &options);
+            let main = &scene.objects[scene.main.expect("every crop has one")];
+            assert!(main.visible > 0.4, "crop {index}: {}", main.visible);
+            let side = main.bbox.width().max(main.bbox.height()) / 64.0;
+            assert!((0.2..=1.0).contains(&side), "crop {index}: {side}");
+        }
+    }
+
+    #[test]
+    fn resolution_does_not_change_the_content() {
+        let generator = SceneGenerator::new(assets(), Split::Val, 0);
+        for index in 0..20 {
+            let at = |side| generator.scene(index, &SceneOptions { longest_side: side, ..Default::default() });
+            let (small, large) = (at(160), at(480));
+            assert_eq!(small.objects.len(), large.objects.len());
+            for (a, b) in small.objects.iter().zip(&large.objects) {
+                assert_eq!(a.class, b.class);
+                assert!((a.bbox.x1 - b.bbox.x1 / 3.0).abs() <= 2.0 && (a.bbox.y2 - b.bbox.y2 / 3.0).abs() <= 2.0);
+            }
+        }
+    }
 }

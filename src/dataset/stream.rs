@@ -22,6 +22,9 @@ const AHEAD: usize = 4;
 pub struct SceneTruth {
     /// Index of the scene in its split.
     pub index: u64,
+    /// Of a crop: the index of the object in the middle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub main: Option<usize>,
     /// Objects from back to front.
     pub objects: Vec<ObjectTruth>,
     /// Referring expressions.
@@ -84,7 +87,7 @@ impl SceneTruth {
             }
         });
         let expressions = scene.expressions(expressions).into_iter().map(ExpressionTruth::from);
-        Self { index, objects: objects.collect(), expressions: expressions.collect() }
+        Self { index, main: scene.main, objects: objects.collect(), expressions: expressions.collect() }
     }
 }
 
@@ -129,7 +132,7 @@ fn in_parallel(generator: &SceneGenerator, options: &StreamOptions, end: u64, ou
                 scope.spawn(move || {
                     let mine = (options.start + worker..end).step_by(options.threads);
                     // A closed channel means that the reader has gone.
-                    mine.map(|i| record(generator, options, i)).take_while(|r| sender.send(r.clone()).is_ok()).count()
+                    mine.map(|i| record(generator, options, i)).all(|bytes| sender.send(bytes).is_ok())
                 });
                 receiver
             })
@@ -156,4 +159,61 @@ fn record(generator: &SceneGenerator, options: &StreamOptions, index: u64) -> Ve
     bytes.extend_from_slice(&scene.rgb);
     bytes.extend_from_slice(&scene.instance_map);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Split;
+    use super::super::tests::assets;
+    use super::*;
+
+    fn bytes(threads: usize, start: u64, count: u64) -> Vec<u8> {
+        let generator = SceneGenerator::new(assets(), Split::Train, 5);
+        let scenes = SceneOptions { longest_side: 96, ..SceneOptions::default() };
+        let options = StreamOptions { start, count: Some(count), expressions: 4, threads, scenes };
+        let mut out = Vec::new();
+        stream(&generator, &options, &mut out).expect("memory takes everything");
+        out
+    }
+
+    #[test]
+    fn threads_and_start_do_not_change_bytes() {
+        let whole = bytes(1, 0, 11);
+        assert_eq!(whole, bytes(3, 0, 11), "three threads");
+        let tail = bytes(2, 7, 4);
+        assert_eq!(&whole[whole.len() - tail.len()..], tail, "a later start");
+    }
+
+    #[test]
+    fn a_record_is_laid_out_as_documented() {
+        let record = bytes(1, 2, 1);
+        let word = |i: usize| u32::from_le_bytes(record[4 * i..4 * i + 4].try_into().expect("four bytes")) as usize;
+        assert_eq!(&record[..4], &MAGIC);
+        let (json, pixels) = (word(2), word(3) * word(4));
+        assert_eq!(word(1), VERSION as usize);
+        assert_eq!(record.len(), 20 + json + 4 * pixels);
+        let truth: serde_json::Value = serde_json::from_slice(&record[20..20 + json]).expect("JSON");
+        let objects = truth["objects"].as_array().expect("a list").len();
+        let map = &record[record.len() - pixels..];
+        assert_eq!(usize::from(*map.iter().max().expect("pixels")), objects);
+    }
+
+    #[test]
+    fn a_reader_that_leaves_is_no_error() {
+        struct Gone;
+        impl Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let generator = SceneGenerator::new(assets(), Split::Train, 0);
+        let scenes = SceneOptions { longest_side: 64, ..SceneOptions::default() };
+        for threads in [1, 2] {
+            let options = StreamOptions { start: 0, count: None, expressions: 1, threads, scenes: scenes.clone() };
+            stream(&generator, &options, &mut Gone).expect("a broken pipe is a normal end");
+        }
+    }
 }

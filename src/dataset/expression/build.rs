@@ -2,14 +2,40 @@
 
 use super::super::colour::Colour;
 use super::super::rng::SceneRng;
-use super::super::scene::Scene;
+use super::super::scene::Object;
+use super::super::split::Split;
 use super::grammar::{Grammar, Number};
-use super::lexicon::Level;
+use super::lexicon::{Level, Lexicon};
 use super::query::{Answer, Modifier, Phrase, Query, Region, Relation, Side, Truth, World};
 use super::{Expression, ExpressionType};
+use crate::geometry::{Size, SourcePx};
 
 /// Proposals per expression before its type is given up.
 const TRIES: usize = 14;
+
+/// A query that was judged, before it is put into words.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Draft {
+    pub kind: ExpressionType,
+    pub query: Query,
+    pub number: Number,
+    pub targets: Vec<usize>,
+    pub near_miss: bool,
+    /// Objects that the bare phrase applies to.
+    candidates: usize,
+}
+
+impl Draft {
+    /// Whether it is one object by noun and colour alone.
+    pub fn is_plain(&self) -> bool {
+        self.query.modifier == Modifier::Plain && self.number == Number::One && self.query.phrase.noun.is_some()
+    }
+
+    /// What the query was found to apply to.
+    pub fn answer(&self) -> Answer {
+        if self.targets.is_empty() { Answer::Nothing } else { Answer::Targets(self.targets.clone()) }
+    }
+}
 
 /// Makes expressions about one scene.
 pub(crate) struct Builder<'a> {
@@ -18,27 +44,40 @@ pub(crate) struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub fn new(scene: &'a Scene) -> Self {
-        let lexicon = scene.lexicon();
-        Self {
-            world: World::new(&scene.objects, scene.size, lexicon),
-            grammar: Grammar::new(scene.split.held_out(), lexicon),
-        }
+    pub fn new(objects: &[Object], size: Size<SourcePx>, lexicon: &'a Lexicon, split: Split) -> Self {
+        Self { world: World::new(objects, size, lexicon), grammar: Grammar::new(split.held_out(), lexicon) }
     }
 
     /// One expression of the given type, or `None` where the scene offers none.
     pub fn expression(&self, kind: ExpressionType, rng: &mut SceneRng) -> Option<Expression> {
-        if self.world.facts.is_empty() && kind != ExpressionType::None {
-            return None;
+        // Some of the absent things are not in the table at all: there is nothing to judge.
+        if kind == ExpressionType::None && rng.chance(0.11) {
+            let text = self.grammar.stranger(rng);
+            return Some(Expression { kind, text, targets: Vec::new(), near_miss: false });
         }
+        let draft = self.draft(kind, rng)?;
+        self.word(&draft, rng)
+    }
+
+    /// One judged query of the given type.
+    pub fn draft(&self, kind: ExpressionType, rng: &mut SceneRng) -> Option<Draft> {
         match kind {
-            ExpressionType::None => self.none(rng),
+            _ if self.world.facts.is_empty() => None,
+            // Half of what matches nothing is a near miss, the share of strangers taken into account.
+            ExpressionType::None if rng.chance(0.5 / 0.89) => self.near_miss(rng),
+            ExpressionType::None => self.absent(rng),
             ExpressionType::Several => self.several(rng),
             _ => self.single(kind, rng),
         }
     }
 
-    fn single(&self, kind: ExpressionType, rng: &mut SceneRng) -> Option<Expression> {
+    /// Puts a draft into words.
+    pub fn word(&self, draft: &Draft, rng: &mut SceneRng) -> Option<Expression> {
+        let text = self.grammar.command(&draft.query, draft.number, draft.candidates, rng)?;
+        Some(Expression { kind: draft.kind, text, targets: draft.targets.clone(), near_miss: draft.near_miss })
+    }
+
+    fn single(&self, kind: ExpressionType, rng: &mut SceneRng) -> Option<Draft> {
         // One target, tried hard, then others: targets stay close to uniform.
         let mut target = rng.below(self.world.facts.len());
         for attempt in 0..TRIES {
@@ -47,8 +86,9 @@ impl<'a> Builder<'a> {
             }
             let Some(query) = self.propose(kind, target, rng) else { continue };
             if self.world.resolve(&query).is_exactly(target) {
-                let text = self.grammar.command(&query, Number::One, self.candidates(&query), rng)?;
-                return Some(Expression { kind, text, targets: vec![target], near_miss: false });
+                let candidates = self.candidates(&query);
+                let targets = vec![target];
+                return Some(Draft { kind, query, number: Number::One, targets, near_miss: false, candidates });
             }
         }
         None
@@ -195,7 +235,7 @@ impl<'a> Builder<'a> {
         Some(Query { phrase, modifier })
     }
 
-    fn several(&self, rng: &mut SceneRng) -> Option<Expression> {
+    fn several(&self, rng: &mut SceneRng) -> Option<Draft> {
         for _ in 0..TRIES {
             let target = rng.below(self.world.facts.len());
             let phrase = match rng.weighted(&[0.35, 0.3, 0.25, 0.1]) {
@@ -212,38 +252,28 @@ impl<'a> Builder<'a> {
             if targets.len() < 2 || !self.countable(&phrase) {
                 continue;
             }
-            let text = self.grammar.command(&query, Number::All(targets.len()), self.candidates(&query), rng)?;
-            return Some(Expression { kind: ExpressionType::Several, text, targets, near_miss: false });
+            let (kind, number) = (ExpressionType::Several, Number::All(targets.len()));
+            let candidates = self.candidates(&query);
+            return Some(Draft { kind, query, number, targets, near_miss: false, candidates });
         }
         None
     }
 
-    fn none(&self, rng: &mut SceneRng) -> Option<Expression> {
-        if !self.world.facts.is_empty() && rng.chance(0.5) {
-            return self.near_miss(rng);
-        }
-        if rng.chance(0.22) {
-            let text = self.grammar.stranger(rng);
-            return Some(Expression { kind: ExpressionType::None, text, targets: Vec::new(), near_miss: false });
-        }
-        for _ in 0..3 * TRIES {
-            let (query, number) = self.absent(rng);
-            match self.negative(&query, number, rng) {
-                Some(expression) if !expression.near_miss => return Some(expression),
-                _ => {}
-            }
-        }
-        None
+    fn absent(&self, rng: &mut SceneRng) -> Option<Draft> {
+        (0..3 * TRIES).find_map(|_| {
+            let (query, number) = self.propose_absent(rng);
+            self.negative(&query, number).filter(|draft| !draft.near_miss)
+        })
     }
 
-    /// Words for a query that applies to nothing.
-    fn negative(&self, query: &Query, number: Number, rng: &mut SceneRng) -> Option<Expression> {
+    /// A draft of a query that applies to nothing.
+    fn negative(&self, query: &Query, number: Number) -> Option<Draft> {
         if self.world.resolve(query) != Answer::Nothing || (number != Number::One && !self.countable(&query.phrase)) {
             return None;
         }
-        let text = self.grammar.command(query, number, 0, rng)?;
         let near_miss = self.is_near_miss(query);
-        Some(Expression { kind: ExpressionType::None, text, targets: Vec::new(), near_miss })
+        let targets = Vec::new();
+        Some(Draft { kind: ExpressionType::None, query: *query, number, targets, near_miss, candidates: 0 })
     }
 
     /// Whether something in the scene matches but for its colour, place or relation.
@@ -261,7 +291,7 @@ impl<'a> Builder<'a> {
     }
 
     /// A query about something that is not there: mostly a plain name, sometimes with more said about it.
-    fn absent(&self, rng: &mut SceneRng) -> (Query, Number) {
+    fn propose_absent(&self, rng: &mut SceneRng) -> (Query, Number) {
         let lexicon = self.world.lexicon;
         let class = rng.below(lexicon.classes.len());
         let mut phrase = Phrase::noun(*rng.pick(&lexicon.names[class]));
@@ -294,7 +324,7 @@ impl<'a> Builder<'a> {
         Some(Modifier::Relation(*rng.pick(&Relation::ALL), anchor))
     }
 
-    fn near_miss(&self, rng: &mut SceneRng) -> Option<Expression> {
+    fn near_miss(&self, rng: &mut SceneRng) -> Option<Draft> {
         for _ in 0..3 * TRIES {
             let target = rng.below(self.world.facts.len());
             let (query, number) = match rng.weighted(&[0.45, 0.33, 0.22]) {
@@ -308,9 +338,8 @@ impl<'a> Builder<'a> {
                     (Query { phrase, modifier: Modifier::Region(*rng.pick(&Region::ALL)) }, Number::One)
                 }
             };
-            match self.negative(&query, number, rng) {
-                Some(expression) if expression.near_miss => return Some(expression),
-                _ => {}
+            if let Some(draft) = self.negative(&query, number).filter(|draft| draft.near_miss) {
+                return Some(draft);
             }
         }
         None

@@ -276,6 +276,9 @@ pub(crate) const STRANGERS: Wording = Wording {
     ],
 };
 
+/// Those of [`STRANGERS`] that take a plural verb.
+const PLURAL_STRANGERS: [&str; 2] = ["pliers", "tweezers"];
+
 /// Chooses words.
 pub(crate) struct Grammar<'a> {
     held_out: bool,
@@ -301,7 +304,10 @@ impl<'a> Grammar<'a> {
     /// `None` where the words would be clumsy.
     pub fn command(&self, query: &Query, number: Number, candidates: usize, rng: &mut SceneRng) -> Option<String> {
         let (phrase, plural) = match number {
-            Number::One => (format!("the {}", self.singular(query, candidates, rng)?), self.is_plural(&query.phrase)),
+            Number::One => {
+                let plural = self.is_plural(&query.phrase);
+                (agree(&format!("the {}", self.singular(query, candidates, rng)?), plural), plural)
+            }
             Number::All(count) => self.all(query, count, rng)?,
         };
         Some(self.wrap(&phrase, plural, rng))
@@ -312,7 +318,7 @@ impl<'a> Grammar<'a> {
         let noun = self.pick(&STRANGERS, rng);
         let colour =
             if rng.chance(0.15) { format!("{} ", self.colour(*rng.pick(&Colour::ALL), rng)) } else { String::new() };
-        self.wrap(&format!("the {colour}{noun}"), noun.ends_with("ers") && self.held_out && noun != "toaster", rng)
+        self.wrap(&format!("the {colour}{noun}"), PLURAL_STRANGERS.contains(&noun), rng)
     }
 
     fn wrap(&self, phrase: &str, plural: bool, rng: &mut SceneRng) -> String {
@@ -370,7 +376,7 @@ impl<'a> Grammar<'a> {
             let template = self.pick(wording, rng);
             match &many {
                 // "the smallest of the red ones" is fine, "one of the ones" is not.
-                Some(many) if !(many.ends_with("ones") && template.contains("one")) => {
+                Some(many) if !(many.ends_with(" ones") && template.contains("one")) => {
                     return Some(template.replace("{n}", &one).replace("{p}", many));
                 }
                 _ if !template.contains("{p}") => return Some(template.replace("{n}", &one)),
@@ -466,15 +472,22 @@ impl<'a> Grammar<'a> {
         let (one, many) = self.phrase(&query.phrase, rng);
         let many = many?;
         let mut template = self.pick(wording, rng);
-        while many.ends_with("ones") && template.contains("one ") {
+        while many.ends_with(" ones") && template.contains("one ") {
             template = self.pick(wording, rng);
         }
-        let noun = |text: &str| place.replace("{n}", text);
         let words = template
-            .replace("{n}", &noun(&one))
-            .replace("{p}", &noun(&many))
+            .replace("{n}", &place.replace("{n}", &one))
+            .replace("{p}", &agree(&place, true).replace("{n}", &many))
             .replace("{m}", NUMBERS[count.clamp(2, 6) - 2]);
         let singular = template.contains("{n}") || template.starts_with("each") || template.starts_with("every");
         Some((words, !singular))
     }
+}
+
+/// Puts the first relative clause into the plural.
+fn agree(text: &str, plural: bool) -> String {
+    if !plural {
+        return text.to_owned();
+    }
+    text.replacen("which is", "which are", 1).replacen("that is", "that are", 1)
 }

@@ -18,6 +18,9 @@ use std::fmt;
 use super::rng::SceneRng;
 use super::scene::Scene;
 
+pub(crate) use build::{Builder, Draft};
+pub(crate) use query::World;
+
 /// How an expression refers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ExpressionType {
@@ -93,11 +96,11 @@ pub struct Expression {
 /// Shares that are aimed at, in the order of [`ExpressionType::ALL`].
 const SHARES: [f32; 9] = [0.16, 0.10, 0.06, 0.10, 0.12, 0.14, 0.08, 0.08, 0.20];
 /// How strongly a type that fails more often is drawn more often, so that the shares come out as above.
-const BOOST: [f32; 9] = [1.0, 1.0, 1.6, 1.45, 1.15, 1.65, 1.75, 0.88, 0.88];
+const BOOST: [f32; 9] = [1.0, 1.02, 1.6, 1.45, 1.25, 1.65, 1.75, 0.88, 0.93];
 
 /// Draws up to `count` different expressions.
 pub(crate) fn generate(scene: &Scene, count: usize, rng: &mut SceneRng) -> Vec<Expression> {
-    let builder = build::Builder::new(scene);
+    let builder = build::Builder::new(&scene.objects, scene.size, &scene.lexicon, scene.split);
     let weights: Vec<f32> = SHARES.iter().zip(BOOST).map(|(s, b)| s * b).collect();
     let mut seen = HashSet::new();
     let mut out = Vec::with_capacity(count);

@@ -229,6 +229,9 @@ impl<'a> World<'a> {
 
     fn phrase(&self, phrase: &Phrase) -> Vec<Truth> {
         let one = |f: &Fact| {
+            if f.area == 0.0 {
+                return Truth::No;
+            }
             let noun = phrase.noun.map_or(Truth::Yes, |n| self.noun(f.class, n));
             noun.min(phrase.colour.map_or(Truth::Yes, |c| self.colour(f.class, c)))
         };
@@ -265,7 +268,7 @@ impl<'a> World<'a> {
                 self.ranked(&truths, Some(anchor), |c| self.closest(c, anchor))
             }
             Modifier::Size(biggest) => self.ranked(&truths, None, |c| self.by_size(c, *biggest)),
-            Modifier::Extreme(side) => self.ranked(&truths, None, |c| self.counted(c, 1, *side, 0.06)),
+            Modifier::Extreme(side) => self.ranked(&truths, None, |c| self.outermost(c, *side)),
             Modifier::Ordinal(n, side) => self.ranked(&truths, None, |c| self.counted(c, *n, *side, 0.045)),
         }
     }
@@ -329,6 +332,21 @@ impl<'a> World<'a> {
         let before = at == 0 || this.0 - order[at - 1].0 >= gap;
         let after = order.get(at + 1).is_none_or(|next| next.0 - this.0 >= gap);
         (before && after).then_some(this.1)
+    }
+
+    /// The first from a side, where its edge is the outermost too.
+    fn outermost(&self, candidates: &[usize], side: Side) -> Option<usize> {
+        let edge = |i: usize| {
+            let b = self.facts[i].b;
+            match side {
+                Side::Left => b[0],
+                Side::Right => -b[2],
+                Side::Top => b[1],
+                Side::Bottom => -b[3],
+            }
+        };
+        let first = self.counted(candidates, 1, side, 0.05)?;
+        candidates.iter().all(|&i| edge(i) >= edge(first)).then_some(first)
     }
 
     fn closest(&self, candidates: &[usize], anchor: usize) -> Option<usize> {
@@ -414,5 +432,95 @@ fn between_truth(f: &Fact, a: &Fact, b: &Fact) -> Truth {
         Truth::No
     } else {
         Truth::Maybe
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::tests::assets;
+    use super::*;
+    use crate::geometry::BBox;
+
+    /// A world of squares on a 100 × 100 image: (name, centre x, centre y, side).
+    fn objects(squares: &[(&str, f32, f32, f32)]) -> Vec<Object> {
+        let class = |name: &str| assets().classes().iter().position(|c| c.name == name).expect("a row of the table");
+        let object = |&(name, x, y, side): &(&str, f32, f32, f32)| {
+            let h = side / 2.0;
+            Object {
+                class: class(name),
+                bbox: BBox::new(x - h, y - h, x + h, y + h),
+                area: (side * side) as u32,
+                visible: 1.0,
+            }
+        };
+        squares.iter().map(object).collect()
+    }
+
+    fn noun(text: &str) -> Phrase {
+        let nouns = &assets().lexicon().nouns;
+        Phrase::noun(nouns.iter().position(|n| n.text == text).expect("a noun"))
+    }
+
+    fn ask(squares: &[(&str, f32, f32, f32)], phrase: Phrase, modifier: Modifier) -> Answer {
+        let objects = objects(squares);
+        World::new(&objects, Size::new(100, 100), assets().lexicon()).resolve(&Query { phrase, modifier })
+    }
+
+    #[test]
+    fn relations_keep_a_margin() {
+        let of = Modifier::Relation(Relation::LeftOf, noun("teapot"));
+        let beside = |x, y| ask(&[("teapot", 60.0, 50.0, 20.0), ("apple", x, y, 10.0)], noun("apple"), of);
+        assert_eq!(beside(30.0, 50.0), Answer::Targets(vec![1]));
+        assert_eq!(beside(90.0, 50.0), Answer::Nothing);
+        assert_eq!(beside(58.0, 20.0), Answer::Unclear, "above rather than left");
+        assert_eq!(beside(40.0, 20.0), Answer::Unclear, "diagonal");
+    }
+
+    #[test]
+    fn an_ambiguous_anchor_makes_a_relation_unclear() {
+        let of = Modifier::Relation(Relation::LeftOf, noun("teapot"));
+        let squares = [("teapot", 60.0, 50.0, 20.0), ("teapot", 90.0, 50.0, 20.0), ("apple", 20.0, 50.0, 10.0)];
+        assert_eq!(ask(&squares, noun("apple"), of), Answer::Unclear);
+    }
+
+    #[test]
+    fn sizes_need_a_ratio() {
+        let biggest = |side| {
+            ask(&[("apple", 20.0, 50.0, 20.0), ("apple", 70.0, 50.0, side)], noun("apple"), Modifier::Size(true))
+        };
+        assert_eq!(biggest(30.0), Answer::Targets(vec![1]));
+        assert_eq!(biggest(21.0), Answer::Unclear);
+        let one = ask(&[("apple", 20.0, 50.0, 20.0)], noun("apple"), Modifier::Size(true));
+        assert_eq!(one, Answer::Unclear, "one apple is not the biggest of anything");
+    }
+
+    #[test]
+    fn counting_needs_gaps() {
+        let second = Modifier::Ordinal(2, Side::Right);
+        let count = |x| {
+            let squares = [("key", 20.0, 50.0, 10.0), ("key", x, 20.0, 10.0), ("key", 80.0, 70.0, 10.0)];
+            ask(&squares, noun("key"), second)
+        };
+        assert_eq!(count(50.0), Answer::Targets(vec![1]));
+        assert_eq!(count(78.0), Answer::Unclear);
+    }
+
+    #[test]
+    fn doubtful_words_are_not_used() {
+        let scene = [("notebook", 20.0, 50.0, 20.0), ("red book", 70.0, 50.0, 20.0)];
+        assert_eq!(ask(&scene, noun("book"), Modifier::Plain), Answer::Unclear);
+        assert_eq!(ask(&scene, noun("red book"), Modifier::Plain), Answer::Targets(vec![1]));
+        let only = [("cap", 20.0, 50.0, 20.0)];
+        assert_eq!(ask(&only, noun("hat"), Modifier::Plain), Answer::Unclear, "a cap is some kind of hat");
+        assert_eq!(ask(&only, noun("teapot"), Modifier::Plain), Answer::Nothing);
+    }
+
+    #[test]
+    fn a_wrong_colour_is_clearly_wrong() {
+        let coloured = |c| Phrase { noun: noun("apple").noun, colour: Some(c) };
+        let apple = [("apple", 20.0, 50.0, 20.0)];
+        assert_eq!(ask(&apple, coloured(Colour::Blue), Modifier::Plain), Answer::Nothing);
+        assert_eq!(ask(&apple, coloured(Colour::Red), Modifier::Plain), Answer::Targets(vec![0]));
+        assert_eq!(ask(&apple, coloured(Colour::Pink), Modifier::Plain), Answer::Unclear);
     }
 }
