@@ -1,8 +1,14 @@
 //! The two models around their engines: tensor names, pre- and post-processing, caches.
 
+mod branch;
+mod kv;
+pub mod mllm;
 pub mod preprocess;
 pub mod sam;
+pub mod speech;
 pub mod upsample;
+
+pub use kv::KvCache;
 
 use std::time::{Duration, Instant};
 
@@ -45,6 +51,20 @@ pub enum ModelError {
     /// The deadline passed before the work was done.
     #[error("meet deadline: passed {0:?} ago")]
     Deadline(Duration),
+}
+
+/// Where the time went, by stage name, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Timings(pub Vec<(&'static str, Duration)>);
+
+impl Timings {
+    /// Runs `work` and notes how long it took.
+    pub fn time<T>(&mut self, stage: &'static str, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = work();
+        self.0.push((stage, start.elapsed()));
+        result
+    }
 }
 
 /// Fails once `deadline` is over; called between passes, for an engine cannot be interrupted.
