@@ -6,6 +6,7 @@ pub mod engine;
 pub mod eval;
 pub mod frame;
 pub mod geometry;
+pub mod import;
 pub mod mask;
 pub mod model;
 pub mod pipeline;
