@@ -6,6 +6,8 @@ pub mod mllm;
 pub mod preprocess;
 pub mod sam;
 pub mod speech;
+#[cfg(test)]
+pub(crate) mod toy;
 pub mod upsample;
 
 pub use kv::KvCache;

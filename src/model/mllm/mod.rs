@@ -440,3 +440,6 @@ fn probability(p: &[f32], token: u32) -> Result<f32, ModelError> {
         what: format!("covers {} tokens, not token {token}", p.len()),
     })
 }
+
+#[cfg(test)]
+mod tests;
