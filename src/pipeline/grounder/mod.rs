@@ -238,3 +238,6 @@ impl GroundedInstance {
         crate::prompt::Prompt { bbox: Some(self.proposal), points: self.points.iter().filter_map(told).collect() }
     }
 }
+
+#[cfg(test)]
+mod tests;
