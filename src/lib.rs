@@ -3,9 +3,11 @@
 pub mod cli;
 pub mod dataset;
 pub mod engine;
+pub mod eval;
 pub mod frame;
 pub mod geometry;
 pub mod import;
 pub mod mask;
+pub mod model;
 pub mod pipeline;
 pub mod prompt;

@@ -19,6 +19,11 @@ impl Mask {
         Self { size, bits: vec![0; size.pixels()] }
     }
 
+    /// A mask from its bytes, row-major; `None` where their number is not that of the pixels or one is not 0 or 1.
+    pub fn from_bits(size: Size<SourcePx>, bits: Vec<u8>) -> Option<Self> {
+        (bits.len() == size.pixels() && bits.iter().all(|b| *b <= 1)).then_some(Self { size, bits })
+    }
+
     /// A mask from a predicate over pixel columns and rows.
     pub fn from_fn(size: Size<SourcePx>, mut on: impl FnMut(u32, u32) -> bool) -> Self {
         let mut bits = Vec::with_capacity(size.pixels());

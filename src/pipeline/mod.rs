@@ -3,12 +3,22 @@
 //! The two traits are the seam between the node and the models: [`Ground`] is the language model's side,
 //! [`Segment`] is SAM's. Each implementation is owned by one thread.
 
+mod evidence;
+mod grounder;
+mod segmenter;
+mod tracker;
+
+pub use grounder::{Grounder, Strategy};
+pub use segmenter::Segmenter;
+pub use tracker::{LostReason, Track, TrackLimits};
+
 use std::time::{Duration, Instant};
 
 use crate::engine::EngineError;
 use crate::frame::Image;
 use crate::geometry::{BBox, SourcePx};
 use crate::mask::Mask;
+use crate::model::ModelError;
 use crate::prompt::{CountHint, LabelledPoint, Prompt};
 
 /// What the user said, checked: not empty, not oversized, free of control tokens.
@@ -97,6 +107,20 @@ pub enum PipelineError {
     /// The deadline passed before the work was done.
     #[error("meet deadline: passed {0:?} ago")]
     Deadline(Duration),
+}
+
+impl From<ModelError> for PipelineError {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Engine(error) => Self::Engine(error),
+            ModelError::Output { engine, tensor, what } => Self::Output { engine, what: format!("`{tensor}` {what}") },
+            ModelError::Frame(what) => Self::Output { engine: "preprocess", what },
+            ModelError::Prompt(what) => Self::Output { engine: "mask_decoder", what },
+            ModelError::Tokenize(what) => Self::Command(what),
+            ModelError::TooLong { .. } => Self::Command(error.to_string()),
+            ModelError::Deadline(late) => Self::Deadline(late),
+        }
+    }
 }
 
 /// The language model's side: command + image → grounding.

@@ -1,5 +1,19 @@
 //! The paper's codec: what the language model is asked, what it answers, and the prompt SAM gets from it.
 
+mod codec;
+mod command;
+pub(crate) mod dialect;
+mod filter;
+mod grid;
+mod template;
+
+pub use codec::{Answer, AnswerError, AnswerErrorKind, MAX_BOXES, parse_answer};
+pub use command::{CommandError, CommandLimits, check_command};
+pub use dialect::{Dialect, Thresholds};
+pub use filter::{MIN_ANSWER_MASS, PointThresholds};
+pub use grid::candidates;
+pub use template::{DialectError, DialectErrorKind};
+
 use crate::geometry::{BBox, Point, SourcePx};
 
 /// How many targets a command may have; becomes part of the query.

@@ -1,0 +1,130 @@
+//! The key and value cache of a conversation.
+
+use super::{ModelError, take_f32};
+use crate::engine::{Engine, Tensor};
+
+const DECODER: &str = "decoder";
+
+/// Names and sizes of a decoder's cache, read from its inputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KvLayout {
+    /// Heads that have keys and values of their own, by layer.
+    heads: usize,
+    /// Size of a head.
+    head_dim: usize,
+    /// Input names, key and value of layer 0, of layer 1, ...
+    past: Vec<String>,
+    /// Output names in the same order.
+    present: Vec<String>,
+}
+
+impl KvLayout {
+    /// Reads the layout off the decoder's inputs `past_key.{i}` and `past_value.{i}`: `f32[1, heads, P, head_dim]`.
+    ///
+    /// # Errors
+    /// [`ModelError::Output`] where a layer lacks one or sizes differ.
+    pub(crate) fn of(engine: &dyn Engine) -> Result<Self, ModelError> {
+        let shape_of = |name: &str| engine.inputs().iter().find(|i| i.name == name).map(|i| i.shape.as_slice());
+        let error = |what: String| ModelError::Output { engine: DECODER, tensor: "past_key", what };
+        let layers = (0..).take_while(|i| shape_of(&format!("past_key.{i}")).is_some()).count();
+        let (mut past, mut present, mut sizes) = (Vec::new(), Vec::new(), None);
+        for layer in 0..layers {
+            for part in ["key", "value"] {
+                let name = format!("past_{part}.{layer}");
+                let Some(&[_, Some(heads), _, Some(head_dim)]) = shape_of(&name) else {
+                    return Err(error(format!("`{name}` is missing or has no fixed heads")));
+                };
+                if *sizes.get_or_insert((heads, head_dim)) != (heads, head_dim) {
+                    return Err(error(format!("`{name}` is {heads} x {head_dim}, unlike layer 0")));
+                }
+                past.push(name);
+                present.push(format!("present_{part}.{layer}"));
+            }
+        }
+        let (heads, head_dim) = sizes.ok_or_else(|| error("has no layers".into()))?;
+        Ok(Self { heads, head_dim, past, present })
+    }
+
+    pub(crate) fn past(&self) -> &[String] {
+        &self.past
+    }
+
+    pub(crate) fn present(&self) -> &[String] {
+        &self.present
+    }
+
+    fn shape(&self, tokens: usize) -> [usize; 4] {
+        [1, self.heads, tokens, self.head_dim]
+    }
+}
+
+/// Keys and values of a conversation's tokens so far; `f32[1, heads, tokens, head_dim]` a layer and part.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KvCache {
+    parts: Vec<Vec<f32>>,
+    tokens: usize,
+}
+
+impl KvCache {
+    /// The cache of an empty conversation.
+    pub(crate) fn empty(layout: &KvLayout) -> Self {
+        Self { parts: vec![Vec::new(); layout.past.len()], tokens: 0 }
+    }
+
+    /// A cache of `tokens` tokens from the decoder's `present_*` outputs.
+    pub(crate) fn from_outputs(
+        layout: &KvLayout,
+        outputs: impl Iterator<Item = Tensor<'static>>,
+        tokens: usize,
+    ) -> Result<Self, ModelError> {
+        let shape = layout.shape(tokens);
+        let parts: Vec<_> = outputs.map(|t| take_f32(t, &shape, DECODER, "present")).collect::<Result<_, _>>()?;
+        Ok(Self { parts, tokens })
+    }
+
+    /// Length of the conversation in tokens.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// The tensors in the order of [`KvLayout::past`].
+    pub(crate) fn tensors(&self, layout: &KvLayout) -> Vec<Tensor<'_>> {
+        let shape = layout.shape(self.tokens);
+        self.parts.iter().map(|part| Tensor::f32(&shape, part.as_slice())).collect()
+    }
+
+    /// Forgets all but the first `tokens` tokens.
+    pub(crate) fn truncate(&mut self, layout: &KvLayout, tokens: usize) {
+        if tokens >= self.tokens {
+            return;
+        }
+        for part in &mut self.parts {
+            for head in 0..layout.heads {
+                let from = head * self.tokens * layout.head_dim;
+                part.copy_within(from..from + tokens * layout.head_dim, head * tokens * layout.head_dim);
+            }
+            part.truncate(layout.heads * tokens * layout.head_dim);
+        }
+        self.tokens = tokens;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn truncating_keeps_the_first_tokens_of_every_head() {
+        let layout = KvLayout {
+            heads: 2,
+            head_dim: 2,
+            past: vec!["past_key.0".into(), "past_value.0".into()],
+            present: vec!["present_key.0".into(), "present_value.0".into()],
+        };
+        let part: Vec<f32> = (0..12).map(|v| v as f32).collect();
+        let mut cache = KvCache { parts: vec![part.clone(), part], tokens: 3 };
+        cache.truncate(&layout, 2);
+        assert_eq!(cache.parts[1], [0.0, 1.0, 2.0, 3.0, 6.0, 7.0, 8.0, 9.0]);
+        assert_eq!(cache.tensors(&layout)[0].shape(), [1, 2, 2, 2]);
+    }
+}

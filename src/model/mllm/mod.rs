@@ -1,0 +1,445 @@
+//! The multimodal language model: image prefix, greedy answers, and many questions in one pass.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::branch::{Tree, causal_bias};
+use super::kv::{KvCache, KvLayout};
+use super::preprocess::Preprocessor;
+use super::speech::Speech;
+use super::{ModelError, Timings, check_deadline, exactly, take_f32};
+use crate::engine::bundle::ImageSpec;
+use crate::engine::{Engine, Tensor};
+use crate::frame::Image;
+use crate::prompt::MIN_ANSWER_MASS;
+
+const VISION: &str = "vision";
+const EMBED: &str = "embed";
+const DECODER: &str = "decoder";
+
+/// Most question tokens in one pass; bounds the attention bias, which grows with their square.
+const MAX_BRANCH_TOKENS: usize = 512;
+
+/// The engines of a language model.
+pub struct MllmEngines {
+    /// `pixel_values` to `image_embeds`.
+    pub vision: Box<dyn Engine>,
+    /// `input_ids` to `inputs_embeds`.
+    pub embed: Box<dyn Engine>,
+    /// Embeddings and cache to logits and cache.
+    pub decoder: Box<dyn Engine>,
+}
+
+/// Limits of a language model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MllmLimits {
+    /// Longest answer in tokens, at least 1.
+    pub max_answer_tokens: usize,
+    /// Longest conversation in tokens, image included.
+    pub max_positions: usize,
+}
+
+/// How an answer is decoded.
+pub struct Decoding<'a> {
+    /// Chooses the first token from the probabilities of all; later ones are greedy.
+    pub first: &'a mut dyn FnMut(&[f32]) -> u32,
+    /// An answer that is likely once its first token is chosen: its tokens are checked in one pass. The answer is
+    /// the same with and without.
+    pub draft: &'a [u32],
+    /// Sees the probabilities of every step and the token that was chosen, the ending one included.
+    pub observe: &'a mut dyn FnMut(&[f32], u32),
+}
+
+/// A decoded answer.
+#[derive(Debug, Clone)]
+pub struct Generated {
+    /// Its tokens, without the one that ended it.
+    pub tokens: Vec<u32>,
+    /// Whether it ended by itself rather than at the limit.
+    pub stopped: bool,
+    /// The conversation up to here but for `pending`.
+    pub cache: KvCache,
+    /// The last token, where it is not in the cache yet.
+    pub pending: Vec<u32>,
+}
+
+/// Probabilities of yes and of no, over the whole vocabulary.
+pub type YesNo = (f32, f32);
+
+/// A question whose answers are yes or no.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// Its tokens.
+    pub tokens: Vec<u32>,
+    /// How many answers follow, one token each; at least 1.
+    pub answers: usize,
+}
+
+/// The language model; owns its engines and the cache of the current frame.
+pub struct Mllm {
+    engines: MllmEngines,
+    preprocessor: Preprocessor,
+    layout: KvLayout,
+    /// Size of a token's embedding.
+    width: usize,
+    limits: MllmLimits,
+    speech: Speech,
+    /// The frame that was asked about last, with the conversation up to its image.
+    frame: Option<(Image, Arc<KvCache>)>,
+    reuse_prefix: bool,
+    passes: u32,
+}
+
+impl Mllm {
+    /// A model that is fed as `spec` says and speaks `speech`.
+    ///
+    /// # Errors
+    /// [`ModelError::Output`] where the decoder's inputs are not those of a decoder with a cache.
+    pub fn new(engines: MllmEngines, spec: &ImageSpec, speech: Speech, limits: MllmLimits) -> Result<Self, ModelError> {
+        let layout = KvLayout::of(&*engines.decoder)?;
+        let embeds = engines.decoder.inputs().iter().find(|i| i.name == "inputs_embeds");
+        let Some(width) = embeds.and_then(|i| i.shape.last().copied().flatten()).filter(|w| *w > 0) else {
+            let what = "is missing or has no fixed width".to_owned();
+            return Err(ModelError::Output { engine: DECODER, tensor: "inputs_embeds", what });
+        };
+        let preprocessor = Preprocessor::new(spec);
+        Ok(Self { engines, preprocessor, layout, width, limits, speech, frame: None, reuse_prefix: true, passes: 0 })
+    }
+
+    /// Whether the prefix of a frame is kept for the next command on it; it is by default.
+    pub fn set_prefix_reuse(&mut self, on: bool) {
+        self.reuse_prefix = on;
+        self.frame = None;
+    }
+
+    /// What it speaks.
+    pub fn speech(&self) -> &Speech {
+        &self.speech
+    }
+
+    /// Decoder passes since the last call.
+    pub fn take_passes(&mut self) -> u32 {
+        std::mem::take(&mut self.passes)
+    }
+
+    /// The conversation up to and including the prefix of `image`; free where the last frame had the same pixels.
+    ///
+    /// # Errors
+    /// Engine failures, misshapen outputs, a missed deadline.
+    pub fn prefix(
+        &mut self,
+        image: &Image,
+        deadline: Option<Instant>,
+        timings: &mut Timings,
+    ) -> Result<Arc<KvCache>, ModelError> {
+        if let Some((_, cache)) = self.frame.as_ref().filter(|(frame, _)| self.reuse_prefix && frame == image) {
+            return Ok(cache.clone());
+        }
+        self.frame = None;
+        check_deadline(deadline)?;
+        let image_embeds = timings.time("vision", || self.see(image))?;
+        check_deadline(deadline)?;
+        let cache = timings.time("prefix", || self.prefill_prefix(&image_embeds))?;
+        let cache = Arc::new(cache);
+        self.frame = Some((image.clone(), cache.clone()));
+        Ok(cache)
+    }
+
+    /// The image's embeddings, `[N, width]`.
+    fn see(&mut self, image: &Image) -> Result<Vec<f32>, ModelError> {
+        let (pixels, _) = self.preprocessor.run(image)?;
+        let outputs = self.engines.vision.run(vec![("pixel_values", pixels)], &["image_embeds"])?;
+        let [embeds] = exactly(outputs, VISION)?;
+        let shape = [1, embeds.shape().get(1).copied().unwrap_or(0), self.width];
+        take_f32(embeds, &shape, VISION, "image_embeds")
+    }
+
+    fn prefill_prefix(&mut self, image_embeds: &[f32]) -> Result<KvCache, ModelError> {
+        let (before, after) = self.speech.prefix();
+        let (count, ids) = (before.len(), [before, after].concat());
+        let text = if ids.is_empty() { Vec::new() } else { self.embed(&ids)? };
+        let (head, tail) = text.split_at(count * self.width);
+        let embeds = [head, image_embeds, tail].concat();
+        let tokens = embeds.len() / self.width;
+        self.check_length(tokens)?;
+        let pass = Pass {
+            cache: &KvCache::empty(&self.layout),
+            embeds: Tensor::f32(&[1, tokens, self.width], embeds),
+            positions: (0..tokens as i32).collect(),
+            bias: causal_bias(tokens, 0),
+            logits_at: Vec::new(),
+        };
+        Ok(self.pass(pass)?.1)
+    }
+
+    /// The answer to `query` behind `cache`.
+    ///
+    /// # Errors
+    /// Engine failures, misshapen outputs, a conversation that is too long, a missed deadline.
+    pub fn generate(
+        &mut self,
+        cache: &KvCache,
+        query: &[u32],
+        decoding: Decoding<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<Generated, ModelError> {
+        let Decoding { first, draft, observe } = decoding;
+        let (mut tokens, mut cache) = (Vec::new(), std::borrow::Cow::Borrowed(cache));
+        let (mut feed, mut guesses) = (query.to_vec(), 0);
+        loop {
+            check_deadline(deadline)?;
+            let certain = cache.tokens() + feed.len() - guesses;
+            let (rows, mut grown) = self.append(&cache, &feed, guesses + 1)?;
+            let mut next = 0;
+            let mut accepted = 0;
+            for (i, row) in rows.into_iter().enumerate() {
+                accepted = i;
+                let p = softmax(row)?;
+                next = if tokens.is_empty() { first(&p) } else { argmax(&p) };
+                observe(&p, next);
+                let stopped = self.speech.stops().contains(&next);
+                if !stopped {
+                    tokens.push(next);
+                }
+                if stopped || tokens.len() == self.limits.max_answer_tokens {
+                    grown.truncate(&self.layout, certain + i);
+                    return Ok(Generated { tokens, stopped, cache: grown, pending: vec![next] });
+                }
+                // The pass went on with a guess; its further rows hold only if the guess was right.
+                if i < guesses && feed[feed.len() - guesses + i] != next {
+                    break;
+                }
+            }
+            grown.truncate(&self.layout, certain + accepted);
+            cache = std::borrow::Cow::Owned(grown);
+            feed = vec![next];
+            guesses = 0;
+            if let Some(rest) = draft.strip_prefix(tokens.as_slice()) {
+                feed.extend(rest);
+                guesses = rest.len();
+            }
+        }
+    }
+
+    /// Probabilities of yes and no for each answer of each question behind `cache` and `pending`.
+    ///
+    /// All questions share the conversation and their common beginnings, and go through in one pass (a few, where
+    /// they are very many). Further answers of a question take one pass each for all questions together. A question
+    /// that the model does not answer with yes or no ends there: its further answers are (0, 0).
+    ///
+    /// # Errors
+    /// Engine failures, misshapen outputs, a conversation that is too long, a missed deadline.
+    pub fn ask(
+        &mut self,
+        cache: &KvCache,
+        pending: &[u32],
+        questions: &[Question],
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Vec<YesNo>>, ModelError> {
+        let mut answers = Vec::with_capacity(questions.len());
+        let mut rest = questions;
+        while !rest.is_empty() {
+            let (mut tree, mut leaves) = (Tree::default(), Vec::new());
+            for question in rest {
+                let tokens = [pending, &question.tokens].concat();
+                if !leaves.is_empty() && tree.len() + tree.missing(&tokens) > MAX_BRANCH_TOKENS {
+                    break;
+                }
+                let Some(leaf) = tree.extend(&tokens) else {
+                    return Err(ModelError::Tokenize("question has no tokens".into()));
+                };
+                leaves.push(leaf);
+            }
+            let (now, later) = rest.split_at(leaves.len());
+            answers.extend(self.ask_tree(cache, tree, leaves, now, deadline)?);
+            rest = later;
+        }
+        Ok(answers)
+    }
+
+    fn ask_tree(
+        &mut self,
+        cache: &KvCache,
+        mut tree: Tree,
+        mut leaves: Vec<usize>,
+        questions: &[Question],
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Vec<YesNo>>, ModelError> {
+        let (yes, no) = self.speech.yes_and_no();
+        let mut answers: Vec<Vec<YesNo>> = vec![Vec::new(); questions.len()];
+        let mut asking: Vec<usize> = (0..questions.len()).collect();
+        let (mut first, mut grown): (usize, Option<KvCache>) = (0, None);
+        while !asking.is_empty() {
+            check_deadline(deadline)?;
+            let wanted: Vec<usize> = asking.iter().map(|q| leaves[*q]).collect();
+            let (rows, next) = self.tree_pass(cache, grown.as_ref(), &tree, first, &wanted)?;
+            first = tree.len();
+            grown = Some(next);
+            let mut going_on = Vec::new();
+            for (q, row) in asking.into_iter().zip(rows) {
+                let p = softmax(row)?;
+                let answer = (probability(&p, yes)?, probability(&p, no)?);
+                answers[q].push(answer);
+                if answers[q].len() == questions[q].answers {
+                    continue;
+                }
+                if answer.0 + answer.1 < MIN_ANSWER_MASS {
+                    answers[q].resize(questions[q].answers, (0.0, 0.0));
+                    continue;
+                }
+                let said = if answer.0 > answer.1 { yes } else { no };
+                leaves[q] = tree.push(leaves[q], said);
+                going_on.push(q);
+            }
+            asking = going_on;
+        }
+        Ok(answers)
+    }
+
+    /// Feeds the nodes of `tree` from `first` on, behind `cache` or, in `grown`, behind it and the nodes before them;
+    /// the logits of the nodes `wanted`, none of them before `first`.
+    fn tree_pass(
+        &mut self,
+        cache: &KvCache,
+        grown: Option<&KvCache>,
+        tree: &Tree,
+        first: usize,
+        wanted: &[usize],
+    ) -> Result<(Vec<Vec<f32>>, KvCache), ModelError> {
+        let base = cache.tokens();
+        let ids = tree.tokens(first);
+        let positions = tree.positions(first, base);
+        self.check_length(positions.iter().max().map_or(0, |p| *p as usize + 1))?;
+        let embeds = Tensor::f32(&[1, ids.len(), self.width], self.embed(&ids)?);
+        self.pass(Pass {
+            cache: grown.unwrap_or(cache),
+            embeds,
+            positions,
+            bias: tree.bias(first, base),
+            logits_at: wanted.iter().map(|node| (node - first) as i32).collect(),
+        })
+    }
+
+    /// Appends `tokens` to the conversation; the logits of the last `count` of them and the longer cache.
+    fn append(
+        &mut self,
+        cache: &KvCache,
+        tokens: &[u32],
+        count: usize,
+    ) -> Result<(Vec<Vec<f32>>, KvCache), ModelError> {
+        let (past, new) = (cache.tokens(), tokens.len());
+        self.check_length(past + new)?;
+        let pass = Pass {
+            cache,
+            embeds: Tensor::f32(&[1, new, self.width], self.embed(tokens)?),
+            positions: (past as i32..(past + new) as i32).collect(),
+            bias: causal_bias(new, past),
+            logits_at: (new - count..new).map(|i| i as i32).collect(),
+        };
+        self.pass(pass)
+    }
+}
+
+/// One run of the decoder.
+struct Pass<'a> {
+    cache: &'a KvCache,
+    /// `f32[1, S, D]`.
+    embeds: Tensor<'static>,
+    /// `[S]`.
+    positions: Vec<i32>,
+    /// `[S, P + S]`.
+    bias: Vec<f32>,
+    /// Which of the S places need logits.
+    logits_at: Vec<i32>,
+}
+
+impl Mllm {
+    /// Runs the decoder: the logits of `logits_at` and the longer cache.
+    fn pass(&mut self, pass: Pass<'_>) -> Result<(Vec<Vec<f32>>, KvCache), ModelError> {
+        self.passes += 1;
+        let (new, past, rows) = (pass.positions.len(), pass.cache.tokens(), pass.logits_at.len());
+        // The graph wants at least one place, even where nobody looks at its logits.
+        let indices = if rows == 0 { vec![new as i32 - 1] } else { pass.logits_at };
+        let mut inputs = vec![
+            ("inputs_embeds", pass.embeds),
+            ("position_ids", Tensor::i32(&[1, new], pass.positions)),
+            ("attention_bias", Tensor::f32(&[1, 1, new, past + new], pass.bias)),
+            ("logit_indices", Tensor::i32(&[indices.len()], indices)),
+        ];
+        let names = self.layout.past().iter().map(String::as_str);
+        inputs.extend(names.zip(pass.cache.tensors(&self.layout)));
+        let mut wanted: Vec<&str> = Vec::new();
+        if rows > 0 {
+            wanted.push("logits");
+        }
+        wanted.extend(self.layout.present().iter().map(String::as_str));
+        let mut outputs = self.engines.decoder.run(inputs, &wanted)?;
+        if outputs.len() != wanted.len() {
+            let what = format!("gave {} outputs, expected {}", outputs.len(), wanted.len());
+            return Err(ModelError::Output { engine: DECODER, tensor: "*", what });
+        }
+        let kept = outputs.split_off(usize::from(rows > 0));
+        let logits = outputs.pop().map_or_else(|| Ok(Vec::new()), |logits| split_logits(logits, rows))?;
+        Ok((logits, KvCache::from_outputs(&self.layout, kept.into_iter(), past + new)?))
+    }
+
+    /// The embeddings of `ids`, `[ids.len(), width]`.
+    fn embed(&mut self, ids: &[u32]) -> Result<Vec<f32>, ModelError> {
+        let input: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+        let inputs = vec![("input_ids", Tensor::i32(&[1, ids.len()], input))];
+        let [embeds] = exactly(self.engines.embed.run(inputs, &["inputs_embeds"])?, EMBED)?;
+        take_f32(embeds, &[1, ids.len(), self.width], EMBED, "inputs_embeds")
+    }
+
+    fn check_length(&self, tokens: usize) -> Result<(), ModelError> {
+        let limit = self.limits.max_positions;
+        if tokens > limit { Err(ModelError::TooLong { tokens, limit }) } else { Ok(()) }
+    }
+}
+
+/// The rows of `logits: f32[1, rows, V]`.
+fn split_logits(logits: Tensor<'static>, rows: usize) -> Result<Vec<Vec<f32>>, ModelError> {
+    let vocabulary = match *logits.shape() {
+        [1, _, vocabulary] if vocabulary > 0 => vocabulary,
+        ref shape => {
+            let what = format!("has shape {shape:?}");
+            return Err(ModelError::Output { engine: DECODER, tensor: "logits", what });
+        }
+    };
+    let values = take_f32(logits, &[1, rows, vocabulary], DECODER, "logits")?;
+    Ok(values.chunks_exact(vocabulary).map(<[f32]>::to_vec).collect())
+}
+
+/// Probabilities from logits.
+fn softmax(mut row: Vec<f32>) -> Result<Vec<f32>, ModelError> {
+    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if !max.is_finite() {
+        let what = format!("has {max} as its largest element");
+        return Err(ModelError::Output { engine: DECODER, tensor: "logits", what });
+    }
+    let mut sum = 0f32;
+    for v in &mut row {
+        *v = (*v - max).exp();
+        sum += *v;
+    }
+    row.iter_mut().for_each(|v| *v /= sum);
+    Ok(row)
+}
+
+/// The token of the largest probability, the first of equals.
+pub fn argmax(p: &[f32]) -> u32 {
+    let best =
+        p.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, v)| if *v > best.1 { (i, *v) } else { best });
+    best.0 as u32
+}
+
+fn probability(p: &[f32], token: u32) -> Result<f32, ModelError> {
+    p.get(token as usize).copied().ok_or_else(|| ModelError::Output {
+        engine: DECODER,
+        tensor: "logits",
+        what: format!("covers {} tokens, not token {token}", p.len()),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,321 @@
+//! SAM: a frame to its embedding, an embedding and prompts to masks.
+
+use super::preprocess::{Placement, Preprocessor};
+use super::upsample::Upsampler;
+use super::{ModelError, exactly, take_f32};
+use crate::engine::bundle::ImageSpec;
+use crate::engine::{Engine, Tensor};
+use crate::frame::Image;
+use crate::geometry::Point;
+use crate::mask::Mask;
+use crate::prompt::Prompt;
+
+const ENCODER: &str = "image_encoder";
+const DECODER: &str = "mask_decoder";
+/// Most prompts in one pass: bounds the memory of a frame with very many targets.
+const MAX_BATCH: usize = 16;
+/// Masks a prompt gets: one for "the" mask, three for the multimask output.
+const TOKENS: usize = 4;
+
+// The labels of `point_labels`.
+const OFF: i32 = 0;
+const ON: i32 = 1;
+const TOP_LEFT: i32 = 2;
+const BOTTOM_RIGHT: i32 = 3;
+const NOT_A_POINT: i32 = -1;
+
+/// SAM's encoding of one frame.
+pub struct SamEmbedding {
+    /// `f32[1, C, h, w]`.
+    tensor: Tensor<'static>,
+    placement: Placement,
+}
+
+impl SamEmbedding {
+    /// Where the frame lies in SAM's input.
+    pub fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    /// The embedding, `f32[1, C, h, w]`.
+    pub fn tensor(&self) -> &Tensor<'static> {
+        &self.tensor
+    }
+}
+
+/// One mask with SAM's opinion of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SamMask {
+    /// The mask in source pixels.
+    pub mask: Mask,
+    /// Predicted IoU, clamped to `0.0..=1.0`.
+    pub score: f32,
+}
+
+/// The image encoder.
+pub struct SamEncoder {
+    engine: Box<dyn Engine>,
+    preprocessor: Preprocessor,
+}
+
+impl SamEncoder {
+    /// An encoder fed as `spec` says.
+    pub fn new(engine: Box<dyn Engine>, spec: &ImageSpec) -> Self {
+        Self { engine, preprocessor: Preprocessor::new(spec) }
+    }
+
+    /// Encodes a frame.
+    ///
+    /// # Errors
+    /// Engine failures, a misshapen output, NaN.
+    pub fn embed(&mut self, image: &Image) -> Result<SamEmbedding, ModelError> {
+        let (pixels, placement) = self.preprocessor.run(image)?;
+        let outputs = self.engine.run(vec![("pixel_values", pixels)], &["image_embedding"])?;
+        let [tensor] = exactly(outputs, ENCODER)?;
+        match *tensor.shape() {
+            [1, c, h, w] if c * h * w > 0 => {}
+            ref shape => return Err(output(ENCODER, "image_embedding", format!("has shape {shape:?}"))),
+        }
+        match tensor.as_f32() {
+            Some(values) if values.iter().all(|v| v.is_finite()) => Ok(SamEmbedding { tensor, placement }),
+            Some(_) => Err(output(ENCODER, "image_embedding", "holds NaN or infinity")),
+            None => Err(output(ENCODER, "image_embedding", "is not of floats")),
+        }
+    }
+}
+
+/// The prompt encoder and mask decoder.
+pub struct SamDecoder {
+    engine: Box<dyn Engine>,
+    /// For the last frame size; a stream keeps its own.
+    upsampler: Option<Upsampler>,
+}
+
+impl SamDecoder {
+    /// A decoder.
+    pub fn new(engine: Box<dyn Engine>) -> Self {
+        Self { engine, upsampler: None }
+    }
+
+    /// One mask a prompt, in order: of the three multimask outputs the one with the highest predicted IoU.
+    ///
+    /// Prompts go through in batches; those with fewer points are padded with points that are none.
+    ///
+    /// # Errors
+    /// [`ModelError::Prompt`] for a prompt with neither box nor points, or with coordinates that are not finite;
+    /// engine failures; a misshapen output; NaN.
+    pub fn decode(&mut self, embedding: &SamEmbedding, prompts: &[Prompt]) -> Result<Vec<SamMask>, ModelError> {
+        let mut masks = Vec::with_capacity(prompts.len());
+        for batch in prompts.chunks(MAX_BATCH) {
+            self.decode_batch(embedding, batch, &mut masks)?;
+        }
+        Ok(masks)
+    }
+
+    fn decode_batch(
+        &mut self,
+        embedding: &SamEmbedding,
+        prompts: &[Prompt],
+        masks: &mut Vec<SamMask>,
+    ) -> Result<(), ModelError> {
+        let count = prompts.len();
+        let [_, _, h, w] = *embedding.tensor.shape() else {
+            return Err(output(ENCODER, "image_embedding", "is not of rank 4"));
+        };
+        let (low_w, low_h) = (4 * w, 4 * h);
+        let (coords, labels) = tokens(prompts, embedding.placement)?;
+        let inputs = vec![
+            ("image_embedding", embedding.tensor.view()),
+            ("point_coords", coords),
+            ("point_labels", labels),
+            ("mask_input", Tensor::f32(&[count, 1, low_h, low_w], vec![0.0; count * low_h * low_w])),
+            ("has_mask_input", Tensor::f32(&[count, 1, 1, 1], vec![0.0; count])),
+        ];
+        let outputs = self.engine.run(inputs, &["low_res_masks", "iou_scores"])?;
+        let [logits, scores] = exactly(outputs, DECODER)?;
+        let logits = take_f32(logits, &[count, TOKENS, low_h, low_w], DECODER, "low_res_masks")?;
+        let scores = take_f32(scores, &[count, TOKENS], DECODER, "iou_scores")?;
+        let upsampler = self.upsampler(embedding.placement, (low_w, low_h));
+        for (logits, scores) in logits.chunks_exact(TOKENS * low_h * low_w).zip(scores.chunks_exact(TOKENS)) {
+            let (best, score) = best_of_multimask(scores);
+            let logits = &logits[best * low_h * low_w..][..low_h * low_w];
+            masks.push(SamMask { mask: upsampler.run(logits), score: score.clamp(0.0, 1.0) });
+        }
+        Ok(())
+    }
+
+    fn upsampler(&mut self, placement: Placement, low: (usize, usize)) -> &Upsampler {
+        if self.upsampler.as_ref().is_some_and(|u| !u.fits(placement, low)) {
+            self.upsampler = None;
+        }
+        self.upsampler.get_or_insert_with(|| Upsampler::new(placement, low))
+    }
+}
+
+/// The multimask output with the highest score, the first of equals; `scores` holds no NaN.
+fn best_of_multimask(scores: &[f32]) -> (usize, f32) {
+    let mut best = 1;
+    for i in 2..scores.len() {
+        if scores[i] > scores[best] {
+            best = i;
+        }
+    }
+    (best, scores[best])
+}
+
+/// `point_coords: f32[B, T, 2]` in model input pixels and `point_labels: i32[B, T]`.
+///
+/// Points come first, then the box's corners, or one point that is none where there is no box: the order of
+/// `transformers`' `SamPromptEncoder`, which itself adds the half pixel.
+fn tokens(prompts: &[Prompt], placement: Placement) -> Result<(Tensor<'static>, Tensor<'static>), ModelError> {
+    let scale = placement.scale();
+    let length = |p: &Prompt| p.points.len() + if p.bbox.is_some() { 2 } else { 1 };
+    let longest = prompts.iter().map(length).max().unwrap_or(0);
+    let (mut coords, mut labels) = (Vec::new(), Vec::new());
+    for (i, prompt) in prompts.iter().enumerate() {
+        if prompt.bbox.is_none() && prompt.points.is_empty() {
+            return Err(ModelError::Prompt(format!("prompt {i} has neither box nor points")));
+        }
+        let corners = prompt
+            .bbox
+            .iter()
+            .flat_map(|b| [(Point::new(b.x1, b.y1), TOP_LEFT), (Point::new(b.x2, b.y2), BOTTOM_RIGHT)]);
+        let points = prompt.points.iter().map(|(p, on)| (*p, if *on { ON } else { OFF }));
+        for (point, label) in points.chain(corners) {
+            let p = scale.point(point);
+            if !(p.x.is_finite() && p.y.is_finite()) {
+                return Err(ModelError::Prompt(format!("prompt {i} has a coordinate that is not finite")));
+            }
+            coords.extend([p.x, p.y]);
+            labels.push(label);
+        }
+        coords.resize((i + 1) * longest * 2, 0.0);
+        labels.resize((i + 1) * longest, NOT_A_POINT);
+    }
+    let count = prompts.len();
+    Ok((Tensor::f32(&[count, longest, 2], coords), Tensor::i32(&[count, longest], labels)))
+}
+
+fn output(engine: &'static str, tensor: &'static str, what: impl Into<String>) -> ModelError {
+    ModelError::Output { engine, tensor, what: what.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::bundle::{Filter, Fit};
+    use crate::engine::{EngineError, TensorInfo};
+    use crate::geometry::{BBox, Size, SourcePx};
+
+    /// Answers whatever the closure makes of the inputs.
+    struct Scripted<F>(F);
+
+    impl<F> Engine for Scripted<F>
+    where
+        F: FnMut(Vec<(&str, Tensor<'_>)>) -> Vec<Tensor<'static>> + Send,
+    {
+        fn name(&self) -> &str {
+            "scripted"
+        }
+        fn inputs(&self) -> &[TensorInfo] {
+            &[]
+        }
+        fn outputs(&self) -> &[TensorInfo] {
+            &[]
+        }
+        fn run(&mut self, inputs: Vec<(&str, Tensor<'_>)>, _: &[&str]) -> Result<Vec<Tensor<'static>>, EngineError> {
+            Ok((self.0)(inputs))
+        }
+    }
+
+    fn embedding(source: (u32, u32)) -> SamEmbedding {
+        let spec = ImageSpec {
+            fit: Fit::Letterbox,
+            width: 64,
+            height: 64,
+            filter: Filter::Bilinear,
+            mean: [0.5; 3],
+            std: [0.5; 3],
+        };
+        SamEmbedding {
+            tensor: Tensor::f32(&[1, 2, 4, 4], vec![0.5; 32]),
+            placement: Placement::of(Size::<SourcePx>::new(source.0, source.1), &spec),
+        }
+    }
+
+    fn prompts() -> Vec<Prompt> {
+        vec![
+            Prompt {
+                bbox: Some(BBox::new(10.0, 20.0, 60.0, 40.0)),
+                points: vec![(Point::new(30.0, 30.0), true), (Point::new(50.0, 24.0), false)],
+            },
+            Prompt { bbox: None, points: vec![(Point::new(100.0, 10.0), true)] },
+        ]
+    }
+
+    #[test]
+    fn prompts_become_padded_tokens_in_model_pixels() {
+        // 128 x 64 letterboxed into 64 x 64: halved.
+        let (coords, labels) = tokens(&prompts(), embedding((128, 64)).placement).expect("valid");
+        assert_eq!((coords.shape(), labels.shape()), (&[2, 4, 2][..], &[2, 4][..]));
+        let want = [15.0, 15.0, 25.0, 12.0, 5.0, 10.0, 30.0, 20.0, 50.0, 5.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+        assert_eq!(coords.as_f32(), Some(&want[..]));
+        assert_eq!(labels.data(), &crate::engine::Data::I32(vec![1, 0, 2, 3, 1, -1, -1, -1].into()));
+    }
+
+    #[test]
+    fn the_best_of_three_wins_and_the_single_mask_is_ignored() {
+        let engine = Scripted(|inputs: Vec<(&str, Tensor<'_>)>| {
+            assert_eq!(inputs[1].1.shape(), [2, 4, 2]);
+            // Mask i of each prompt is positive in the first i rows of logits only.
+            let logits: Vec<f32> = (0..2 * TOKENS)
+                .flat_map(|m| (0..256).map(move |e| if e / 16 < m % TOKENS { 1.0 } else { -1.0 }))
+                .collect();
+            let scores = vec![0.99, 0.1, 0.7, 0.3, 0.99, 1.4, 0.7, 0.3];
+            vec![Tensor::f32(&[2, 4, 16, 16], logits), Tensor::f32(&[2, 4], scores)]
+        });
+        let masks = SamDecoder::new(Box::new(engine)).decode(&embedding((64, 64)), &prompts()).expect("decodes");
+        let rows: Vec<_> = masks.iter().map(|m| m.mask.bbox().expect("not empty").y2).collect();
+        // Two and one rows of 16, each 4 source pixels high.
+        assert_eq!(rows, [8.0, 4.0]);
+        assert_eq!((masks[0].score, masks[1].score), (0.7, 1.0));
+    }
+
+    #[test]
+    fn many_prompts_go_through_in_bounded_batches() {
+        let sizes = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let seen = sizes.clone();
+        let engine = Scripted(move |inputs: Vec<(&str, Tensor<'_>)>| {
+            let n = inputs[1].1.shape()[0];
+            seen.lock().expect("not poisoned").push(n);
+            vec![Tensor::f32(&[n, 4, 16, 16], vec![1.0; n * 1024]), Tensor::f32(&[n, 4], vec![0.5; n * 4])]
+        });
+        let prompts = vec![prompts()[1].clone(); 35];
+        let masks = SamDecoder::new(Box::new(engine)).decode(&embedding((64, 64)), &prompts).expect("decodes");
+        assert_eq!(masks.len(), 35);
+        assert_eq!(*sizes.lock().expect("not poisoned"), [16, 16, 3]);
+    }
+
+    #[test]
+    fn bad_prompts_and_bad_outputs_are_errors() {
+        type Outputs = fn() -> Vec<Tensor<'static>>;
+        let outputs: [Outputs; 4] = [
+            || vec![Tensor::f32(&[1, 4, 16, 16], vec![f32::NAN; 1024]), Tensor::f32(&[1, 4], vec![0.5; 4])],
+            || vec![Tensor::f32(&[1, 4, 16, 16], vec![1.0; 1024]), Tensor::f32(&[1, 4], vec![f32::NAN; 4])],
+            || vec![Tensor::f32(&[1, 3, 16, 16], vec![1.0; 768]), Tensor::f32(&[1, 3], vec![0.5; 3])],
+            || vec![Tensor::i32(&[1, 4, 16, 16], vec![1; 1024]), Tensor::f32(&[1, 4], vec![0.5; 4])],
+        ];
+        for (i, make) in outputs.into_iter().enumerate() {
+            let mut decoder = SamDecoder::new(Box::new(Scripted(move |_: Vec<(&str, Tensor<'_>)>| make())));
+            let error = decoder.decode(&embedding((64, 64)), &prompts()[1..]).expect_err("bad output");
+            assert!(matches!(error, ModelError::Output { engine: DECODER, .. }), "case {i}: {error}");
+        }
+        let mut decoder = SamDecoder::new(Box::new(Scripted(|_: Vec<(&str, Tensor<'_>)>| Vec::new())));
+        for prompt in
+            [Prompt::default(), Prompt { bbox: Some(BBox::new(f32::INFINITY, 0.0, 1.0, 1.0)), points: vec![] }]
+        {
+            let error = decoder.decode(&embedding((64, 64)), &[prompt]).expect_err("bad prompt");
+            assert!(matches!(error, ModelError::Prompt(_)), "{error}");
+        }
+    }
+}

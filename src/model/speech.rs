@@ -1,0 +1,285 @@
+//! A dialect in the tokens of one tokenizer: which tokens decide, and what may be said.
+
+use std::path::Path;
+
+use tokenizers::{ModelWrapper, Tokenizer};
+
+use super::ModelError;
+use crate::geometry::{BBox, Grid, Point};
+use crate::prompt::{CommandError, CommandLimits, CountHint, Dialect, DialectError, DialectErrorKind, check_command};
+
+/// Largest coordinate scale whose numbers are looked up one by one when a bundle is loaded.
+const MAX_LISTED_SCALE: u32 = 9999;
+
+/// A dialect that the tokenizer cuts where the codec has to cut it.
+pub struct Speech {
+    tokenizer: Tokenizer,
+    dialect: Dialect,
+    limits: CommandLimits,
+    control_tokens: Vec<String>,
+    unknown: Option<u32>,
+    before_image: Vec<u32>,
+    image_token: u32,
+    after_image: Vec<u32>,
+    end: u32,
+    stops: Vec<u32>,
+    box_start: u32,
+    absent: Vec<u32>,
+    yes: u32,
+    no: u32,
+    /// The token of every grid value, where each is one token.
+    numbers: Option<Vec<u32>>,
+}
+
+impl Speech {
+    /// Fits `dialect` to the tokenizer in `file` (`tokenizer.json`).
+    ///
+    /// `image_token` stands for the image in the prefix; `eos` also ends an answer.
+    ///
+    /// # Errors
+    /// [`DialectErrorKind::Token`] where the file is no tokenizer or cuts the dialect's texts elsewhere.
+    pub fn new(file: &Path, dialect: Dialect, image_token: u32, eos: &[u32]) -> Result<Self, DialectError> {
+        let mut tokenizer = Tokenizer::from_file(file)
+            .map_err(|e| DialectError::new(DialectErrorKind::Token, "tokenizer.json", e.to_string()))?;
+        // Settings for training batches; a query is never padded or cut short.
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|e| token_error("tokenizer.json", e.to_string()))?;
+        let context = Context::new(&tokenizer, &dialect)?;
+        let end = context.single("end_of_answer", dialect.end_of_answer(), &context.proposal)?;
+        let absent = context.continuation("absent_answer", dialect.absent_answer(), &context.proposal)?;
+        let sample = dialect.write_box(BBox::new(1.0, 1.0, 2.0, 2.0));
+        let box_start = context.continuation("box", &sample, &context.proposal)?[0];
+        let (yes, no) = context.yes_and_no()?;
+        if absent[0] == box_start {
+            return Err(token_error("absent_answer", "begins with the token that begins a box"));
+        }
+        let (before_image, after_image) = context.prefix_around(image_token)?;
+        let numbers = context.numbers();
+        let stops = eos.iter().copied().chain([end]).collect();
+        let (control_tokens, unknown) = control_tokens(&tokenizer);
+        let limits = CommandLimits::default();
+        Ok(Self {
+            tokenizer,
+            dialect,
+            limits,
+            control_tokens,
+            unknown,
+            before_image,
+            image_token,
+            after_image,
+            end,
+            stops,
+            box_start,
+            absent,
+            yes,
+            no,
+            numbers,
+        })
+    }
+
+    /// Other limits on commands.
+    #[must_use]
+    pub fn with_limits(mut self, limits: CommandLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The dialect.
+    pub fn dialect(&self) -> &Dialect {
+        &self.dialect
+    }
+
+    /// The prefix's tokens before and after the image.
+    pub fn prefix(&self) -> (&[u32], &[u32]) {
+        (&self.before_image, &self.after_image)
+    }
+
+    /// The token that stands for the image.
+    pub fn image_token(&self) -> u32 {
+        self.image_token
+    }
+
+    /// The token that the dialect ends an answer with.
+    pub fn end(&self) -> u32 {
+        self.end
+    }
+
+    /// The tokens that end an answer.
+    pub fn stops(&self) -> &[u32] {
+        &self.stops
+    }
+
+    /// The token that begins a box.
+    pub fn box_start(&self) -> u32 {
+        self.box_start
+    }
+
+    /// The tokens of the absent answer, at least one.
+    pub fn absent(&self) -> &[u32] {
+        &self.absent
+    }
+
+    /// The tokens whose probabilities are p(yes) and p(no).
+    pub fn yes_and_no(&self) -> (u32, u32) {
+        (self.yes, self.no)
+    }
+
+    /// The token of every grid value `0..=scale`, where each value is one token of its own.
+    pub fn numbers(&self) -> Option<&[u32]> {
+        self.numbers.as_deref()
+    }
+
+    /// Checks text from outside and trims it.
+    ///
+    /// # Errors
+    /// Every [`CommandError`].
+    pub fn check(&self, text: &str) -> Result<String, CommandError> {
+        let text = check_command(text, self.limits, &self.control_tokens)?;
+        let encoding = self.tokenizer.encode(text, false).map_err(|_| CommandError::UnknownWord(text.to_owned()))?;
+        let at = encoding.get_ids().iter().position(|id| Some(*id) == self.unknown);
+        match at.and_then(|at| encoding.get_offsets().get(at)) {
+            Some((from, to)) => Err(CommandError::UnknownWord(text.get(*from..*to).unwrap_or(text).to_owned())),
+            None => Ok(text.to_owned()),
+        }
+    }
+
+    /// The tokens of the round-1 query for a checked command.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenize`].
+    pub fn proposal_query(&self, hint: CountHint, command: &str) -> Result<Vec<u32>, ModelError> {
+        self.encode(&self.dialect.proposal_query(hint, command))
+    }
+
+    /// The tokens of the round-2 query for some points of a box.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenize`].
+    pub fn points_query(&self, bbox: BBox<Grid>, points: &[Point<Grid>]) -> Result<Vec<u32>, ModelError> {
+        let points: String = points.iter().map(|p| self.dialect.write_point(*p)).collect();
+        self.encode(&self.dialect.points_query(&self.dialect.write_box(bbox), &points))
+    }
+
+    /// The text of an answer's tokens, control tokens included: what the model said, verbatim.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenize`].
+    pub fn text(&self, tokens: &[u32]) -> Result<String, ModelError> {
+        self.tokenizer.decode(tokens, false).map_err(|e| ModelError::Tokenize(e.to_string()))
+    }
+
+    fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        let encoding = self.tokenizer.encode(text, false).map_err(|e| ModelError::Tokenize(e.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+}
+
+/// The texts of the tokens that a command must not contain, and the token for unknown words if there is one.
+fn control_tokens(tokenizer: &Tokenizer) -> (Vec<String>, Option<u32>) {
+    // Some tokenizers list runs of spaces among their added tokens; those are no control tokens.
+    let contents = tokenizer.get_added_tokens_decoder().into_values().map(|t| t.content);
+    let mut added: Vec<String> = contents.filter(|t| !t.trim().is_empty()).collect();
+    added.sort_unstable();
+    let unknown = match tokenizer.get_model() {
+        ModelWrapper::BPE(model) => model.unk_token.as_deref(),
+        ModelWrapper::WordPiece(model) => Some(model.unk_token.as_str()),
+        ModelWrapper::WordLevel(model) => Some(model.unk_token.as_str()),
+        ModelWrapper::Unigram(_) => None,
+    };
+    let unknown = unknown.and_then(|t| tokenizer.token_to_id(t));
+    (added, unknown)
+}
+
+fn token_error(field: &'static str, detail: impl Into<String>) -> DialectError {
+    DialectError::new(DialectErrorKind::Token, field, detail)
+}
+
+/// A conversation to continue: tokens are looked up where they will stand, for many tokenizers cut a text
+/// otherwise when it stands alone.
+struct Context<'a> {
+    tokenizer: &'a Tokenizer,
+    dialect: &'a Dialect,
+    proposal: String,
+    points: String,
+}
+
+impl<'a> Context<'a> {
+    fn new(tokenizer: &'a Tokenizer, dialect: &'a Dialect) -> Result<Self, DialectError> {
+        let bbox = dialect.write_box(BBox::new(1.0, 1.0, 2.0, 2.0));
+        let points = dialect.points_query(&bbox, &dialect.write_point(Point::new(1.0, 1.0)));
+        Ok(Self { tokenizer, dialect, proposal: dialect.proposal_query(CountHint::One, "it"), points })
+    }
+
+    fn encode(&self, field: &'static str, text: &str) -> Result<Vec<u32>, DialectError> {
+        let encoding = self.tokenizer.encode(text, false).map_err(|e| token_error(field, e.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The tokens of `text` after `before`, at least one.
+    fn continuation(&self, field: &'static str, text: &str, before: &str) -> Result<Vec<u32>, DialectError> {
+        let context = self.encode(field, before)?;
+        let mut whole = self.encode(field, &format!("{before}{text}"))?;
+        if whole.len() <= context.len() || whole[..context.len()] != context {
+            return Err(token_error(field, format!("`{text}` does not begin a token of its own after a query")));
+        }
+        Ok(whole.split_off(context.len()))
+    }
+
+    /// The only token of `text` after `before`.
+    fn single(&self, field: &'static str, text: &str, before: &str) -> Result<u32, DialectError> {
+        match self.continuation(field, text, before)?[..] {
+            [token] => Ok(token),
+            ref tokens => Err(token_error(field, format!("`{text}` is {} tokens, not one", tokens.len()))),
+        }
+    }
+
+    fn yes_and_no(&self) -> Result<(u32, u32), DialectError> {
+        let first = |field, text: &str| match self.dialect.points_per_question() {
+            // The only answer of its question: its first token tells.
+            1 => self.continuation(field, text, &self.points).map(|t| t[0]),
+            _ => self.single(field, text, &self.points),
+        };
+        let (yes, no) = (first("yes", self.dialect.yes())?, first("no", self.dialect.no())?);
+        if yes == no {
+            return Err(token_error("no", "begins with the token that begins `yes`"));
+        }
+        Ok((yes, no))
+    }
+
+    fn prefix_around(&self, image_token: u32) -> Result<(Vec<u32>, Vec<u32>), DialectError> {
+        let prefix = self.encode("prefix", self.dialect.prefix())?;
+        let places: Vec<_> = (0..prefix.len()).filter(|i| prefix[*i] == image_token).collect();
+        match places[..] {
+            [at] => Ok((prefix[..at].to_vec(), prefix[at + 1..].to_vec())),
+            _ => Err(token_error("prefix", format!("holds {} image tokens, not one", places.len()))),
+        }
+    }
+
+    /// The token of every grid value, where each is one token and no two share it.
+    fn numbers(&self) -> Option<Vec<u32>> {
+        let scale = self.dialect.scale().0;
+        if scale > MAX_LISTED_SCALE {
+            return None;
+        }
+        let point = |v: u32| {
+            let text = self.dialect.write_point(Point::new(v as f32, v as f32));
+            self.tokenizer.encode(text, false).ok().map(|e| e.get_ids().to_vec())
+        };
+        let (zero, one) = (point(0)?, point(1)?);
+        // The two places of a point that tell 0 from 1 are its coordinates.
+        let places: Vec<_> = (0..zero.len()).filter(|i| one.get(*i) != Some(&zero[*i])).collect();
+        let &[x, y] = &places[..] else { return None };
+        let mut numbers = Vec::with_capacity(scale as usize + 1);
+        for v in 0..=scale {
+            let tokens = point(v)?;
+            let alike = |i: usize| i == x || i == y || tokens[i] == zero[i];
+            if tokens.len() != zero.len() || tokens[x] != tokens[y] || !(0..zero.len()).all(alike) {
+                return None;
+            }
+            numbers.push(tokens[x]);
+        }
+        let distinct: std::collections::HashSet<_> = numbers.iter().collect();
+        let unique = distinct.len() == numbers.len();
+        unique.then_some(numbers)
+    }
+}

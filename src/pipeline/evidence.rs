@@ -1,0 +1,112 @@
+//! What the probabilities of an answer's tokens say about its boxes.
+
+use std::collections::HashMap;
+
+use crate::geometry::GridScale;
+
+/// How far a coordinate may be off and still count as the same edge, as a fraction of the image side.
+const EDGE_TOLERANCE: f32 = 0.025;
+
+/// One decoded token of an answer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Step {
+    /// Its probability.
+    p: f32,
+    /// Where it is a coordinate: the probability of that edge, give or take [`EDGE_TOLERANCE`].
+    edge: Option<f32>,
+}
+
+/// Collects the steps of one answer.
+pub(super) struct Evidence<'a> {
+    numbers: &'a [u32],
+    values: HashMap<u32, usize>,
+    reach: usize,
+    steps: Vec<Step>,
+}
+
+impl<'a> Evidence<'a> {
+    /// `numbers` are the tokens of the grid values; without them there is no evidence about edges.
+    pub(super) fn new(numbers: Option<&'a [u32]>, scale: GridScale) -> Self {
+        let numbers = numbers.unwrap_or_default();
+        let values = numbers.iter().enumerate().map(|(value, token)| (*token, value)).collect();
+        let reach = (scale.0 as f32 * EDGE_TOLERANCE).round() as usize;
+        Self { numbers, values, reach, steps: Vec::new() }
+    }
+
+    /// Notes a step: the probabilities of all tokens and the one that was chosen.
+    pub(super) fn note(&mut self, p: &[f32], token: u32) {
+        let of = |token: u32| p.get(token as usize).copied().unwrap_or(0.0);
+        let edge = self.values.get(&token).map(|&value| {
+            let near = value.saturating_sub(self.reach)..self.numbers.len().min(value + self.reach + 1);
+            self.numbers[near].iter().map(|t| of(*t)).sum::<f32>().min(1.0)
+        });
+        self.steps.push(Step { p: of(token), edge });
+    }
+
+    /// For each of `count` boxes, the probability that it starts times that of its least certain edge.
+    ///
+    /// The first box starts with `p_found`. Where the dialect's numbers are not one token each, nothing is known
+    /// about edges and later boxes, and `p_found` stands for every box.
+    pub(super) fn boxes(&self, count: usize, p_found: f32) -> Vec<f32> {
+        let coordinates: Vec<_> =
+            self.steps.iter().enumerate().filter_map(|(at, s)| s.edge.map(|edge| (at, edge))).collect();
+        if coordinates.len() != 4 * count {
+            return vec![p_found; count];
+        }
+        let confidence = |(i, corner): (usize, &[(usize, f32)])| {
+            // The sign before the first number is what opened the box.
+            let p_start = if i == 0 { p_found } else { corner[0].0.checked_sub(1).map_or(1.0, |at| self.steps[at].p) };
+            p_start * corner.iter().map(|(_, edge)| *edge).fold(1.0, f32::min)
+        };
+        coordinates.chunks_exact(4).enumerate().map(confidence).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Token 0 opens a box, tokens 1..=101 are the values 0..=100.
+    fn numbers() -> Vec<u32> {
+        (1..=101).collect()
+    }
+
+    fn spread(pairs: &[(u32, f32)]) -> Vec<f32> {
+        let mut p = vec![0.0; 102];
+        pairs.iter().for_each(|(token, v)| p[*token as usize] = *v);
+        p
+    }
+
+    #[test]
+    fn neighbours_make_an_edge_certain_and_rivals_do_not() {
+        let numbers = numbers();
+        let mut e = Evidence::new(Some(&numbers), GridScale(100));
+        e.note(&spread(&[(0, 0.8)]), 0);
+        e.note(&spread(&[(10, 0.3), (11, 0.3), (9, 0.3)]), 10);
+        // As likely on the other side of the image.
+        e.note(&spread(&[(20, 0.5), (80, 0.5)]), 20);
+        e.note(&spread(&[(40, 1.0)]), 40);
+        e.note(&spread(&[(50, 1.0)]), 50);
+        let [c] = e.boxes(1, 0.8)[..] else { panic!("one box") };
+        assert!((c - 0.4).abs() < 1e-6, "{c}");
+    }
+
+    #[test]
+    fn a_later_box_counts_its_own_start() {
+        let numbers = numbers();
+        let mut e = Evidence::new(Some(&numbers), GridScale(100));
+        for p_open in [0.9, 0.6] {
+            e.note(&spread(&[(0, p_open)]), 0);
+            (0..4).for_each(|_| e.note(&spread(&[(7, 1.0)]), 7));
+        }
+        let c = e.boxes(2, 0.9);
+        assert!((c[0] - 0.9).abs() < 1e-6 && (c[1] - 0.6).abs() < 1e-6, "{c:?}");
+    }
+
+    #[test]
+    fn without_number_tokens_only_the_start_is_known() {
+        let mut e = Evidence::new(None, GridScale(100));
+        e.note(&spread(&[(7, 1.0)]), 7);
+        assert_eq!(e.boxes(2, 0.7), [0.7, 0.7]);
+    }
+}

@@ -1,0 +1,352 @@
+//! How one language model was taught to speak: the manifest's `[dialect]`, compiled and checked once.
+
+use super::CountHint;
+use super::filter::PointThresholds;
+use super::template::{DialectError, DialectErrorKind, Piece, Template};
+use crate::engine::bundle;
+use crate::geometry::GridScale;
+
+/// Most digits of a coordinate: up to here every grid value is exact in `f32`.
+const MAX_DIGITS: usize = 6;
+/// Most candidates a box.
+const MAX_CANDIDATES: usize = 1024;
+
+/// Probabilities from which a verdict is given.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Thresholds {
+    /// p(the first answer token starts a box) from which on the target is found, `0.0..=1.0`.
+    pub found: f32,
+    /// p(the first answer token starts the absent answer) from which on the target is absent, `0.0..=1.0`.
+    pub absent: f32,
+    /// When a round-2 answer is believed.
+    pub point: PointThresholds,
+    /// SAM's predicted IoU below which a mask is not believed, `0.0..=1.0`.
+    pub mask_score: f32,
+}
+
+/// A compiled dialect: every template has the slots it needs, every number is in range.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dialect {
+    scale: GridScale,
+    digits: usize,
+    prefix: String,
+    hints: [String; 3],
+    proposal_query: Template,
+    bbox: Template,
+    absent_answer: String,
+    end_of_answer: String,
+    points_query: Template,
+    point: Template,
+    points_per_question: usize,
+    yes: String,
+    no: String,
+    grid: [usize; 2],
+    thresholds: Thresholds,
+}
+
+impl Dialect {
+    /// Compiles the manifest's words.
+    ///
+    /// # Errors
+    /// Every [`DialectErrorKind`] but `Token`, which takes a tokenizer.
+    pub fn compile(words: &bundle::Dialect) -> Result<Self, DialectError> {
+        let bbox = Template::compile("box", &words.bbox, &["x1", "y1", "x2", "y2"], &[])?;
+        let point = Template::compile("point", &words.point, &["x", "y"], &[])?;
+        check_numbers_apart("box", &bbox)?;
+        check_numbers_apart("point", &point)?;
+        check_texts(words)?;
+        let (scale, digits) = scale_and_digits(words)?;
+        let dialect = Self {
+            scale,
+            digits,
+            prefix: words.prefix.clone(),
+            hints: [&words.hint_one, &words.hint_one_or_more, &words.hint_none_or_more].map(String::clone),
+            proposal_query: Template::compile("proposal_query", &words.proposal_query, &["command"], &["hint"])?,
+            bbox,
+            absent_answer: words.absent_answer.clone(),
+            end_of_answer: words.end_of_answer.clone(),
+            points_query: Template::compile("points_query", &words.points_query, &["points"], &["box"])?,
+            point,
+            points_per_question: points_per_question(words)?,
+            yes: words.yes.clone(),
+            no: words.no.clone(),
+            grid: grid(words)?,
+            thresholds: thresholds(words)?,
+        };
+        dialect.check_absent_answer_is_no_box()?;
+        Ok(dialect)
+    }
+
+    /// Grid steps per axis.
+    pub fn scale(&self) -> GridScale {
+        self.scale
+    }
+
+    /// Digits of every coordinate.
+    pub fn digits(&self) -> usize {
+        self.digits
+    }
+
+    /// What every conversation begins with, image token included.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The round-1 query for a command.
+    pub fn proposal_query(&self, hint: CountHint, command: &str) -> String {
+        let hint = match hint {
+            CountHint::One => &self.hints[0],
+            CountHint::OneOrMore => &self.hints[1],
+            CountHint::NoneOrMore => &self.hints[2],
+        };
+        self.proposal_query.fill(&[command, hint])
+    }
+
+    /// The round-2 query for a box and points, both already in the model's words.
+    pub fn points_query(&self, bbox: &str, points: &str) -> String {
+        self.points_query.fill(&[points, bbox])
+    }
+
+    /// The answer for "there is no such object".
+    pub fn absent_answer(&self) -> &str {
+        &self.absent_answer
+    }
+
+    /// The token that ends an answer.
+    pub fn end_of_answer(&self) -> &str {
+        &self.end_of_answer
+    }
+
+    /// Points in one round-2 question, at least 1.
+    pub fn points_per_question(&self) -> usize {
+        self.points_per_question
+    }
+
+    /// The answer for a point on the object.
+    pub fn yes(&self) -> &str {
+        &self.yes
+    }
+
+    /// The answer for a point off the object.
+    pub fn no(&self) -> &str {
+        &self.no
+    }
+
+    /// Columns and rows of candidates.
+    pub fn grid(&self) -> [usize; 2] {
+        self.grid
+    }
+
+    /// From which probabilities on a verdict is given.
+    pub fn thresholds(&self) -> Thresholds {
+        self.thresholds
+    }
+
+    pub(crate) fn box_template(&self) -> &Template {
+        &self.bbox
+    }
+
+    pub(crate) fn point_template(&self) -> &Template {
+        &self.point
+    }
+
+    /// The first sign of the answer decides how it is read, so it must differ.
+    fn check_absent_answer_is_no_box(&self) -> Result<(), DialectError> {
+        let Some(Piece::Text(opening)) = self.bbox.pieces().first() else { return Ok(()) };
+        let (a, b) = (opening.trim_start().chars().next(), self.absent_answer.trim_start().chars().next());
+        if a.zip(b).is_some_and(|(a, b)| a.eq_ignore_ascii_case(&b)) {
+            let detail = "begins like a box";
+            return Err(DialectError::new(DialectErrorKind::Unreadable, "absent_answer", detail));
+        }
+        Ok(())
+    }
+}
+
+fn scale_and_digits(words: &bundle::Dialect) -> Result<(GridScale, usize), DialectError> {
+    let range = |field, detail: String| DialectError::new(DialectErrorKind::Range, field, detail);
+    let digits = words.coordinate_digits as usize;
+    if !(1..=MAX_DIGITS).contains(&digits) {
+        return Err(range("coordinate_digits", format!("{digits} is not in 1..={MAX_DIGITS}")));
+    }
+    let most = 10u32.pow(digits as u32) - 1;
+    if !(1..=most).contains(&words.coordinate_scale) {
+        return Err(range("coordinate_scale", format!("{} is not in 1..={most}", words.coordinate_scale)));
+    }
+    Ok((GridScale(words.coordinate_scale), digits))
+}
+
+fn grid(words: &bundle::Dialect) -> Result<[usize; 2], DialectError> {
+    let [columns, rows] = words.grid;
+    match columns.checked_mul(rows) {
+        Some(1..=MAX_CANDIDATES) => Ok(words.grid),
+        _ => {
+            let detail = format!("{columns} x {rows} candidates are not in 1..={MAX_CANDIDATES}");
+            Err(DialectError::new(DialectErrorKind::Range, "grid", detail))
+        }
+    }
+}
+
+fn points_per_question(words: &bundle::Dialect) -> Result<usize, DialectError> {
+    match words.points_per_question {
+        n @ 1..=MAX_CANDIDATES => Ok(n),
+        n => {
+            let detail = format!("{n} is not in 1..={MAX_CANDIDATES}");
+            Err(DialectError::new(DialectErrorKind::Range, "points_per_question", detail))
+        }
+    }
+}
+
+fn thresholds(words: &bundle::Dialect) -> Result<Thresholds, DialectError> {
+    let t = &words.thresholds;
+    for (field, value) in [("found", t.found), ("absent", t.absent), ("mask_score", t.mask_score)] {
+        if !(0.0..=1.0).contains(&value) {
+            let detail = format!("{value} is not a probability");
+            return Err(DialectError::new(DialectErrorKind::Range, field, detail));
+        }
+    }
+    let point = PointThresholds { positive: t.positive, negative: t.negative };
+    if !point.is_consistent() {
+        let detail = format!("{} and negative {} are no probabilities or overlap", t.positive, t.negative);
+        return Err(DialectError::new(DialectErrorKind::Range, "positive", detail));
+    }
+    Ok(Thresholds { found: t.found, absent: t.absent, point, mask_score: t.mask_score })
+}
+
+/// Texts that must say something, and must say different things.
+fn check_texts(words: &bundle::Dialect) -> Result<(), DialectError> {
+    let texts = [
+        ("prefix", &words.prefix),
+        ("absent_answer", &words.absent_answer),
+        ("end_of_answer", &words.end_of_answer),
+        ("yes", &words.yes),
+        ("no", &words.no),
+    ];
+    if let Some((field, _)) = texts.iter().find(|(_, text)| text.trim().is_empty()) {
+        return Err(DialectError::new(DialectErrorKind::Unreadable, field, "is empty"));
+    }
+    if words.yes.trim().eq_ignore_ascii_case(words.no.trim()) {
+        return Err(DialectError::new(DialectErrorKind::Unreadable, "no", "equals `yes`"));
+    }
+    Ok(())
+}
+
+/// Numbers of a fixed width stay apart only where a sign that is no digit stands between them, and a list of
+/// boxes only where each begins and ends with one.
+fn check_numbers_apart(field: &'static str, template: &Template) -> Result<(), DialectError> {
+    let mut need_text = true;
+    for piece in template.pieces() {
+        match piece {
+            Piece::Slot(_) if need_text => {
+                return Err(DialectError::new(
+                    DialectErrorKind::Unreadable,
+                    field,
+                    "has a number without a sign before it",
+                ));
+            }
+            Piece::Slot(_) => need_text = true,
+            Piece::Text(text) if text.trim().is_empty() => {}
+            Piece::Text(text) if text.contains(|c: char| c.is_ascii_digit()) => {
+                return Err(DialectError::new(DialectErrorKind::Unreadable, field, "has a digit among its signs"));
+            }
+            Piece::Text(_) => need_text = false,
+        }
+    }
+    if need_text {
+        return Err(DialectError::new(DialectErrorKind::Unreadable, field, "ends with a number"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The words of the tabletop bundle.
+    pub(crate) fn tabletop_words() -> bundle::Dialect {
+        toml::from_str(
+            r#"
+            coordinate_scale = 999
+            coordinate_digits = 3
+            prefix = "<s><image>"
+            hint_one = "exactly one"
+            hint_one_or_more = "one or more"
+            hint_none_or_more = "none or more"
+            proposal_query = "<user> find {hint}: {command} <assistant>"
+            box = "[{x1},{y1},{x2},{y2}]"
+            absent_answer = "no such object"
+            end_of_answer = "</s>"
+            points_query = "<user> which points are on {box}? {points} <assistant>"
+            point = "[{x},{y}]"
+            points_per_question = 1
+            yes = "yes"
+            no = "no"
+            grid = [5, 5]
+            [thresholds]
+            found = 0.5
+            absent = 0.5
+            positive = 0.75
+            negative = 0.9
+            mask_score = 0.4
+            "#,
+        )
+        .expect("valid words")
+    }
+
+    pub(crate) fn words(change: impl FnOnce(&mut bundle::Dialect)) -> Dialect {
+        let mut words = tabletop_words();
+        change(&mut words);
+        Dialect::compile(&words).expect("valid dialect")
+    }
+
+    pub(crate) fn tabletop() -> Dialect {
+        words(|_| ())
+    }
+
+    #[test]
+    fn queries_are_filled_in_one_pass() {
+        let d = tabletop();
+        assert_eq!(
+            d.proposal_query(CountHint::One, "the {hint} mug"),
+            "<user> find exactly one: the {hint} mug <assistant>"
+        );
+        assert_eq!(
+            d.points_query("[001,002,003,004]", "[005,006]"),
+            "<user> which points are on [001,002,003,004]? [005,006] <assistant>"
+        );
+    }
+
+    #[test]
+    fn refuses_dialects_that_cannot_be_spoken() {
+        use DialectErrorKind::*;
+        type Change = fn(&mut bundle::Dialect);
+        let cases: [(Change, DialectErrorKind, &str); 21] = [
+            (|w| w.coordinate_digits = 0, Range, "coordinate_digits"),
+            (|w| w.coordinate_digits = 7, Range, "coordinate_digits"),
+            (|w| w.coordinate_scale = 1000, Range, "coordinate_scale"),
+            (|w| w.coordinate_scale = 0, Range, "coordinate_scale"),
+            (|w| w.bbox = "[{x1},{y1},{x2}]".into(), MissingSlot, "box"),
+            (|w| w.bbox = "[{x1},{y1},{x2}{y2}]".into(), Unreadable, "box"),
+            (|w| w.bbox = "[{x1},{y1},{x2} {y2}]".into(), Unreadable, "box"),
+            (|w| w.bbox = "{x1},{y1},{x2},{y2}]".into(), Unreadable, "box"),
+            (|w| w.bbox = "[{x1},{y1},{x2},{y2}".into(), Unreadable, "box"),
+            (|w| w.bbox = "[0{x1},{y1},{x2},{y2}]".into(), Unreadable, "box"),
+            (|w| w.point = "[{x},{z}]".into(), UnknownSlot, "point"),
+            (|w| w.proposal_query = "find {hint}".into(), MissingSlot, "proposal_query"),
+            (|w| w.points_query = "{box} {points} {points}".into(), RepeatedSlot, "points_query"),
+            (|w| w.absent_answer = "[none]".into(), Unreadable, "absent_answer"),
+            (|w| w.absent_answer = " ".into(), Unreadable, "absent_answer"),
+            (|w| w.no = "Yes".into(), Unreadable, "no"),
+            (|w| w.grid = [0, 5], Range, "grid"),
+            (|w| w.grid = [usize::MAX, 5], Range, "grid"),
+            (|w| w.points_per_question = 0, Range, "points_per_question"),
+            (|w| w.thresholds.found = f32::NAN, Range, "found"),
+            (|w| w.thresholds.negative = 0.1, Range, "positive"),
+        ];
+        for (i, (change, kind, field)) in cases.into_iter().enumerate() {
+            let mut words = tabletop_words();
+            change(&mut words);
+            let error = Dialect::compile(&words).expect_err(field);
+            assert_eq!((error.kind(), error.field()), (kind, field), "case {i}: {error}");
+        }
+    }
+}
