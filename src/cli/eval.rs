@@ -46,8 +46,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let assets = Assets::load(&args.assets).context("load the scenes' assets")?;
     let generator = SceneGenerator::new(&assets, args.split, 0);
     let (mut grounder, mut segmenter) = args.stages.load()?;
-    let options =
-        Options { first: args.first, scenes: args.scenes, expressions: args.expressions, side: args.side };
+    let options = Options { first: args.first, scenes: args.scenes, expressions: args.expressions, side: args.side };
     let bar = ProgressBar::new(args.scenes).with_style(
         ProgressStyle::with_template("{bar:40} {pos}/{len} scenes  {eta} left  {msg}").expect("the template is valid"),
     );
@@ -74,7 +73,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 fn print(report: &Report) {
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED);
+    table.load_style(UTF8_FULL_CONDENSED);
     table.set_header(["", "n", "gIoU", "cIoU", "target gIoU", "P@0.5", "P@0.7", "P@0.9", "N-acc", "T-acc"]);
     table.add_row(row("box + points (PQPP)", &report.pqpp));
     table.add_row(row("box only", &report.box_only));
