@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod dataset;
 pub mod engine;
+pub mod eval;
 pub mod frame;
 pub mod geometry;
 pub mod import;

@@ -3,6 +3,8 @@
 #![allow(clippy::print_stdout)]
 
 mod dataset;
+mod eval;
+mod stages;
 
 use std::process::ExitCode;
 
@@ -20,6 +22,17 @@ struct Cli {
 enum Command {
     /// Render synthetic tabletop scenes with ground truth.
     Dataset(dataset::Args),
+    /// Answer a split of synthetic scenes and print the field's metrics.
+    Eval(eval::Args),
+}
+
+/// How a command prints its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// Tables for people.
+    Text,
+    /// One JSON object for programs.
+    Json,
 }
 
 /// Parses the process arguments, runs the subcommand and maps its outcome to an exit code:
@@ -27,6 +40,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Dataset(args) => dataset::run(args),
+        Command::Eval(args) => eval::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

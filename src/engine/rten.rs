@@ -12,24 +12,19 @@ use rten_tensor::prelude::*;
 use super::{Data, DataType, Engine, EngineError, EngineErrorKind as Kind, Tensor, TensorInfo};
 
 /// How [`RtenEngine::load`] sets an engine up.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct RtenOptions {
     /// Threads that one run uses; engines given clones of one pool share it.
     ///
     /// Default: a pool of the process, with one thread for each physical core.
     pub pool: Option<Arc<ThreadPool>>,
-    /// Whether weights are also kept in the order in which matrix products read them: faster for passes over many
-    /// positions, no difference for one, and about twice the memory.
+    /// Whether weights are also kept in the order in which matrix products read them. Measured on models of 4 to 5
+    /// million parameters: passes over 30 positions are 1.1 times as fast, those over 1 and over 256 are not faster;
+    /// loading takes twice the time and the weights twice the memory.
     ///
-    /// Default: true.
+    /// Default: false.
     pub prepack: bool,
-}
-
-impl Default for RtenOptions {
-    fn default() -> Self {
-        Self { pool: None, prepack: true }
-    }
 }
 
 impl RtenOptions {

@@ -69,6 +69,11 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// The directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// `config.json`.
     pub(crate) fn config(&self) -> &Config {
         &self.config

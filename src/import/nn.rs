@@ -1,9 +1,15 @@
 //! Layers that the families share. A layer that other levels write with other operators asks [`Graph::level`].
 //!
-//! Forms were chosen by timing them in `rten` 0.27 on two cores. PyTorch keeps a linear layer's weight as
-//! `[out, in]`; the graph transposes it, and both runtimes fold that into a constant when they load the graph, so
-//! nothing is copied on disk. `Gemm` with `transB` needs no copy at all but is not prepacked and adds its bias in a
-//! second pass over the output.
+//! The forms are those that `rten` 0.27 turns into one operator each: GELU, SiLU, RMS and layer normalisation, product
+//! plus bias, product times a constant, scores plus mask into softmax, transpositions into the product that reads them.
+//! Measured on one core of an AMD EPYC: a ViT of 192 × 6 over 256 tokens 12 ms; a Llama of 192 × 4 with 258 tokens
+//! 7.9 ms, with one token behind 280 cached ones 0.54 ms (0.21 ms behind none; the rest is the copy of the cache); SAM's
+//! mask decoder of 128 channels over 16×16 cells 1.4 ms for one box, 5.6 ms for four prompts of twelve points.
+//!
+//! PyTorch keeps a linear layer's weight as `[out, in]`. The graph transposes it and both runtimes fold that into a
+//! constant when they load it (15 ms for 5 million parameters), so nothing is copied on disk; in memory it is one copy
+//! instead of the original. A runtime that must not copy, for weights near the size of the memory, would take `Gemm`
+//! with `transB`, which `rten` neither prepacks nor fuses with its bias.
 
 use super::Level;
 use super::config::Config;

@@ -4,6 +4,7 @@
 //! [`Segment`] is SAM's. Each implementation is owned by one thread.
 
 mod evidence;
+pub mod fake;
 mod grounder;
 mod segmenter;
 mod tracker;

@@ -13,44 +13,15 @@ use crate::import::nn::{self, Activation};
 use crate::import::onnx::ModelProto;
 use crate::import::weights::Weights;
 
-/// Where a checkpoint keeps its three parts; the layout has changed over the versions of `transformers`.
-struct Prefixes {
-    tower: &'static str,
-    projector: &'static str,
-    text: &'static str,
-    head: &'static str,
-}
-
-const LAYOUTS: [Prefixes; 4] = [
-    // Written by save_pretrained of 4.x and 5.x.
-    Prefixes {
-        tower: "vision_tower.vision_model",
-        projector: "multi_modal_projector",
-        text: "language_model.model",
-        head: "language_model.lm_head",
-    },
-    // The module tree from 4.52 on.
-    Prefixes {
-        tower: "model.vision_tower.vision_model",
-        projector: "model.multi_modal_projector",
-        text: "model.language_model",
-        head: "lm_head",
-    },
-    // The module tree of 5.x, where towers have no inner model.
-    Prefixes {
-        tower: "model.vision_tower",
-        projector: "model.multi_modal_projector",
-        text: "model.language_model",
-        head: "lm_head",
-    },
-    // The same with towers of their own layout and a text model of the old one.
-    Prefixes {
-        tower: "vision_tower",
-        projector: "multi_modal_projector",
-        text: "language_model.model",
-        head: "language_model.lm_head",
-    },
-];
+/// Where checkpoints keep the vision tower; `transformers` has moved its parts from version to version.
+const TOWERS: [&str; 4] =
+    ["vision_tower.vision_model", "vision_tower", "model.vision_tower.vision_model", "model.vision_tower"];
+/// Where they keep the projector.
+const PROJECTORS: [&str; 2] = ["multi_modal_projector", "model.multi_modal_projector"];
+/// Where they keep the text model.
+const TEXTS: [&str; 2] = ["language_model.model", "model.language_model"];
+/// Where they keep the head, unless it is tied to the word embeddings.
+const HEADS: [&str; 2] = ["language_model.lm_head", "lm_head"];
 
 /// Builds `vision`, `embed` and `decoder`.
 pub(super) fn build(
@@ -59,14 +30,16 @@ pub(super) fn build(
     weights: &mut Weights<'_>,
 ) -> Result<Vec<ModelProto>, ImportError> {
     let config = checkpoint.config();
-    let prefixes = layout(checkpoint)?;
-    let tower = Tower::read(&config.part("vision_config")?, prefixes.tower)?;
+    let tower = prefix(checkpoint, &TOWERS, "embeddings.patch_embedding.weight")?;
+    let tower = Tower::read(&config.part("vision_config")?, tower)?;
+    let projector = prefix(checkpoint, &PROJECTORS, "linear_1.weight")?;
+    let text = prefix(checkpoint, &TEXTS, "embed_tokens.weight")?;
+    let head = prefix(checkpoint, &HEADS, "weight").ok();
     let tied = config.flag("tie_word_embeddings", false)?;
-    let head = checkpoint.has(&format!("{}.weight", prefixes.head)).then_some(prefixes.head);
-    let text = Llama::read(&config.part("text_config")?, prefixes.text, head, tied)?;
+    let text = Llama::read(&config.part("text_config")?, text, head, tied)?;
 
     let mut vision = Graph::new("vision", level, weights);
-    build_vision(&mut vision, config, &tower, prefixes.projector, text.hidden())?;
+    build_vision(&mut vision, config, &tower, projector, text.hidden())?;
     let vision = vision.finish();
     let mut embed = Graph::new("embed", level, weights);
     text.build_embed(&mut embed)?;
@@ -76,16 +49,12 @@ pub(super) fn build(
     Ok(vec![vision, embed, decoder.finish()])
 }
 
-/// Finds the layout whose first tensors are there.
-fn layout(checkpoint: &Checkpoint) -> Result<&'static Prefixes, ImportError> {
-    let fits = |p: &&Prefixes| {
-        checkpoint.has(&format!("{}.embeddings.patch_embedding.weight", p.tower))
-            && checkpoint.has(&format!("{}.embed_tokens.weight", p.text))
-    };
-    LAYOUTS.iter().find(fits).ok_or_else(|| {
-        ImportError::new(ImportErrorKind::MissingTensor, checkpoint.config().file())
-            .at("embeddings.patch_embedding.weight")
-            .because("no known prefixes lead to a vision tower and a text model")
+/// The prefix under which `tensor` is.
+fn prefix(checkpoint: &Checkpoint, prefixes: &[&'static str], tensor: &str) -> Result<&'static str, ImportError> {
+    prefixes.iter().find(|prefix| checkpoint.has(&format!("{prefix}.{tensor}"))).copied().ok_or_else(|| {
+        ImportError::new(ImportErrorKind::MissingTensor, checkpoint.dir())
+            .at(tensor)
+            .because(format!("under none of the known prefixes: {}", prefixes.join(", ")))
     })
 }
 
