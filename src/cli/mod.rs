@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout)]
 
 mod dataset;
+mod engine;
 
 use std::process::ExitCode;
 
@@ -20,6 +21,8 @@ struct Cli {
 enum Command {
     /// Render synthetic tabletop scenes with ground truth.
     Dataset(dataset::Args),
+    /// Import checkpoints, look at bundles, seal them.
+    Engine(engine::Args),
 }
 
 /// Parses the process arguments, runs the subcommand and maps its outcome to an exit code:
@@ -27,6 +30,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Dataset(args) => dataset::run(args),
+        Command::Engine(args) => engine::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
