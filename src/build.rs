@@ -1,9 +1,11 @@
 //! Compiles protocol buffers into `OUT_DIR`, without `protoc`.
 
 use std::error::Error;
+use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    onnx()
+    onnx()?;
+    perception()
 }
 
 /// The importer's subset of ONNX: messages only.
@@ -11,5 +13,17 @@ fn onnx() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=src/import/onnx.proto");
     let descriptors = protox::compile(["src/import/onnx.proto"], ["src/import"])?;
     prost_build::Config::new().compile_fds(descriptors)?;
+    Ok(())
+}
+
+/// The wire contract: messages, client, server, and the descriptors that reflection serves.
+fn perception() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).include_source_info(true);
+    compiler.open_files(["sam4mllm/v1/perception.proto"])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("perception.bin"), compiler.encode_file_descriptor_set())?;
+    tonic_prost_build::configure().bytes(".sam4mllm.v1.Frame.data").compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

@@ -9,5 +9,6 @@ pub mod geometry;
 pub mod import;
 pub mod mask;
 pub mod model;
+pub mod overlay;
 pub mod pipeline;
 pub mod prompt;

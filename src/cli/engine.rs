@@ -4,11 +4,12 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde_json::json;
 
+use super::Format;
 use crate::engine::bundle::{Bundle, MANIFEST, Verify, seal};
 use crate::import::{
     ImportReport, Level, Port, default_cache_dir, describe_bundle, import, import_bundle, import_cached,
@@ -53,14 +54,6 @@ struct InspectArgs {
 struct SealArgs {
     /// A bundle.
     dir: PathBuf,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// Tables.
-    Text,
-    /// One JSON object.
-    Json,
 }
 
 /// Runs the subcommand.

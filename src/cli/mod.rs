@@ -4,6 +4,8 @@
 
 mod dataset;
 mod engine;
+mod eval;
+mod stages;
 
 use std::process::ExitCode;
 
@@ -23,6 +25,17 @@ enum Command {
     Dataset(dataset::Args),
     /// Import checkpoints, look at bundles, seal them.
     Engine(engine::Args),
+    /// Answer a split of synthetic scenes and print the field's metrics.
+    Eval(eval::Args),
+}
+
+/// How a command prints its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// Tables for people.
+    Text,
+    /// One JSON object for programs.
+    Json,
 }
 
 /// Parses the process arguments, runs the subcommand and maps its outcome to an exit code:
@@ -31,6 +44,7 @@ pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Dataset(args) => dataset::run(args),
         Command::Engine(args) => engine::run(args),
+        Command::Eval(args) => eval::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,9 +14,9 @@ const MIN_VISIBLE: f32 = 0.42;
 /// The visible share of an object that is meant to be occluded.
 const OCCLUDED: RangeInclusive<f32> = 0.44..=0.76;
 /// Smallest and largest side of an object's whole silhouette, in units of the longest image side.
-const SIDES: (f32, f32) = (0.088, 0.335);
-/// Smallest side of the visible part.
-const MIN_VISIBLE_SIDE: f32 = 0.073;
+const SIDES: (f32, f32) = (0.09, 0.335);
+/// Smallest side of the visible part: 6 % of the image, and the two cells by which the grid may be wrong.
+const MIN_VISIBLE_SIDE: f32 = 0.083;
 const TRIES: usize = 40;
 /// Depth of the main object of a crop; those of its neighbours lie around it.
 const MAIN_DEPTH: f32 = 0.5;
@@ -254,7 +254,8 @@ impl Table {
         let sprite = assets.sprite(class);
         let before = self.judge();
         let mut best: Option<(f32, Piece)> = None;
-        for _ in 0..3 {
+        let rounds = if self.pieces.len() < self.least { 16 } else { 3 };
+        for round in 0..rounds {
             let template = Piece::new(sprite, class, Pose::random(sprite, side, rng));
             for attempt in 0..TRIES {
                 let aim = if attempt < TRIES / 2 { aim } else { Aim::Free };
@@ -277,7 +278,8 @@ impl Table {
             if best.as_ref().is_some_and(|(score, _)| *score >= MIN_VISIBLE) {
                 break;
             }
-            side = (side * 0.75).max(SIDES.0);
+            // Smaller hides less; where even that fails, it may be too small to be seen itself.
+            side = if round < 2 { (side * 0.75).max(SIDES.0) } else { SIDES.0 * 1.5 };
         }
         let (score, piece) = best.expect("something was tried");
         if score >= MIN_VISIBLE || self.pieces.len() < self.least {

@@ -173,6 +173,6 @@ mod tests {
             hash.update(&scene.instance_map);
         }
         let digest: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(digest, "7b5ad383363a2cac3f68b2b5e1e75fff8aeb7e19ba3666107ae5115023a2e84d");
+        assert_eq!(digest, "ecc0aaee56d3e8cdb0ba83f8bbe0f88ab666df0f069497de7727885763ca5bbd");
     }
 }

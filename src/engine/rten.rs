@@ -235,10 +235,18 @@ fn feed(tensor: Tensor<'_>) -> ValueOrView<'_> {
 /// Takes a tensor from `rten`; without a copy where it is contiguous.
 fn give(value: Value) -> Option<Tensor<'static>> {
     match value {
-        Value::FloatTensor(tensor) => Some(Tensor::f32(&tensor.shape().to_vec(), tensor.into_data())),
-        Value::Int32Tensor(tensor) => Some(Tensor::i32(&tensor.shape().to_vec(), tensor.into_data())),
+        Value::FloatTensor(tensor) => Some(owned(tensor, Tensor::f32)),
+        Value::Int32Tensor(tensor) => Some(owned(tensor, Tensor::i32)),
         _ => None,
     }
+}
+
+fn owned<T: Clone>(
+    tensor: rten_tensor::Tensor<T>,
+    make: impl Fn(&[usize], Vec<T>) -> Tensor<'static>,
+) -> Tensor<'static> {
+    let shape = tensor.shape().to_vec();
+    make(&shape, tensor.into_data())
 }
 
 /// The text of a panic.

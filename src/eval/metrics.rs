@@ -50,6 +50,8 @@ impl Sample {
 pub struct Metrics {
     /// Number of samples.
     pub samples: usize,
+    /// Those of them that have a target.
+    pub with_target: usize,
     /// Mean IoU; no-target samples count 1 or 0.
     pub giou: f64,
     /// Sum of intersections over sum of unions.
@@ -78,6 +80,7 @@ impl Metrics {
         let precision = |x: f64| mean(with.clone().map(|s| f64::from(u8::from(s.iou() >= x))));
         Self {
             samples: all.clone().count(),
+            with_target: with.clone().count(),
             giou: mean(all.map(Sample::iou)),
             ciou: if union == 0 { 0.0 } else { inter as f64 / union as f64 },
             target_giou: mean(with.clone().map(Sample::iou)),

@@ -1,5 +1,12 @@
 //! Camera frames: encodings on the wire to plain RGB.
 
+mod container;
+mod decode;
+mod error;
+
+pub use decode::{Encoded, Encoding, FrameLimits, decode, probe};
+pub use error::{FrameError, FrameErrorKind};
+
 use crate::geometry::{Size, SourcePx};
 
 /// A decoded frame: `u8[height, width, 3]`, RGB, row-major, no padding.

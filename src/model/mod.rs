@@ -6,6 +6,7 @@ pub mod mllm;
 pub mod preprocess;
 pub mod sam;
 pub mod speech;
+pub mod stages;
 #[cfg(test)]
 pub(crate) mod toy;
 pub mod upsample;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use super::mllm::{Mllm, MllmEngines, MllmLimits};
 use super::speech::Speech;
 use crate::engine::bundle::{self, Filter, Fit, ImageSpec};
-use crate::engine::{Data, Engine, EngineError, Tensor, TensorInfo};
+use crate::engine::{Data, DataType, Engine, EngineError, Tensor, TensorInfo};
 use crate::frame::Image;
 use crate::geometry::Size;
 use crate::prompt::Dialect;
@@ -144,14 +144,19 @@ pub(crate) fn speech(change: impl FnOnce(&mut bundle::Dialect)) -> Speech {
     let dir = tempfile::tempdir().expect("temporary directory");
     let file = dir.path().join("tokenizer.json");
     std::fs::write(&file, tokenizer_json()).expect("writable");
-    Speech::new(&file, Dialect::compile(&words).expect("valid"), 4, &[3]).expect("fits the tokenizer")
+    Speech::new(&file, Dialect::compile(&words).expect("valid"), 4).expect("fits the tokenizer")
 }
 
 /// The toy with a script for its answers.
 pub(crate) fn mllm(speech: Speech, script: Script) -> (Mllm, Calls) {
     let calls = Calls::default();
-    let cache = |name: &str| TensorInfo { name: name.into(), shape: vec![Some(1), Some(2), None, Some(1)] };
-    let embeds = TensorInfo { name: "inputs_embeds".into(), shape: vec![Some(1), None, Some(2)] };
+    let cache = |name: &str| TensorInfo {
+        name: name.into(),
+        data_type: DataType::F32,
+        shape: vec![Some(1), Some(2), None, Some(1)],
+    };
+    let embeds =
+        TensorInfo { name: "inputs_embeds".into(), data_type: DataType::F32, shape: vec![Some(1), None, Some(2)] };
     let counted = calls.clone();
     let vision = move |inputs: Vec<(&str, Tensor<'_>)>, _: &[&str]| {
         counted.lock().expect("not poisoned").0 += 1;

@@ -9,7 +9,7 @@ import torch
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=["trunk", "sam", "mllm", "export"])
+    parser.add_argument("stage", choices=["trunk", "sam", "mllm", "export", "seed"])
     parser.add_argument("--binary", default="target/release/sam4mllm")
     parser.add_argument("--assets", default="engines/tabletop")
     parser.add_argument("--out", default="target/train")
@@ -29,8 +29,9 @@ def main() -> None:
     parser.add_argument("--resume", help="checkpoint of the same stage")
     parser.add_argument("--bundle", default="engines/tabletop", help="where export writes")
     parser.add_argument("--version", default="0.1.0", help="the bundle's version")
-    parser.add_argument("--trunk", default="target/train/trunk.pt")
+    parser.add_argument("--trunk", help="trunk checkpoint; default: trunk.pt in --out")
     args = parser.parse_args()
+    args.trunk = args.trunk or f"{args.out}/trunk.pt"
     torch.set_num_threads(args.threads)
     if args.stage == "trunk":
         from . import trunk
@@ -43,7 +44,7 @@ def main() -> None:
         mllm.train(args)
     else:
         from . import export
-        export.run(args)
+        (export.run if args.stage == "export" else export.seed)(args)
 
 
 if __name__ == "__main__":

@@ -97,3 +97,12 @@ def run(args) -> None:
         file.write(manifest(args.version))
         file.write(kept)
     subprocess.run([args.binary, "engine", "seal", target], check=True)
+
+
+def seed(args) -> None:
+    """The way back: stage checkpoints from a committed bundle, so that `--resume` goes on from it."""
+    language = mllm.LlavaForConditionalGeneration.from_pretrained(f"{args.bundle}/mllm")
+    segmenter = sam.SamModel.from_pretrained(f"{args.bundle}/sam")
+    os.makedirs(args.out, exist_ok=True)
+    torch.save({"mllm": language.state_dict()}, f"{args.out}/mllm.pt")
+    torch.save({"sam": segmenter.state_dict()}, f"{args.out}/sam.pt")

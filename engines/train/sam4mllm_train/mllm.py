@@ -77,6 +77,10 @@ class AlignHeads(nn.Module):
         self.maps = nn.ModuleList(nn.Linear(DIM, DIM, bias=False) for _ in range(6))
 
 
+# Kinds that people do not say as the table writes them.
+SPOKEN = {"home": "household", "electronics": "electronic"}
+
+
 def word_table(tokenizer, assets: str) -> torch.Tensor:
     """f32[CLASSES + 1, V]: the words each class answers to (name, synonyms, colour, kind); background has its own."""
     table = torch.zeros(CLASSES + 1, len(tokenizer))
@@ -85,7 +89,8 @@ def word_table(tokenizer, assets: str) -> torch.Tensor:
         next(rows)
         for i, row in enumerate(rows):
             name, _, colour, kind, synonyms = row.rstrip("\n").split(",")
-            for text, weight in [(name, 2.0), (colour, 1.5), (kind, 1.5), *[(s, 1.0) for s in synonyms.split(";") if s]]:
+            kind = SPOKEN.get(kind, kind)
+            for text, weight in [(name.replace("-", ""), 2.0), (colour, 1.5), (kind, 1.5), *[(s, 1.0) for s in synonyms.split(";") if s]]:
                 tokens = ids(text)
                 for t in tokens:
                     table[i, t] += weight / len(tokens)

@@ -96,7 +96,7 @@ pub struct Expression {
 /// Shares that are aimed at, in the order of [`ExpressionType::ALL`].
 const SHARES: [f32; 9] = [0.16, 0.10, 0.06, 0.10, 0.12, 0.14, 0.08, 0.08, 0.20];
 /// How strongly a type that fails more often is drawn more often, so that the shares come out as above.
-const BOOST: [f32; 9] = [1.0, 1.02, 1.6, 1.45, 1.25, 1.65, 1.75, 0.88, 0.93];
+const BOOST: [f32; 9] = [1.04, 1.06, 1.8, 1.5, 1.25, 1.65, 1.75, 0.88, 0.93];
 
 /// Draws up to `count` different expressions.
 pub(crate) fn generate(scene: &Scene, count: usize, rng: &mut SceneRng) -> Vec<Expression> {

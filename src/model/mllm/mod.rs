@@ -197,7 +197,7 @@ impl Mllm {
                 let p = softmax(row)?;
                 next = if tokens.is_empty() { first(&p) } else { argmax(&p) };
                 observe(&p, next);
-                let stopped = self.speech.stops().contains(&next);
+                let stopped = next == self.speech.end();
                 if !stopped {
                     tokens.push(next);
                 }

@@ -1,0 +1,159 @@
+//! Stages without models: they really look at the frame, for colours.
+//!
+//! The grounder finds the command's colour word as connected regions; the segmenter returns the region under the
+//! prompt. Both are deterministic. They serve tests of everything around the models and `serve --backend fake`.
+//! A [`Script`] holds stages up, makes them fail or makes them panic.
+
+mod colour;
+mod script;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use colour::Colour;
+pub use script::{Gate, Play, Script};
+
+use super::{Command, Embedding, Ground, GroundedInstance, Grounding, Outcome, PipelineError, Segment, Segmented};
+use crate::engine::{EngineError, EngineErrorKind};
+use crate::frame::Image;
+use crate::geometry::{BBox, Point, SourcePx};
+use crate::mask::Mask;
+use crate::prompt::{CommandLimits, CountHint, LabelledPoint, PointThresholds, Prompt, check_command};
+use colour::Regions;
+
+/// Regions smaller than this share of the frame are noise.
+const MIN_SHARE: f32 = 0.0005;
+/// Regions smaller than this are noise too, in pixels.
+const MIN_PIXELS: u64 = 16;
+/// A command has at most that many instances.
+const MAX_INSTANCES: usize = 16;
+/// What the fake model says of points on and off its region.
+const P_YES: (f32, f32) = (0.97, 0.02);
+
+/// Grounds colour words.
+pub struct FakeGround {
+    play: Arc<Play>,
+}
+
+impl FakeGround {
+    /// A grounder that follows `play`.
+    pub fn new(play: Arc<Play>) -> Self {
+        Self { play }
+    }
+}
+
+impl Ground for FakeGround {
+    fn check(&self, text: &str, hint: CountHint) -> Result<Command, PipelineError> {
+        let control = ["<image>".to_owned(), "<user>".to_owned(), "<assistant>".to_owned()];
+        check_command(text, CommandLimits::default(), &control)
+            .map(|text| Command { text: text.to_owned(), hint })
+            .map_err(|e| PipelineError::Command(e.to_string()))
+    }
+
+    fn ground(
+        &mut self,
+        image: &Image,
+        command: &Command,
+        deadline: Option<Instant>,
+    ) -> Result<Grounding, PipelineError> {
+        let start = Instant::now();
+        self.play.enact("fake_mllm", deadline)?;
+        let instances = match Colour::in_text(&command.text) {
+            Some(colour) => instances(image, colour),
+            None => return Ok(grounding(Outcome::Unsure, Vec::new(), "i only know colours", start)),
+        };
+        let answer = instances.iter().map(|i| {
+            let b = i.proposal;
+            format!("[{:.0},{:.0},{:.0},{:.0}]", b.x1, b.y1, b.x2, b.y2)
+        });
+        let answer: String = answer.collect();
+        Ok(match (instances.len(), command.hint) {
+            (0, _) => grounding(Outcome::Absent, instances, "no such object", start),
+            (1, _) | (_, CountHint::OneOrMore | CountHint::NoneOrMore) => {
+                grounding(Outcome::Found, instances, &answer, start)
+            }
+            (_, CountHint::One) => grounding(Outcome::Ambiguous, instances, &answer, start),
+        })
+    }
+}
+
+fn grounding(outcome: Outcome, instances: Vec<GroundedInstance>, answer: &str, start: Instant) -> Grounding {
+    let confidence = if outcome == Outcome::Unsure { 0.0 } else { 0.9 };
+    let timings = vec![("ground", start.elapsed())];
+    Grounding { outcome, confidence, instances, answer: answer.to_owned(), passes: 2, timings }
+}
+
+/// The regions of `colour`, largest first, each with a grid of labelled points.
+fn instances(image: &Image, colour: Colour) -> Vec<GroundedInstance> {
+    let least = MIN_PIXELS.max((image.size().pixels() as f32 * MIN_SHARE) as u64);
+    let mut found: Vec<Mask> = Regions::of(image).all(colour);
+    found.retain(|m| m.area() >= least);
+    found.sort_by_key(|m| std::cmp::Reverse(m.area()));
+    found.truncate(MAX_INSTANCES);
+    let thresholds = PointThresholds { positive: 0.75, negative: 0.9 };
+    let instance = |mask: &Mask| {
+        let proposal = mask.bbox()?;
+        let points = grid(proposal).into_iter().map(|point| {
+            let p_yes = if mask.at(point) { P_YES.0 } else { P_YES.1 };
+            LabelledPoint { point, p_yes, label: thresholds.label(p_yes, 1.0 - p_yes).1 }
+        });
+        Some(GroundedInstance { proposal, points: points.collect(), confidence: 0.9 })
+    };
+    found.iter().filter_map(instance).collect()
+}
+
+/// The centres of 5 × 5 cells over a box, row by row.
+fn grid(b: BBox<SourcePx>) -> Vec<Point<SourcePx>> {
+    let at = |start: f32, side: f32, i: usize| start + side * (i as f32 + 0.5) / 5.0;
+    (0..25).map(|i| Point::new(at(b.x1, b.width(), i % 5), at(b.y1, b.height(), i / 5))).collect()
+}
+
+/// Segments the region of one colour under its prompt.
+pub struct FakeSegment {
+    play: Arc<Play>,
+}
+
+impl FakeSegment {
+    /// A segmenter that follows `play`.
+    pub fn new(play: Arc<Play>) -> Self {
+        Self { play }
+    }
+}
+
+impl Segment for FakeSegment {
+    fn embed(&mut self, image: &Image) -> Result<Embedding, PipelineError> {
+        self.play.enact("fake_sam", None)?;
+        Ok(Embedding { data: Box::new(Regions::of(image)) })
+    }
+
+    fn segment(&mut self, embedding: &Embedding, prompts: &[Prompt]) -> Result<Vec<Segmented>, PipelineError> {
+        let Some(regions) = embedding.data.downcast_ref::<Regions>() else {
+            let what = "is the embedding of another segmenter".to_owned();
+            return Err(PipelineError::Output { engine: "fake_sam", what });
+        };
+        Ok(prompts.iter().map(|p| region_under(regions, p)).collect())
+    }
+}
+
+/// The region under the first positive point that has one inside the box, else under the box's centre; empty and with
+/// score 0 where there is only background.
+fn region_under(regions: &Regions, prompt: &Prompt) -> Segmented {
+    let inside = |p: &Point<SourcePx>| prompt.bbox.is_none_or(|b| b.contains(*p));
+    let points = prompt.points.iter().filter(|(_, on)| *on).map(|(p, _)| *p).filter(inside);
+    let centre = prompt.bbox.map(|b| b.centre());
+    match points.chain(centre).find_map(|p| regions.at(p)) {
+        Some(mask) => Segmented { mask, score: 0.95 },
+        None => Segmented { mask: Mask::empty(regions.size()), score: 0.0 },
+    }
+}
+
+fn failure(engine: &'static str) -> PipelineError {
+    EngineError::new(EngineErrorKind::Run, engine, "the script says so").into()
+}
+
+fn late(deadline: Instant) -> Option<Duration> {
+    Instant::now().checked_duration_since(deadline)
+}
+
+#[cfg(test)]
+mod tests;
