@@ -4,6 +4,7 @@
 
 mod dataset;
 mod eval;
+mod segment;
 mod stages;
 
 use std::process::ExitCode;
@@ -24,6 +25,8 @@ enum Command {
     Dataset(dataset::Args),
     /// Answer a split of synthetic scenes and print the field's metrics.
     Eval(eval::Args),
+    /// Find what a command names in one picture.
+    Segment(segment::Args),
 }
 
 /// How a command prints its data.
@@ -41,6 +44,7 @@ pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Dataset(args) => dataset::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Segment(args) => segment::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
