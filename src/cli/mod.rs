@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout)]
 
 mod dataset;
+mod engine;
 mod eval;
 mod segment;
 mod stages;
@@ -23,6 +24,8 @@ struct Cli {
 enum Command {
     /// Render synthetic tabletop scenes with ground truth.
     Dataset(dataset::Args),
+    /// Import checkpoints, look at bundles, seal them.
+    Engine(engine::Args),
     /// Answer a split of synthetic scenes and print the field's metrics.
     Eval(eval::Args),
     /// Find what a command names in one picture.
@@ -43,6 +46,7 @@ enum Format {
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Dataset(args) => dataset::run(args),
+        Command::Engine(args) => engine::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Segment(args) => segment::run(args),
     };

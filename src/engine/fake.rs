@@ -98,3 +98,34 @@ impl Engine for FakeEngine {
         answer
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::engine::EngineErrorKind;
+
+    #[test]
+    fn answers_from_its_script_and_remembers() {
+        let mut engine = FakeEngine::new("fake", |inputs, outputs| {
+            let [(_, tensor)] = inputs else {
+                return Err(EngineError::new(EngineErrorKind::Input, "fake", "takes one input"));
+            };
+            let sum: i32 = match tensor.data() {
+                crate::engine::Data::I32(v) => v.iter().sum(),
+                crate::engine::Data::F32(_) => {
+                    return Err(EngineError::new(EngineErrorKind::Input, "fake", "is float"));
+                }
+            };
+            Ok(outputs.iter().map(|_| Tensor::i32(&[1], vec![sum])).collect())
+        });
+        let calls = engine.calls();
+        let values = [2, 3];
+        let answer = engine.run(vec![("x", Tensor::i32(&[2], &values[..]))], &["sum", "again"]).unwrap();
+        assert_eq!(answer, [Tensor::i32(&[1], vec![5]), Tensor::i32(&[1], vec![5])]);
+        assert_eq!(engine.run(vec![], &["sum"]).unwrap_err().kind(), EngineErrorKind::Input);
+        assert_eq!(calls.count(), 2);
+        assert_eq!(calls.all()[0].input("x"), Some(&Tensor::i32(&[2], vec![2, 3])));
+        assert_eq!(calls.all()[0].outputs, ["sum", "again"]);
+    }
+}

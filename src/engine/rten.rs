@@ -78,7 +78,10 @@ impl RtenEngine {
     pub fn load(path: impl AsRef<Path>, options: &RtenOptions) -> Result<Self, EngineError> {
         let path = path.as_ref();
         let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-        std::fs::File::open(path).map_err(|e| EngineError::new(Kind::Open, path.display().to_string(), e))?;
+        let bytes = std::fs::read(path).map_err(|e| EngineError::new(Kind::Open, path.display().to_string(), e))?;
+        // The reader in `rten` 0.27 never returns from a number of ten bytes or more, so noise is found here.
+        <() as prost::Message>::decode(&*bytes).map_err(|e| EngineError::new(Kind::Load, name.as_str(), e))?;
+        drop(bytes);
         // Weights are read, not mapped: a bundle that is rewritten in place under a running node must neither change
         // its answers nor kill it.
         let mut loader = ModelOptions::with_all_ops();
@@ -232,10 +235,18 @@ fn feed(tensor: Tensor<'_>) -> ValueOrView<'_> {
 /// Takes a tensor from `rten`; without a copy where it is contiguous.
 fn give(value: Value) -> Option<Tensor<'static>> {
     match value {
-        Value::FloatTensor(tensor) => Some(Tensor::f32(&tensor.shape().to_vec(), tensor.into_data())),
-        Value::Int32Tensor(tensor) => Some(Tensor::i32(&tensor.shape().to_vec(), tensor.into_data())),
+        Value::FloatTensor(tensor) => Some(owned(tensor, Tensor::f32)),
+        Value::Int32Tensor(tensor) => Some(owned(tensor, Tensor::i32)),
         _ => None,
     }
+}
+
+fn owned<T: Clone>(
+    tensor: rten_tensor::Tensor<T>,
+    make: impl Fn(&[usize], Vec<T>) -> Tensor<'static>,
+) -> Tensor<'static> {
+    let shape = tensor.shape().to_vec();
+    make(&shape, tensor.into_data())
 }
 
 /// The text of a panic.

@@ -9,13 +9,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::{ImportError, ImportErrorKind as Kind};
 use super::{IMPORTER_VERSION, ImportReport, Level, import};
 use crate::engine::bundle::Bundle;
 
-/// File that lists what an entry consists of, with lengths; written last.
+/// File that lists what an entry consists of; written last.
 const CONTENTS: &str = "contents.json";
 
 /// Where a bundle's graphs are.
@@ -79,6 +80,15 @@ pub fn import_bundle(bundle: &Bundle, out: impl AsRef<Path>, level: Level) -> Re
     Ok([one(bundle.mllm_dir(), "mllm", &manifest.mllm.class)?, one(bundle.sam_dir(), "sam", &manifest.sam.class)?])
 }
 
+/// Says what importing a bundle gives, and leaves nothing behind.
+///
+/// # Errors
+/// As [`import_bundle`].
+pub fn describe_bundle(bundle: &Bundle, level: Level) -> Result<[ImportReport; 2], ImportError> {
+    let part = Part::new(&env::temp_dir())?;
+    import_bundle(bundle, &part.dir, level)
+}
+
 /// Gives a bundle's graphs from the cache, and imports the bundle first where they are not in it.
 ///
 /// # Errors
@@ -114,7 +124,7 @@ impl Part {
     fn new(cache_dir: &Path) -> Result<Self, ImportError> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let dir = cache_dir.join(format!(".part-{}-{count}", std::process::id()));
+        let dir = cache_dir.join(format!(".sam4mllm-{}-{count}", std::process::id()));
         // Left by a dead process of the same number.
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir(&dir).map_err(|e| ImportError::new(Kind::Write, &dir).because(e))?;
@@ -148,29 +158,41 @@ impl Drop for Part {
     }
 }
 
-/// Lists an entry's files with their lengths, through links.
-fn contents(dir: &Path) -> std::io::Result<Vec<(String, u64)>> {
-    let mut files = Vec::new();
+/// A file of an entry.
+#[derive(Debug, PartialEq, Eq, Deserialize, Serialize)]
+struct Item {
+    name: String,
+    bytes: u64,
+    /// Of a graph; weights have been checked with the bundle.
+    sha256: Option<[u8; 32]>,
+}
+
+/// Lists an entry's files, through links.
+fn contents(dir: &Path) -> std::io::Result<Vec<Item>> {
+    let mut items = Vec::new();
     for part in ["mllm", "sam"] {
         for entry in fs::read_dir(dir.join(part))? {
             let entry = entry?;
-            let name = format!("{part}/{}", entry.file_name().to_string_lossy());
-            files.push((name, fs::metadata(entry.path())?.len()));
+            let (name, path) = (entry.file_name(), entry.path());
+            let is_graph = path.extension().is_some_and(|extension| extension == "onnx");
+            let sha256 = if is_graph { Some(Sha256::digest(fs::read(&path)?).into()) } else { None };
+            let name = format!("{part}/{}", name.to_string_lossy());
+            items.push(Item { name, bytes: fs::metadata(&path)?.len(), sha256 });
         }
     }
-    files.sort();
-    Ok(files)
+    items.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(items)
 }
 
 fn write_contents(dir: &Path) -> Result<(), ImportError> {
     let path = dir.join(CONTENTS);
-    let listed = contents(dir).and_then(|files| fs::write(&path, serde_json::to_vec(&files)?));
+    let listed = contents(dir).and_then(|items| fs::write(&path, serde_json::to_vec(&items)?));
     listed.map_err(|e| ImportError::new(Kind::Write, &path).because(e))
 }
 
-/// Whether an entry is there with all that was written, and its links still lead to files of the same length.
+/// Whether an entry is there as it was written, and its links still lead to files of the same length.
 fn is_whole(dir: &Path) -> bool {
-    let written = fs::read(dir.join(CONTENTS)).ok().and_then(|text| serde_json::from_slice(&text).ok());
-    let found: Option<Vec<(String, u64)>> = contents(dir).ok();
-    written.is_some() && written == found
+    let written: Option<Vec<Item>> =
+        fs::read(dir.join(CONTENTS)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    written.is_some() && written == contents(dir).ok()
 }

@@ -39,15 +39,18 @@ pub(crate) struct Weights<'c> {
     /// Where converted tensors are in the sidecar, so that two graphs share one copy.
     converted: HashMap<String, (u64, u64)>,
     used: BTreeSet<String>,
-    parameters: u64,
+    data_types: BTreeMap<String, u64>,
     in_place_bytes: u64,
 }
 
 /// What was done with the tensors of a checkpoint.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct WeightReport {
     /// Parameters that the graphs use, each counted once.
     pub parameters: u64,
+    /// The same by the element type that they have in the checkpoint.
+    pub data_types: BTreeMap<String, u64>,
     /// Bytes that are referenced where they lie in the checkpoint.
     pub in_place_bytes: u64,
     /// Bytes that were written beside the graphs.
@@ -75,7 +78,7 @@ impl<'c> Weights<'c> {
             sidecar_bytes: 0,
             converted: HashMap::new(),
             used: BTreeSet::new(),
-            parameters: 0,
+            data_types: BTreeMap::new(),
             in_place_bytes: 0,
         }
     }
@@ -92,7 +95,8 @@ impl<'c> Weights<'c> {
         let located = checkpoint.locate(name, shape)?;
         let first_use = self.used.insert(name.to_owned());
         if first_use {
-            self.parameters += shape.iter().product::<usize>() as u64;
+            let of_type = self.data_types.entry(format!("{:?}", located.dtype)).or_default();
+            *of_type += shape.iter().product::<usize>() as u64;
         }
         let direct = match located.dtype {
             Dtype::F32 if located.offset.is_multiple_of(4) => Some(DataType::Float),
@@ -133,7 +137,8 @@ impl<'c> Weights<'c> {
             self.checkpoint.names().filter(|name| !self.used.contains(*name)).map(str::to_owned).collect();
         unused.sort();
         Ok(WeightReport {
-            parameters: self.parameters,
+            parameters: self.data_types.values().sum(),
+            data_types: self.data_types,
             in_place_bytes: self.in_place_bytes,
             written_bytes: self.sidecar_bytes,
             unused,

@@ -1,12 +1,12 @@
 //! From a bundle to loaded models: the only place that knows which file is which engine.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::ModelError;
 use super::mllm::{Mllm, MllmEngines, MllmLimits};
 use super::sam::{SamDecoder, SamEncoder};
 use super::speech::Speech;
+use super::{ModelError, Timings};
 use crate::engine::bundle::Bundle;
 use crate::engine::rten::{RtenEngine, RtenOptions};
 use crate::engine::{Engine, EngineError};
@@ -24,6 +24,12 @@ pub struct LoadOptions {
     pub sam: RtenOptions,
     /// Limits on commands.
     pub limits: CommandLimits,
+}
+
+impl LoadOptions {
+    fn cache_dir(&self) -> PathBuf {
+        self.cache_dir.clone().unwrap_or_else(default_cache_dir)
+    }
 }
 
 /// A bundle's models cannot be loaded.
@@ -70,35 +76,48 @@ impl Models {
     /// # Errors
     /// Every [`LoadError`].
     pub fn load(bundle: &Bundle, options: &LoadOptions) -> Result<Self, LoadError> {
-        let manifest = bundle.manifest();
-        let mut timings = super::Timings::default();
-        let cache_dir = options.cache_dir.clone().unwrap_or_else(default_cache_dir);
-        let imported = timings.time("import", || import_cached(bundle, cache_dir, Level::Portable))?;
-        let mut load = |name: &'static str, path: PathBuf, options: &RtenOptions| {
-            timings.time(name, || RtenEngine::load(path, options)).map(|e| Box::new(e) as Box<dyn Engine>)
-        };
-        let engines = MllmEngines {
-            vision: load("vision", imported.mllm_graph("vision"), &options.mllm)?,
-            embed: load("embed", imported.mllm_graph("embed"), &options.mllm)?,
-            decoder: load("decoder", imported.mllm_graph("decoder"), &options.mllm)?,
-        };
-        let encoder = load("image_encoder", imported.sam_graph("image_encoder"), &options.sam)?;
-        let decoder = load("mask_decoder", imported.sam_graph("mask_decoder"), &options.sam)?;
-        let start = Instant::now();
+        let (mllm, mut timings) = load_mllm(bundle, options)?;
+        let (encoder, decoder, more) = load_sam(bundle, options)?;
+        timings.0.extend(more.0);
+        Ok(Self { mllm, encoder, decoder, timings: timings.0 })
+    }
+}
+
+/// Loads the language model of `bundle` alone, and says where the time went.
+///
+/// # Errors
+/// Every [`LoadError`].
+pub fn load_mllm(bundle: &Bundle, options: &LoadOptions) -> Result<(Mllm, Timings), LoadError> {
+    let manifest = bundle.manifest();
+    let mut timings = Timings::default();
+    let imported = timings.time("import", || import_cached(bundle, options.cache_dir(), Level::Portable))?;
+    let mut load = |name| timings.time(name, || load_engine(imported.mllm_graph(name), &options.mllm));
+    let engines = MllmEngines { vision: load("vision")?, embed: load("embed")?, decoder: load("decoder")? };
+    let (speech, config) = timings.time("tokenizer", || {
         let dir = bundle.mllm_dir();
         let config = Config::read(&dir.join("config.json"))?;
         let dialect = Dialect::compile(&manifest.dialect)?;
-        let speech = Speech::new(&dir.join("tokenizer.json"), dialect, config.image_token)?.with_limits(options.limits);
-        timings.0.push(("tokenizer", start.elapsed()));
-        let limits =
-            MllmLimits { max_answer_tokens: manifest.mllm.max_answer_tokens, max_positions: config.max_positions };
-        Ok(Self {
-            mllm: Mllm::new(engines, &manifest.mllm.image, speech, limits)?,
-            encoder: SamEncoder::new(encoder, &manifest.sam.image),
-            decoder: SamDecoder::new(decoder),
-            timings: timings.0,
-        })
-    }
+        let speech = Speech::new(&dir.join("tokenizer.json"), dialect, config.image_token)?;
+        Ok::<_, LoadError>((speech.with_limits(options.limits), config))
+    })?;
+    let limits = MllmLimits { max_answer_tokens: manifest.mllm.max_answer_tokens, max_positions: config.max_positions };
+    Ok((Mllm::new(engines, &manifest.mllm.image, speech, limits)?, timings))
+}
+
+/// Loads SAM of `bundle` alone, and says where the time went.
+///
+/// # Errors
+/// [`LoadError::Import`] and [`LoadError::Engine`].
+pub fn load_sam(bundle: &Bundle, options: &LoadOptions) -> Result<(SamEncoder, SamDecoder, Timings), LoadError> {
+    let mut timings = Timings::default();
+    let imported = timings.time("import", || import_cached(bundle, options.cache_dir(), Level::Portable))?;
+    let mut load = |name| timings.time(name, || load_engine(imported.sam_graph(name), &options.sam));
+    let (encoder, decoder) = (load("image_encoder")?, load("mask_decoder")?);
+    Ok((SamEncoder::new(encoder, &bundle.manifest().sam.image), SamDecoder::new(decoder), timings))
+}
+
+fn load_engine(path: PathBuf, options: &RtenOptions) -> Result<Box<dyn Engine>, EngineError> {
+    RtenEngine::load(path, options).map(|engine| Box::new(engine) as Box<dyn Engine>)
 }
 
 /// What the graphs do not say about a language model.

@@ -128,7 +128,7 @@ class Packer:
         rng, objects, packed = self.rng, scene.meta["objects"], Packed()
         root = packed.add(self.prefix, None, 0, 0)
         left = rounds
-        for e in scene.meta["expressions"][:expressions]:
+        for e in rng.sample(scene.meta["expressions"], min(expressions, len(scene.meta["expressions"]))):
             targets = sorted(e["targets"], key=lambda t: objects[t]["box"][0] + objects[t]["box"][2])
             hint = self.hint(len(targets))
             command = self.estrange(e["text"], bool(targets))

@@ -8,6 +8,7 @@ Source of the dialogue form and the loss: arXiv 2409.10542, section 3.
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,15 +44,19 @@ def build(tokenizer, trunk: Trunk | None) -> LlavaForConditionalGeneration:
         table = model.get_input_embeddings().weight
         table.normal_(0, 1 / math.sqrt(DIM))
         values = torch.arange(SCALE + 1).float() / SCALE
-        wave = 2 * math.pi / torch.logspace(math.log10(2.0), math.log10(0.015), 24)
-        phi = torch.cat([(values[:, None] * wave).sin(), (values[:, None] * wave).cos()], 1) / math.sqrt(24)
-        basis = torch.linalg.qr(torch.randn(DIM, 48))[0]
+        # Long waves weigh most: the nearest peak is then never far, and a coordinate is almost linear in the state.
+        length = torch.logspace(math.log10(4.0), math.log10(0.1), 12)
+        weight = length.pow(0.4) / length.pow(0.8).sum().sqrt()
+        angle = values[:, None] * (2 * math.pi / length)
+        phi = torch.cat([angle.sin() * weight, angle.cos() * weight], 1)
+        basis = torch.linalg.qr(torch.randn(DIM, 24))[0]
         first = tokenizer.convert_tokens_to_ids("000")
         table[first:first + SCALE + 1] = phi @ basis.T
         for layer in model.model.language_model.layers:
             layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight.normal_(0, 1 / math.sqrt(DIM)))
             layer.self_attn.o_proj.weight.normal_(0, 0.3 / math.sqrt(DIM))
             layer.mlp.down_proj.weight.mul_(0.5)
+        model.model.multi_modal_projector.linear_2.weight.mul_(0.2)
         if trunk is not None:
             tower = model.model.vision_tower
             tower = getattr(tower, "vision_model", tower)
@@ -75,6 +80,7 @@ class AlignHeads(nn.Module):
     def __init__(self):
         super().__init__()
         self.maps = nn.ModuleList(nn.Linear(DIM, DIM, bias=False) for _ in range(6))
+        self.sharpness = nn.Parameter(torch.full((6,), 1.5))
 
 
 # Kinds that people do not say as the table writes them.
@@ -118,8 +124,8 @@ def align_loss(model, heads, z, t, words, first: int):
     numbers = table[first:first + SCALE + 1]
     where = 0.0
     error = 0.0
-    for m, v in zip(heads.maps, values):
-        logits = normed(m(z[o])) @ numbers.T
+    for m, v, sharpness in zip(heads.maps, values, heads.sharpness):
+        logits = sharpness * normed(m(z[o])) @ numbers.T
         target = (v / SIDE * SCALE).round().clamp(0, SCALE).long()
         where = where + F.cross_entropy(logits, target)
         error = error + (logits.argmax(-1) - target).abs().float().mean().item() / 6
@@ -180,15 +186,21 @@ def collate(packed) -> Rows:
     return Rows(c["tokens"], c["labels"], c["kinds"], c["positions"], bias, torch.tensor([s for s, _ in rows]))
 
 
-def decoder(lm, prefix: torch.Tensor, x: torch.Tensor, rows: Rows) -> torch.Tensor:
+def decoder(lm, prefix: torch.Tensor, x: torch.Tensor, rows: Rows, seen: torch.Tensor | None = None) -> torch.Tensor:
     """The Llama decoder over image prefixes f32[B, P, D] and dialogue rows f32[N, R, D]; returns the rows' states.
 
     The same arithmetic as the model's own forward with one long masked sequence, without attending to what the
     mask hides: rows see their scene's prefix and themselves. The prefix ends in the last layer's keys.
+    With `seen` i64[B, K], only those image tokens of the prefix exist; they keep their positions.
     """
     b, p, _ = prefix.shape
+    at, bias = torch.arange(p)[None].expand(b, -1), rows.bias
+    if seen is not None:
+        at = torch.cat([torch.zeros(b, 1, dtype=torch.long), seen + 1], 1)
+        prefix = prefix.gather(1, at[..., None].expand(-1, -1, prefix.shape[-1]))
+        bias = torch.cat([bias[..., :at.shape[1]], bias[..., p:]], -1)
     heads = lambda t: t.view(*t.shape[:2], -1, lm.layers[0].self_attn.head_dim).transpose(1, 2)  # noqa: E731
-    spin_p = lm.rotary_emb(prefix, torch.arange(p)[None].expand(b, -1))
+    spin_p = lm.rotary_emb(prefix, at)
     spin_r = lm.rotary_emb(x, rows.positions)
     for i, layer in enumerate(lm.layers):
         a, last = layer.self_attn, i == len(lm.layers) - 1
@@ -197,7 +209,7 @@ def decoder(lm, prefix: torch.Tensor, x: torch.Tensor, rows: Rows) -> torch.Tens
         qr, kr = apply_rotary_pos_emb(heads(a.q_proj(hr)), heads(a.k_proj(hr)), *spin_r)
         vp, vr = heads(a.v_proj(hp)), heads(a.v_proj(hr))
         k, v = torch.cat([kp[rows.scene], kr], 2), torch.cat([vp[rows.scene], vr], 2)
-        out = F.scaled_dot_product_attention(qr, k, v, attn_mask=rows.bias)
+        out = F.scaled_dot_product_attention(qr, k, v, attn_mask=bias)
         x = x + a.o_proj(out.transpose(1, 2).flatten(2))
         x = x + layer.mlp(layer.post_attention_layernorm(x))
         if not last:
@@ -207,11 +219,11 @@ def decoder(lm, prefix: torch.Tensor, x: torch.Tensor, rows: Rows) -> torch.Tens
     return lm.norm(x)
 
 
-def text_loss(model, z, first: int, rows: Rows):
+def text_loss(model, z, first: int, rows: Rows, seen: torch.Tensor | None = None):
     """Cross-entropy on the assistant's tokens; `first` is the id of "<s>", which stands before the image tokens z."""
     table = model.get_input_embeddings()
     start = table(torch.tensor([[first]])).expand(len(z), -1, -1)
-    h = decoder(model.model.language_model, torch.cat([start, z], 1), table(rows.ids), rows)
+    h = decoder(model.model.language_model, torch.cat([start, z], 1), table(rows.ids), rows, seen)
     keep = rows.labels != -100
     logits = h[keep] @ table.weight.T
     target, kind = rows.labels[keep], rows.kinds[keep]
@@ -235,15 +247,74 @@ def coordinate_error(logits, target, first: int) -> float:
     return (got - target[number]).abs().float().mean().item() / SCALE * 100
 
 
-def scenes_batch(stream, n: int):
-    scenes = stream.take(n)
-    fitted = [fit(s, SIDE, "squash") for s in scenes]
-    maps = torch.stack([m for _, m in fitted])
-    return scenes, pixels(torch.stack([i for i, _ in fitted])), maps
+class Replay:
+    """Scenes with the frozen trunk's features of them: each is computed once and seen several times.
+
+    The trunk costs a third of a step; the words of a scene are drawn anew each time.
+    """
+
+    def __init__(self, stream, trunk: Trunk, capacity: int):
+        self.stream, self.trunk, self.capacity = stream, trunk, capacity
+        self.items: list[tuple] = []
+        self.at = 0
+
+    @torch.no_grad()
+    def add(self, n: int) -> None:
+        scenes = self.stream.take(n)
+        fitted = [fit(s, SIDE, "squash") for s in scenes]
+        features = self.trunk(pixels(torch.stack([i for i, _ in fitted]))).half()
+        for scene, (_, instances), h in zip(scenes, fitted, features):
+            scene.image = None
+            item = (scene, instances, h.clone())
+            if len(self.items) < self.capacity:
+                self.items.append(item)
+            else:
+                self.items[self.at] = item
+                self.at = (self.at + 1) % self.capacity
+
+    def draw(self, n: int, rng: random.Random):
+        chosen = rng.sample(self.items, n)
+        return [c[0] for c in chosen], torch.stack([c[1] for c in chosen]), torch.stack([c[2] for c in chosen]).float()
+
+
+def sparse(maps: torch.Tensor, per_object: int, background: int, rng: random.Random) -> torch.Tensor:
+    """Picks image tokens, i64[B, K]: some of each object's, some of the background; the same number for each scene.
+
+    Finding one's token among few is learned much sooner than among 256, and carries over.
+    """
+    cells = maps[:, PATCH // 2::PATCH, PATCH // 2::PATCH].flatten(1)
+    chosen = []
+    for row in cells.tolist():
+        by_object: dict[int, list[int]] = {}
+        for i, v in enumerate(row):
+            by_object.setdefault(v, []).append(i)
+        pick = [i for v, at in by_object.items() if v for i in rng.sample(at, min(per_object, len(at)))]
+        rest = by_object.get(0, [0])
+        pick += rng.sample(rest, min(background, len(rest)))
+        chosen.append(pick)
+    k = min(map(len, chosen))
+    return torch.tensor([sorted(rng.sample(c, k)) for c in chosen])
+
+
+def align(args, model, replay: Replay, tokenizer, run, rng) -> None:
+    """Projector and embeddings alone, on stored features."""
+    projector, heads, words = model.model.multi_modal_projector, AlignHeads(), word_table(tokenizer, args.assets)
+    first = tokenizer.convert_tokens_to_ids("000")
+    opts = optim.optimisers([projector, heads, model.get_input_embeddings()], lr=args.lr, muon_lr=args.muon_lr)
+    params = [*projector.parameters(), *heads.parameters(), *model.get_input_embeddings().parameters()]
+    while run.schedule(opts):
+        if rng.random() < 0.25:
+            replay.add(1)
+        scenes, maps, h = replay.draw(8, rng)
+        t = dense_targets(maps, [[o["class"] for o in s.meta["objects"]] for s in scenes], SIDE)
+        loss, parts = align_loss(model, heads, projector(h), t, words, first)
+        optim.step(loss, opts, params)
+        run.log(loss=loss.item(), **parts)
 
 
 def train(args) -> None:
     torch.manual_seed(args.seed)
+    rng = random.Random(args.seed + args.start)
     tokenizer = build_tokenizer(args.binary, args.assets)
     if args.resume:
         model = build(tokenizer, None)
@@ -254,44 +325,32 @@ def train(args) -> None:
         model = build(tokenizer, trunk)
     trunk, projector = trunk_of(model), model.model.multi_modal_projector
     for p in trunk.parameters():
-        p.requires_grad_(args.thaw)
+        p.requires_grad_(False)
     first = tokenizer.convert_tokens_to_ids("000")
     stream = SceneStream(args.binary, args.assets, "train", args.start, seed=args.seed + 200, kind="scenes", side=320,
-                         expressions=args.expressions)
-
-    def save(run, force=False):
-        run.save({"mllm": model.state_dict()}, force)
-
-    if not args.resume:
-        heads, words = AlignHeads(), word_table(tokenizer, args.assets)
-        run = optim.Run(args.out, "align", args.align_minutes, decay=0.3)
-        opts = optim.optimisers([projector, heads, model.get_input_embeddings()], lr=args.lr, muon_lr=args.muon_lr)
-        while run.schedule(opts):
-            scenes, x, maps = scenes_batch(stream, 8)
-            with torch.no_grad():
-                h = trunk(x)
-            t = dense_targets(maps, [[o["class"] for o in s.meta["objects"]] for s in scenes], SIDE)
-            loss, parts = align_loss(model, heads, projector(h), t, words, first)
-            optim.step(loss, opts, [*projector.parameters(), *heads.parameters(), *model.get_input_embeddings().parameters()])
-            run.log(loss=loss.item(), **parts)
-            save(run)
-        save(run, True)
-
+                         expressions=2 * args.expressions)
+    replay = Replay(stream, trunk, args.replay)
+    while len(replay.items) < min(args.replay, 1200):
+        replay.add(16)
+    if args.align_minutes > 0:
+        run = optim.Run(args.out, "align", args.align_minutes, decay=0.4)
+        align(args, model, replay, tokenizer, run, rng)
     run = optim.Run(args.out, "mllm", args.minutes)
     lm = model.model.language_model
     opts = optim.optimisers([lm, projector], lr=args.lr, muon_lr=args.muon_lr)
-    if args.thaw:
-        opts += optim.optimisers([trunk], lr=args.lr * 0.1, muon_lr=args.muon_lr * 0.1)
     packer = Packer(tokenizer, GRID * GRID, args.seed + args.start)
     params = [p for p in model.parameters() if p.requires_grad]
     while run.schedule(opts):
-        scenes, x, _ = scenes_batch(stream, args.batch)
-        with torch.set_grad_enabled(args.thaw):
-            h = trunk(x)
-        batch = collate([packer.pack(s, expressions=args.expressions, rounds=args.rounds) for s in scenes])
-        loss, parts, logits, target, kind = text_loss(model, projector(h), tokenizer.bos_token_id, batch)
+        few = run.progress < args.sparse_share
+        if rng.random() < (0.25 if few else 1.0):
+            replay.add(1 if few else args.batch // 4)
+        scenes, maps, h = replay.draw(args.batch, rng)
+        seen = sparse(maps, rng.choice([1, 2, 4]), rng.choice([4, 12]), rng) if few else None
+        batch = collate([packer.pack(s, args.expressions, args.rounds, args.points, args.looks) for s in scenes])
+        loss, parts, logits, target, kind = text_loss(model, projector(h), tokenizer.bos_token_id, batch, seen)
         optim.step(loss, opts, params)
-        run.log(every=20, loss=loss.item(), off=coordinate_error(logits[kind == BOX], target[kind == BOX], first), **parts)
-        save(run)
-    save(run, True)
+        run.log(every=20, loss=loss.item(), off=coordinate_error(logits[kind == BOX], target[kind == BOX], first),
+                **parts)
+        run.save({"mllm": model.state_dict()})
+    run.save({"mllm": model.state_dict()}, True)
     stream.process.kill()

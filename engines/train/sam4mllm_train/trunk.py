@@ -80,19 +80,27 @@ class Trunk(nn.Module):
 
 
 class DenseHeads(nn.Module):
-    """Per token: class (background last), box (left, top, right, bottom of the object from the cell's centre), sub-cells."""
+    """Per token: class (background last), box (left, top, right, bottom of the object from the cell's centre), sub-cells,
+    and the place: cell centre and box in the whole image. Without the last a token forgets where it is, for everything
+    else can be told relative to it; the language model has to say where.
+    """
 
     def __init__(self, dim: int):
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, CLASSES + 1 + 4 + SUB * SUB + SUB * SUB)
+        self.place = nn.Linear(dim, 6)
 
     def forward(self, h: torch.Tensor):
-        return self.head(self.norm(h)).split([CLASSES + 1, 4, SUB * SUB, SUB * SUB], -1)
+        h = self.norm(h)
+        return *self.head(h).split([CLASSES + 1, 4, SUB * SUB, SUB * SUB], -1), self.place(h)
 
 
-def dense_targets(instances: torch.Tensor, classes: list[list[int]], side: int) -> dict[str, torch.Tensor]:
-    """u8[B, S, S] instance maps to per-cell targets; a cell belongs to the object that covers most of it, from 15 %."""
+def dense_targets(instances: torch.Tensor, classes: list[list[int]], side: int, corner=(0, 0)) -> dict[str, torch.Tensor]:
+    """u8[B, S, S] instance maps to per-cell targets; a cell belongs to the object that covers most of it, from 15 %.
+
+    `corner` is the grid row and column at which a smaller image lies in the whole one.
+    """
     b, g, s4 = len(instances), side // PATCH, side // (PATCH // SUB)
     n = max(len(c) for c in classes)
     ids = torch.arange(1, n + 1, dtype=torch.uint8)
@@ -120,12 +128,14 @@ def dense_targets(instances: torch.Tensor, classes: list[list[int]], side: int) 
     centre = (torch.arange(g) + 0.5) * PATCH
     cy, cx = torch.meshgrid(centre, centre, indexing="ij")
     ltrb = torch.stack([cx - box[..., 0], cy - box[..., 1], box[..., 2] - cx, box[..., 3] - cy], -1) / 64.0
-    return {"label": label.flatten(1), "ltrb": ltrb.flatten(1, 2), "own": own.flatten(1, 2), "fg": any_object.flatten(1, 2),
+    shift = torch.tensor([corner[1], corner[0]] * 3) * PATCH
+    place = (torch.cat([torch.stack([cx, cy], -1).expand(b, g, g, 2), box], -1) + shift) / SIDE
+    return {"label": label.flatten(1), "place": place.flatten(1, 2), "ltrb": ltrb.flatten(1, 2), "own": own.flatten(1, 2), "fg": any_object.flatten(1, 2),
             "object": (~empty & ~padded).flatten(1), "valid": (~padded).flatten(1)}
 
 
 def dense_loss(heads: DenseHeads, h: torch.Tensor, t: dict[str, torch.Tensor]):
-    cls, ltrb, own, fg = heads(h)
+    cls, ltrb, own, fg, place = heads(h)
     weight = torch.ones(CLASSES + 1)
     weight[CLASSES] = 0.2
     name = F.cross_entropy(cls.flatten(0, 1), t["label"].flatten(), weight=weight, label_smoothing=0.05)
@@ -136,7 +146,8 @@ def dense_loss(heads: DenseHeads, h: torch.Tensor, t: dict[str, torch.Tensor]):
     with torch.no_grad():
         acc = (cls.argmax(-1) == t["label"])[o].float().mean()
         error = (ltrb[o] - t["ltrb"][o]).abs().mean() * 64.0
-    return name + 2.0 * box + mask + ground, {"name": name, "acc": acc, "box_px": error, "own": mask, "fg": ground}
+    where = F.smooth_l1_loss(place[o], t["place"][o], beta=0.01)
+    return name + 2.0 * box + mask + ground + 8.0 * where, {"off": (place[o] - t["place"][o]).abs().mean() * 100, "name": name, "acc": acc, "box_px": error, "own": mask, "fg": ground}
 
 
 def batch(scenes, side: int, rng: torch.Generator):
@@ -160,7 +171,7 @@ def train(args) -> None:
     if args.resume:
         state = torch.load(args.resume)
         trunk.load_state_dict(state["trunk"])
-        heads.load_state_dict(state["heads"])
+        heads.load_state_dict(state["heads"], strict=False)
     opts = optim.optimisers([trunk, heads], lr=args.lr, muon_lr=args.muon_lr)
     params = [*trunk.parameters(), *heads.parameters()]
     stages = [("crops", 64, 96, args.crop_share), ("scenes", SIDE, 6, 1.0)]
@@ -178,7 +189,7 @@ def train(args) -> None:
                 first = False
             g = side // PATCH
             corner = tuple(torch.randint(0, GRID - g + 1, (2,), generator=rng).tolist())
-            loss, parts = dense_loss(heads, trunk(x, corner), dense_targets(maps, classes, side))
+            loss, parts = dense_loss(heads, trunk(x, corner), dense_targets(maps, classes, side, corner))
             optim.step(loss, opts, params)
             run.log(pictures=size, loss=loss.item(), **{k: v.item() for k, v in parts.items()})
             run.save({"trunk": trunk.state_dict(), "heads": heads.state_dict()})

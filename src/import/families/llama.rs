@@ -129,7 +129,7 @@ impl Llama {
     ) -> Result<Value<F32>, ImportError> {
         let name = format!("{}.layers.{layer}", self.prefix);
         let normal = nn::rms_norm(g, x, &format!("{name}.input_layernorm"), self.hidden, self.epsilon)?;
-        let (query, key, value) = self.project(g, &normal, &name, rotation)?;
+        let [query, key, value] = self.project(g, &normal, &name, rotation)?;
         let cache = [Dim::Fixed(1), Dim::Fixed(self.kv_heads), Dim::Named("past"), Dim::Fixed(self.head_width)];
         let past_key = g.input::<F32>(&format!("past_key.{layer}"), &cache);
         let past_value = g.input::<F32>(&format!("past_value.{layer}"), &cache);
@@ -150,7 +150,7 @@ impl Llama {
         x: &Value<F32>,
         name: &str,
         rotation: &Rotation,
-    ) -> Result<(Value<F32>, Value<F32>, Value<F32>), ImportError> {
+    ) -> Result<[Value<F32>; 3], ImportError> {
         let mut project = |which: &str, heads: usize| {
             let sizes = [self.hidden, heads * self.head_width];
             let y = nn::linear(g, x, &format!("{name}.self_attn.{which}"), sizes, self.attention_bias)?;
@@ -160,7 +160,7 @@ impl Llama {
         let query = project("q_proj", self.heads)?;
         let key = project("k_proj", self.kv_heads)?;
         let value = project("v_proj", self.kv_heads)?;
-        Ok((self.rotate(g, &query, rotation), self.rotate(g, &key, rotation), value))
+        Ok([self.rotate(g, &query, rotation), self.rotate(g, &key, rotation), value])
     }
 
     fn rotate(&self, g: &mut Graph<'_, '_>, x: &Value<F32>, rotation: &Rotation) -> Value<F32> {
