@@ -5,6 +5,7 @@
 mod dataset;
 mod engine;
 mod eval;
+mod segment;
 mod stages;
 
 use std::process::ExitCode;
@@ -27,6 +28,8 @@ enum Command {
     Engine(engine::Args),
     /// Answer a split of synthetic scenes and print the field's metrics.
     Eval(eval::Args),
+    /// Find what a command names in one picture.
+    Segment(segment::Args),
 }
 
 /// How a command prints its data.
@@ -45,6 +48,7 @@ pub fn run() -> ExitCode {
         Command::Dataset(args) => dataset::run(args),
         Command::Engine(args) => engine::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Segment(args) => segment::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -132,9 +132,8 @@ fn draw_mask(canvas: &mut Canvas, mask: &Mask, factor: u32, colour: Rgb) {
         let (x, y) = (left + (i % w) as i32, top + (i / w) as i32);
         canvas.blend(x, y, colour, 0.42 * ((s - 0.5) * 4.0 + 0.5).clamp(0.0, 1.0));
         let line = |level: f32, width: f32| (1.0 - ((s - level).abs() - width).max(0.0) * 9.0).clamp(0.0, 1.0);
-        canvas.blend(x, y, DARK, 0.55 * line(0.22, 0.10));
-        canvas.blend(x, y, colour, line(0.5, 0.14));
-        canvas.blend(x, y, WHITE, 0.55 * line(0.5, 0.02));
+        canvas.blend(x, y, DARK, 0.5 * line(0.16, 0.10));
+        canvas.blend(x, y, colour, line(0.5, 0.24));
     }
 }
 
