@@ -24,6 +24,6 @@ fn perception() -> Result<(), Box<dyn Error>> {
     compiler.open_files(["sam4mllm/v1/perception.proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("perception.bin"), compiler.encode_file_descriptor_set())?;
-    tonic_prost_build::configure().bytes(".sam4mllm.v1.Frame.data").compile_fds(compiler.file_descriptor_set())?;
+    tonic_prost_build::configure().compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

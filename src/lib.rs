@@ -9,6 +9,8 @@ pub mod geometry;
 pub mod import;
 pub mod mask;
 pub mod model;
+pub mod node;
 pub mod overlay;
 pub mod pipeline;
 pub mod prompt;
+pub mod server;

@@ -3,14 +3,19 @@
 #![allow(clippy::print_stdout)]
 
 mod dataset;
+mod demo;
 mod engine;
 mod eval;
 mod segment;
+mod serve;
 mod stages;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+/// As `EX_USAGE` of sysexits.h, which supervisors do not retry.
+const BAD_CONFIG: u8 = 64;
 
 /// The eyes that robots listen with: commands and camera frames in, masks with evidence out.
 #[derive(Debug, Parser)]
@@ -24,12 +29,16 @@ struct Cli {
 enum Command {
     /// Render synthetic tabletop scenes with ground truth.
     Dataset(dataset::Args),
+    /// Start the node, stream a rendered clip to it and hold its answers against the truth.
+    Demo(demo::Args),
     /// Import checkpoints, look at bundles, seal them.
     Engine(engine::Args),
     /// Answer a split of synthetic scenes and print the field's metrics.
     Eval(eval::Args),
     /// Find what a command names in one picture.
     Segment(segment::Args),
+    /// Answer commands and camera frames over gRPC.
+    Serve(serve::Args),
 }
 
 /// How a command prints its data.
@@ -46,15 +55,19 @@ enum Format {
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Dataset(args) => dataset::run(args),
+        Command::Demo(args) => return demo::run(args).unwrap_or_else(failure),
         Command::Engine(args) => engine::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Segment(args) => segment::run(args),
+        Command::Serve(args) => serve::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failure(error),
     }
+}
+
+fn failure(error: anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    if error.is::<crate::node::ConfigError>() { ExitCode::from(BAD_CONFIG) } else { ExitCode::FAILURE }
 }

@@ -27,7 +27,8 @@ pub struct LoadOptions {
 }
 
 impl LoadOptions {
-    fn cache_dir(&self) -> PathBuf {
+    /// Where imported graphs are kept.
+    pub fn cache_dir(&self) -> PathBuf {
         self.cache_dir.clone().unwrap_or_else(default_cache_dir)
     }
 }

@@ -13,10 +13,10 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::dataset::{Clip, Expression, Scene};
-use crate::server::proto::perception_client::PerceptionClient;
-use crate::server::proto::perceive_request::Request;
-use crate::server::proto::perceive_response::Response;
-use crate::server::proto::{Frame, FrameResult, Options, PerceiveRequest, SetTargets, Target};
+use crate::server::wire::perceive_request::Request;
+use crate::server::wire::perceive_response::Response;
+use crate::server::wire::perception_client::PerceptionClient;
+use crate::server::wire::{Frame, FrameResult, Options, PerceiveRequest, SetTargets, Target};
 
 /// A camera's quality.
 const JPEG_QUALITY: u8 = 90;

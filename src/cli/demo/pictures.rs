@@ -13,8 +13,8 @@ use crate::frame::Image;
 use crate::geometry::{BBox, Point};
 use crate::overlay::{Banner, Item, Tone, draw};
 use crate::prompt::{LabelledPoint, PointLabel};
-use crate::server::proto;
-use crate::server::proto::{Origin, TargetResult, Verdict};
+use crate::server::wire;
+use crate::server::wire::{Origin, TargetResult, Verdict};
 
 /// Every how manieth frame is in the animated picture, and how wide it is.
 const GIF_STEP: usize = 2;
@@ -69,16 +69,16 @@ fn overlay(
     Ok(RgbImage::from_raw(w, h, picture.rgb().to_vec()).expect("a picture has three bytes a pixel"))
 }
 
-fn points(instance: &proto::Instance) -> Vec<LabelledPoint> {
+fn points(instance: &wire::Instance) -> Vec<LabelledPoint> {
     let evidence = instance.evidence.iter().flat_map(|e| &e.points);
     evidence
         .map(|p| LabelledPoint {
             point: Point::new(p.x, p.y),
             p_yes: p.p_yes,
             label: match p.label() {
-                proto::PointLabel::On => PointLabel::On,
-                proto::PointLabel::Off => PointLabel::Off,
-                proto::PointLabel::Unsure | proto::PointLabel::Unspecified => PointLabel::Unsure,
+                wire::PointLabel::On => PointLabel::On,
+                wire::PointLabel::Off => PointLabel::Off,
+                wire::PointLabel::Unsure | wire::PointLabel::Unspecified => PointLabel::Unsure,
             },
         })
         .collect()

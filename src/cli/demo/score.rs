@@ -6,8 +6,8 @@ use super::client::{Answer, target_id};
 use crate::dataset::{Clip, Expression};
 use crate::geometry::Size;
 use crate::mask::{Mask, Rle};
-use crate::server::proto::mask::Data;
-use crate::server::proto::{Instance, TargetResult, Verdict};
+use crate::server::wire::mask::Data;
+use crate::server::wire::{Instance, TargetResult, Verdict};
 
 /// How one command was answered over the clip.
 #[derive(Debug, Clone)]
@@ -16,8 +16,6 @@ pub struct Score {
     pub verdict: Verdict,
     /// Frames with a mask.
     pub found: usize,
-    /// Frames answered before the first verdict.
-    pub pending: usize,
     /// Mean IoU over the frames after the first verdict in which the target is seen; a missing mask counts 0.
     pub iou: f64,
     /// From the first frame to the first verdict, in milliseconds.
@@ -29,7 +27,7 @@ pub struct Score {
 impl Score {
     /// Scores command `index`.
     pub fn of(clip: &Clip, command: &Expression, answers: &[Answer], index: usize) -> Self {
-        let (mut pending, mut found, mut first_ms) = (0, 0, 0.0);
+        let (mut found, mut first_ms) = (0, 0.0);
         let (mut ious, mut latencies, mut verdicts) = (Vec::new(), Vec::new(), Vec::new());
         for (i, answer) in answers.iter().enumerate() {
             let Some(result) = result(answer, index) else { continue };
@@ -38,7 +36,6 @@ impl Score {
                 first_ms += ms;
             }
             if result.verdict() == Verdict::Pending {
-                pending += usize::from(verdicts.is_empty());
                 continue;
             }
             verdicts.push(result.verdict());
@@ -55,7 +52,6 @@ impl Score {
         Self {
             verdict: most_common(&verdicts),
             found,
-            pending,
             iou: ious.iter().sum::<f64>() / ious.len().max(1) as f64,
             first_ms,
             latency: [0.5, 0.95].map(|q| quantile(q).unwrap_or(f64::NAN)),

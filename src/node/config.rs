@@ -1,0 +1,89 @@
+//! What the node may be told.
+
+use std::time::Duration;
+
+use crate::frame::FrameLimits;
+use crate::pipeline::TrackLimits;
+
+/// Settings of a node. Checked by [`NodeConfig::validate`], then never changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeConfig {
+    /// The largest frames.
+    pub frame: FrameLimits,
+    /// When a tracked instance counts as lost.
+    pub track: TrackLimits,
+    /// SAM's predicted IoU below which a grounded mask makes the verdict unsure. Default: 0.4. Range: 0.0..=1.0.
+    pub min_mask_score: f32,
+    /// A target is grounded again when its last grounding is this old and the grounder is idle. Default: 2 s.
+    pub reground_after: Duration,
+    /// A target that is lost is grounded again at once, but not more often than this. Default: 250 ms.
+    pub reground_lost_after: Duration,
+    /// The longest one grounding may take. Default: 30 s. More than 0.
+    pub ground_timeout: Duration,
+    /// How long a mask may be repeated while segmentation fails. Default: 1 s.
+    pub stale_limit: Duration,
+    /// Sessions at a time. Default: 64. Range: 1..=4096.
+    pub max_sessions: usize,
+    /// Targets of a session. Default: 16. Range: 1..=256.
+    pub max_targets: usize,
+    /// Unary calls in work or waiting. Default: 8. Range: 1..=1024.
+    pub max_calls: usize,
+    /// Bytes of a command. Default: 1024. At least 1.
+    pub max_command_bytes: usize,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            frame: FrameLimits::default(),
+            track: TrackLimits::default(),
+            min_mask_score: 0.4,
+            reground_after: Duration::from_secs(2),
+            reground_lost_after: Duration::from_millis(250),
+            ground_timeout: Duration::from_secs(30),
+            stale_limit: Duration::from_secs(1),
+            max_sessions: 64,
+            max_targets: 16,
+            max_calls: 8,
+            max_command_bytes: 1024,
+        }
+    }
+}
+
+/// A setting is out of its range.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("check setting `{setting}`: {what}")]
+pub struct ConfigError {
+    setting: &'static str,
+    what: &'static str,
+}
+
+impl ConfigError {
+    /// The setting at fault.
+    pub fn setting(&self) -> &'static str {
+        self.setting
+    }
+}
+
+impl NodeConfig {
+    /// Refuses what is out of range.
+    ///
+    /// # Errors
+    /// The first setting at fault.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let checks = [
+            ("max_sessions", (1..=4096).contains(&self.max_sessions), "must be in 1..=4096"),
+            ("max_targets", (1..=256).contains(&self.max_targets), "must be in 1..=256"),
+            ("max_calls", (1..=1024).contains(&self.max_calls), "must be in 1..=1024"),
+            ("max_command_bytes", self.max_command_bytes > 0, "must not be 0"),
+            ("max_frame_pixels", self.frame.max_pixels > 0, "must not be 0"),
+            ("max_frame_side", self.frame.max_side > 0, "must not be 0"),
+            ("min_mask_score", (0.0..=1.0).contains(&self.min_mask_score), "must be in 0.0..=1.0"),
+            ("ground_timeout", !self.ground_timeout.is_zero(), "must not be 0"),
+        ];
+        match checks.into_iter().find(|(_, ok, _)| !ok) {
+            Some((setting, _, what)) => Err(ConfigError { setting, what }),
+            None => Ok(()),
+        }
+    }
+}

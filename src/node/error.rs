@@ -1,0 +1,107 @@
+//! What can go wrong with one item, in the node's own terms.
+
+use crate::frame::{FrameError, FrameErrorKind};
+use crate::pipeline::PipelineError;
+
+/// Kinds of [`NodeError`]; deliberately few, and each has one code on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NodeErrorKind {
+    /// The request is empty or lacks a required part.
+    Request,
+    /// The frame's encoding is not supported, or its data is something else.
+    FrameEncoding,
+    /// The frame is larger than the limits.
+    FrameTooLarge,
+    /// The frame's width, height, step and length contradict each other.
+    FrameLayout,
+    /// The frame's data is truncated or corrupt.
+    FrameData,
+    /// The frame's `seq` did not increase.
+    FrameOrder,
+    /// The command is empty, too long, or cannot be asked.
+    Command,
+    /// A target id is empty, too long, given twice, or unknown.
+    Target,
+    /// More targets or sessions than the limits.
+    Limit,
+    /// Too many calls wait already.
+    Busy,
+    /// The deadline passed first.
+    Deadline,
+    /// An engine failed.
+    Engine,
+    /// A stage crashed or is not there.
+    Stage,
+    /// The node is starting or shutting down.
+    Unavailable,
+}
+
+impl NodeErrorKind {
+    /// Every kind.
+    pub const ALL: [Self; 14] = [
+        Self::Request,
+        Self::FrameEncoding,
+        Self::FrameTooLarge,
+        Self::FrameLayout,
+        Self::FrameData,
+        Self::FrameOrder,
+        Self::Command,
+        Self::Target,
+        Self::Limit,
+        Self::Busy,
+        Self::Deadline,
+        Self::Engine,
+        Self::Stage,
+        Self::Unavailable,
+    ];
+}
+
+/// One item failed; the session goes on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct NodeError {
+    kind: NodeErrorKind,
+    message: String,
+}
+
+impl NodeError {
+    /// An error of `kind` with a message for people.
+    pub fn new(kind: NodeErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> NodeErrorKind {
+        self.kind
+    }
+}
+
+impl From<FrameError> for NodeError {
+    fn from(error: FrameError) -> Self {
+        let kind = match error.kind() {
+            FrameErrorKind::Encoding => NodeErrorKind::FrameEncoding,
+            FrameErrorKind::TooLarge => NodeErrorKind::FrameTooLarge,
+            FrameErrorKind::Layout => NodeErrorKind::FrameLayout,
+            FrameErrorKind::Data => NodeErrorKind::FrameData,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<PipelineError> for NodeError {
+    fn from(error: PipelineError) -> Self {
+        let kind = match &error {
+            PipelineError::Engine(_) | PipelineError::Output { .. } => NodeErrorKind::Engine,
+            PipelineError::Command(_) => NodeErrorKind::Command,
+            PipelineError::Deadline(_) => NodeErrorKind::Deadline,
+        };
+        // The whole chain: the reader of a reply cannot ask for its source.
+        let mut message = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            message = format!("{message}: {cause}");
+            source = cause.source();
+        }
+        Self::new(kind, message)
+    }
+}

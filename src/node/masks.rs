@@ -1,0 +1,273 @@
+//! The segment stage's work on one frame: decode, embed, carry groundings here, follow instances, keep ids.
+//!
+//! All of it runs on the thread that owns the segmenter. A grounding is about the frame that the language model saw,
+//! which is an older one by now: its masks are made there, on that frame's embedding, and then followed to this frame
+//! in the same batch as everything else. Prompting SAM on this frame with boxes from that one would give masks of
+//! whatever has moved into the boxes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::NodeError;
+use super::frame::{Arrived, Fresh, Kept};
+use super::tracked::{Tracked, inherit_ids, prompt_of};
+use crate::frame::FrameLimits;
+use crate::pipeline::{Embedding, GroundedInstance, Outcome, PipelineError, Segment, TrackLimits};
+use crate::prompt::{CountHint, Prompt};
+
+/// Instances of a target that are remembered after they were lost.
+const MAX_LOST: usize = 16;
+
+/// What is to be done with one frame.
+pub(super) struct Job {
+    pub input: Input,
+    pub targets: Vec<Work>,
+    /// Embed the frame even if nothing is to be segmented: a grounding on it is about to begin.
+    pub embed: bool,
+    /// The last instance id that was given out.
+    pub next_id: u64,
+    pub settings: Settings,
+    pub span: tracing::Span,
+}
+
+/// What of the node's settings matters here.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    pub frame: FrameLimits,
+    pub track: TrackLimits,
+    pub min_mask_score: f32,
+}
+
+pub(super) enum Input {
+    /// Fresh from the camera.
+    Arrived(Box<Arrived>),
+    /// Decoded before.
+    Kept(Arc<Kept>),
+}
+
+/// One target's part.
+pub(super) struct Work {
+    pub epoch: u64,
+    pub hint: CountHint,
+    pub tracks: Vec<Arc<Tracked>>,
+    pub lost: Vec<Arc<Tracked>>,
+    /// A grounding that has not been used yet.
+    pub fresh: Option<Fresh>,
+}
+
+/// What became of the frame.
+pub(super) struct Done {
+    pub targets: Vec<WorkDone>,
+    pub next_id: u64,
+    pub timings: Vec<(&'static str, Duration)>,
+}
+
+/// What became of one target.
+pub(super) struct WorkDone {
+    pub epoch: u64,
+    pub tracks: Vec<Arc<Tracked>>,
+    pub lost: Vec<Arc<Tracked>>,
+    pub used: Option<Fresh>,
+}
+
+/// Why there are no new masks.
+pub(super) enum Failure {
+    /// The frame cannot be read.
+    Frame(NodeError),
+    /// The segmenter failed.
+    Segment(NodeError),
+}
+
+impl From<PipelineError> for Failure {
+    fn from(error: PipelineError) -> Self {
+        Self::Segment(error.into())
+    }
+}
+
+/// What SAM is asked on this frame.
+struct Ask {
+    target: usize,
+    prompt: Prompt,
+    kind: AskKind,
+}
+
+enum AskKind {
+    /// Where an instance went.
+    Follow(Arc<Tracked>),
+    /// Where an instance went that was grounded on an earlier frame, since that frame.
+    Carry(Arc<Tracked>),
+    /// An instance that was grounded on this very frame.
+    Ground(Arc<GroundedInstance>),
+}
+
+/// The instances of one target on this frame.
+#[derive(Default)]
+struct Found {
+    followed: Vec<Arc<Tracked>>,
+    lost: Vec<Arc<Tracked>>,
+    grounded: Vec<Tracked>,
+    grounded_lost: Vec<Tracked>,
+}
+
+/// Does `job`; `decoded` is told of the frame as soon as its pixels are there.
+pub(super) fn run(stage: &mut dyn Segment, job: Job, decoded: &dyn Fn(&Arc<Kept>)) -> Result<Done, Failure> {
+    let mut timings = Vec::new();
+    let frame = match job.input {
+        Input::Kept(frame) => frame,
+        Input::Arrived(arrived) => {
+            timings.push(("wait", arrived.waited()));
+            let frame = timed(&mut timings, "decode", || arrived.decode(job.settings.frame));
+            Arc::new(frame.map_err(Failure::Frame)?)
+        }
+    };
+    decoded(&frame);
+    let has_masks =
+        |w: &Work| !w.tracks.is_empty() || w.fresh.as_ref().is_some_and(|f| !f.grounding.instances.is_empty());
+    if job.embed || job.targets.iter().any(has_masks) {
+        timed(&mut timings, "embed", || embedding(stage, &frame).map(drop))?;
+    }
+    let found = timed(&mut timings, "segment", || segment(stage, &frame, &job.targets, job.settings))?;
+    let mut next_id = job.next_id;
+    let targets = job.targets.into_iter().zip(found).map(|(work, found)| settle(work, found, &mut next_id)).collect();
+    Ok(Done { targets, next_id, timings })
+}
+
+fn timed<T>(timings: &mut Vec<(&'static str, Duration)>, stage: &'static str, work: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let out = work();
+    timings.push((stage, start.elapsed()));
+    out
+}
+
+/// The frame's embedding, made once.
+fn embedding<'a>(stage: &mut dyn Segment, frame: &'a Kept) -> Result<&'a Embedding, PipelineError> {
+    if let Some(embedding) = frame.embedding.get() {
+        return Ok(embedding);
+    }
+    let made = stage.embed(&frame.image)?;
+    Ok(frame.embedding.get_or_init(|| made))
+}
+
+/// The masks of all targets on `frame`: one batch there, and one before it for each frame that was grounded earlier.
+fn segment(
+    stage: &mut dyn Segment,
+    frame: &Arc<Kept>,
+    targets: &[Work],
+    settings: Settings,
+) -> Result<Vec<Found>, PipelineError> {
+    let mut found: Vec<Found> = targets.iter().map(|_| Found::default()).collect();
+    let mut asks = Vec::new();
+    for (target, work) in targets.iter().enumerate() {
+        for tracked in work.tracks.iter().filter(|t| !t.doubtful) {
+            if tracked.mask_seq == frame.meta.seq {
+                found[target].followed.push(tracked.clone());
+            } else {
+                asks.push(Ask { target, prompt: tracked.track.prompt(), kind: AskKind::Follow(tracked.clone()) });
+            }
+        }
+        match &work.fresh {
+            Some(fresh) if Arc::ptr_eq(&fresh.frame, frame) => {
+                asks.extend(fresh.grounding.instances.iter().map(|instance| {
+                    let kind = AskKind::Ground(Arc::new(instance.clone()));
+                    Ask { target, prompt: prompt_of(instance), kind }
+                }));
+            }
+            Some(fresh) => {
+                // Masks that SAM doubts on their own frame are not worth following.
+                let there = ground_on(stage, fresh, settings)?.into_iter().filter(|t| !t.doubtful);
+                asks.extend(there.map(|tracked| Ask {
+                    target,
+                    prompt: tracked.track.prompt(),
+                    kind: AskKind::Carry(Arc::new(tracked)),
+                }));
+            }
+            None => {}
+        }
+    }
+    if asks.is_empty() {
+        return Ok(found);
+    }
+    let prompts: Vec<Prompt> = asks.iter().map(|a| a.prompt.clone()).collect();
+    let embedding = embedding(stage, frame)?;
+    let answers = stage.segment(embedding, &prompts)?;
+    check_count(answers.len(), asks.len())?;
+    for (ask, answer) in asks.into_iter().zip(answers) {
+        let found = &mut found[ask.target];
+        match ask.kind {
+            AskKind::Follow(tracked) => match tracked.follow(frame, &answer) {
+                Ok(next) => found.followed.push(Arc::new(next)),
+                Err(reason) => {
+                    tracing::debug!(instance = tracked.id, ?reason, "lost instance");
+                    found.lost.push(tracked);
+                }
+            },
+            AskKind::Carry(tracked) => match tracked.follow(frame, &answer) {
+                Ok(next) => found.grounded.push(next),
+                Err(reason) => {
+                    tracing::debug!(?reason, "lost instance since its grounding");
+                    found.grounded_lost.push(Arc::unwrap_or_clone(tracked));
+                }
+            },
+            AskKind::Ground(instance) => {
+                let Settings { track, min_mask_score, .. } = settings;
+                found.grounded.extend(Tracked::ground(frame, instance, answer, track, min_mask_score));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The masks of a grounding on the frame that the language model saw.
+fn ground_on(stage: &mut dyn Segment, fresh: &Fresh, settings: Settings) -> Result<Vec<Tracked>, PipelineError> {
+    let instances = &fresh.grounding.instances;
+    if instances.is_empty() {
+        return Ok(Vec::new());
+    }
+    let prompts: Vec<Prompt> = instances.iter().map(prompt_of).collect();
+    let embedding = embedding(stage, &fresh.frame)?;
+    let answers = stage.segment(embedding, &prompts)?;
+    check_count(answers.len(), instances.len())?;
+    let ground = |(instance, answer): (&GroundedInstance, _)| {
+        let instance = Arc::new(instance.clone());
+        Tracked::ground(&fresh.frame, instance, answer, settings.track, settings.min_mask_score)
+    };
+    Ok(instances.iter().zip(answers).filter_map(ground).collect())
+}
+
+fn check_count(masks: usize, prompts: usize) -> Result<(), PipelineError> {
+    let what = || format!("{masks} masks for {prompts} prompts");
+    if masks == prompts { Ok(()) } else { Err(PipelineError::Output { engine: "segment", what: what() }) }
+}
+
+/// Which instances a target has from here on, and under which ids.
+fn settle(work: Work, found: Found, next_id: &mut u64) -> WorkDone {
+    let Found { followed, mut lost, mut grounded, mut grounded_lost } = found;
+    let known = |followed: Vec<Arc<Tracked>>, lost: Vec<Arc<Tracked>>| [followed, lost, work.lost.clone()].concat();
+    let (tracks, mut lost) = match work.fresh.as_ref().map(|f| f.grounding.outcome) {
+        // An unreadable answer takes nothing back; what it does name counts.
+        None | Some(Outcome::Unsure) if grounded.is_empty() && grounded_lost.is_empty() => {
+            lost.extend(work.lost.iter().cloned());
+            (followed, lost)
+        }
+        // The camera moved on too far since that frame, and what was followed all the while is still there: keep it,
+        // and have the target grounded again.
+        Some(_) if grounded.is_empty() && !grounded_lost.is_empty() && !followed.is_empty() => {
+            lost.extend(work.lost.iter().cloned());
+            inherit_ids(&mut grounded_lost, &lost, work.hint, next_id);
+            lost.extend(grounded_lost.into_iter().map(Arc::new));
+            (followed, lost)
+        }
+        _ => {
+            let known = known(followed, lost);
+            // In one go, so that no id is given twice.
+            let shown = grounded.len();
+            grounded.append(&mut grounded_lost);
+            inherit_ids(&mut grounded, &known, work.hint, next_id);
+            let mut all: Vec<_> = grounded.into_iter().map(Arc::new).collect();
+            let lost = all.split_off(shown);
+            (all, lost)
+        }
+    };
+    lost.truncate(MAX_LOST);
+    WorkDone { epoch: work.epoch, tracks, lost, used: work.fresh }
+}

@@ -1,0 +1,237 @@
+//! The node: sessions, their newest frames and targets, and the two stages that work for all of them.
+//!
+//! ```text
+//! session ──newest frame──▶ slot ─┐              ┌──▶ segment thread (decode, embed, follow) ──▶ reply
+//! session ──targets───────▶ slot ─┴─ scheduler ──┤
+//! call ──────────────────────────────────────────┴──▶ ground thread (language model) ──▶ next frame
+//! ```
+//!
+//! One OS thread owns the grounder, one owns the segmenter, one schedules; the async side only fills slots and reads
+//! replies. Stages pull: a frame leaves its slot when the segmenter is free, so it is the newest there is and nothing
+//! queues. Grounding starts as soon as the frame's pixels are there, beside the segmenter, and its answer is carried
+//! to the newest frame when it comes. Both stages go round the sessions in turn.
+//!
+//! Not chosen: a queue per session (old masks of old frames, and memory), a worker pool per engine (an engine already
+//! uses all cores), and async stages (a model pass blocks for hundreds of milliseconds).
+
+mod config;
+mod error;
+mod frame;
+mod masks;
+mod reply;
+mod scheduler;
+mod session;
+mod slot;
+mod stage;
+mod target;
+mod tracked;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+pub use config::{ConfigError, NodeConfig};
+pub use error::{NodeError, NodeErrorKind};
+pub use frame::{FrameIn, FrameOptions, Meta};
+pub use reply::{FrameReply, InstanceReply, Origin, Reply, TargetReply, Verdict};
+pub use session::{End, Replies, SessionInput};
+pub use slot::{Counters, DropReason};
+pub use stage::Factory;
+
+use crate::pipeline::{Ground, Segment};
+use crate::prompt::CountHint;
+use frame::Arrived;
+use scheduler::{Call, Event, Scheduler};
+
+/// An error from a stage's factory.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The most bytes of a target's id.
+pub const MAX_TARGET_ID_BYTES: usize = 128;
+/// Replies that may wait for a slow reader before its frames have to wait.
+const REPLY_BUFFER: usize = 4;
+/// Events that may wait for the scheduler.
+const EVENT_BUFFER: usize = 256;
+
+/// The two stages, as factories: each is built on the thread that will own it.
+pub struct Stages {
+    /// The language model's side.
+    pub ground: Factory<dyn Ground>,
+    /// SAM's side.
+    pub segment: Factory<dyn Segment>,
+}
+
+/// One of the two stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StageName {
+    /// The language model's side.
+    Ground,
+    /// SAM's side.
+    Segment,
+}
+
+impl StageName {
+    /// As threads, logs and messages call it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ground => "ground",
+            Self::Segment => "segment",
+        }
+    }
+}
+
+/// Whether the node can work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// A stage is being built.
+    Starting,
+    /// Both stages are there.
+    Ready,
+    /// A stage is not there and will not come back; says which and why.
+    Down(String),
+    /// The node is shutting down.
+    Draining,
+}
+
+/// What to look for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetSpec {
+    /// Chosen by the client.
+    pub id: String,
+    /// The command, or why there is none.
+    pub command: Result<String, NodeError>,
+    /// How many instances it may have.
+    pub hint: CountHint,
+}
+
+impl TargetSpec {
+    /// A target; a command that cannot be asked becomes an error of this target alone.
+    pub fn new(id: String, command: &str, hint: CountHint, config: &NodeConfig) -> Self {
+        Self { id, command: check_command(command, config.max_command_bytes), hint }
+    }
+}
+
+fn check_command(text: &str, max_bytes: usize) -> Result<String, NodeError> {
+    let refuse = |what: String| Err(NodeError::new(NodeErrorKind::Command, format!("check command: {what}")));
+    if text.len() > max_bytes {
+        return refuse(format!("it has {} bytes, more than {max_bytes}", text.len()));
+    }
+    match text.trim() {
+        "" => refuse("it is empty".to_owned()),
+        text => Ok(text.to_owned()),
+    }
+}
+
+/// A running node. Dropping it drains it without waiting.
+pub struct Node {
+    config: Arc<NodeConfig>,
+    events: mpsc::Sender<Event>,
+    readiness: watch::Receiver<Readiness>,
+    stopped: watch::Receiver<bool>,
+    sessions: Arc<Semaphore>,
+    calls: Arc<Semaphore>,
+}
+
+impl Node {
+    /// Starts the threads; the stages are built there, see [`Node::readiness`].
+    ///
+    /// # Errors
+    /// Where the operating system gives no thread.
+    pub fn start(config: NodeConfig, stages: Stages) -> std::io::Result<Self> {
+        let config = Arc::new(config);
+        let (events, inbox) = mpsc::channel(EVENT_BUFFER);
+        let (readiness_out, readiness) = watch::channel(Readiness::Starting);
+        let (stopped_out, stopped) = watch::channel(false);
+        let scheduler = Scheduler::spawn_stages(config.clone(), stages, &events, readiness_out)?;
+        std::thread::Builder::new().name("schedule".to_owned()).spawn(move || {
+            scheduler.run(inbox);
+            stopped_out.send_replace(true);
+        })?;
+        let sessions = Arc::new(Semaphore::new(config.max_sessions));
+        let calls = Arc::new(Semaphore::new(config.max_calls));
+        Ok(Self { config, events, readiness, stopped, sessions, calls })
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &NodeConfig {
+        &self.config
+    }
+
+    /// Whether the node can work, as it changes.
+    pub fn readiness(&self) -> watch::Receiver<Readiness> {
+        self.readiness.clone()
+    }
+
+    /// Opens a session.
+    ///
+    /// # Errors
+    /// [`NodeErrorKind::Limit`] where there are too many, [`NodeErrorKind::Unavailable`] before the node is ready and
+    /// while it drains, [`NodeErrorKind::Stage`] where a stage is down.
+    pub async fn open(&self) -> Result<(SessionInput, Replies), NodeError> {
+        self.check_ready()?;
+        let permit = self.sessions.clone().try_acquire_owned().map_err(|_| {
+            let what = format!("open session: there are {} already", self.config.max_sessions);
+            NodeError::new(NodeErrorKind::Limit, what)
+        })?;
+        session::open(self.config.clone(), self.events.clone(), permit).await
+    }
+
+    /// Answers one command on one frame; waits for both stages. Dropping the future gives the call up.
+    ///
+    /// # Errors
+    /// Everything that [`Node::open`] says, a bad frame or command, [`NodeErrorKind::Busy`],
+    /// [`NodeErrorKind::Deadline`], and failures of a stage.
+    pub async fn segment(
+        &self,
+        frame: FrameIn,
+        command: &str,
+        hint: CountHint,
+        deadline: Option<Instant>,
+    ) -> Result<FrameReply, NodeError> {
+        self.check_ready()?;
+        let spec = TargetSpec::new(String::new(), command, hint, &self.config);
+        if let Err(error) = &spec.command {
+            return Err(error.clone());
+        }
+        let permit = self.calls.clone().try_acquire_owned().map_err(|_| {
+            let what = format!("accept call: {} are in work or waiting", self.config.max_calls);
+            NodeError::new(NodeErrorKind::Busy, what)
+        })?;
+        let (limits, arrived) = (self.config.frame, Arrived::now(frame));
+        let decoded = tokio::task::spawn_blocking(move || arrived.decode(limits)).await;
+        let crashed = |_| NodeError::new(NodeErrorKind::FrameData, "decode frame: the decoder gave up");
+        let frame = Arc::new(decoded.map_err(crashed)??);
+        let (answer, outcome) = oneshot::channel();
+        let call = Call::new(frame, spec, deadline, answer, permit);
+        self.events.send(Event::Call(Box::new(call))).await.map_err(|_| session::gone())?;
+        outcome.await.map_err(|_| session::gone())?
+    }
+
+    /// Stops taking frames and calls, and finishes what is in work; replies of sessions end.
+    pub async fn drain(&self) {
+        let _ = self.events.send(Event::Drain).await;
+    }
+
+    /// Waits until everything that was in work when the node was drained is done.
+    pub async fn stopped(&self) {
+        let _ = self.stopped.clone().wait_for(|stopped| *stopped).await;
+    }
+
+    fn check_ready(&self) -> Result<(), NodeError> {
+        match &*self.readiness.borrow() {
+            Readiness::Ready => Ok(()),
+            Readiness::Starting => {
+                Err(NodeError::new(NodeErrorKind::Unavailable, "reach the stages: the node is starting"))
+            }
+            Readiness::Draining => Err(session::gone()),
+            Readiness::Down(why) => Err(NodeError::new(NodeErrorKind::Stage, format!("reach the stages: {why}"))),
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.events.try_send(Event::Drain);
+    }
+}

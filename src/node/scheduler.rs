@@ -1,0 +1,341 @@
+//! Who is served next. One thread, no locks but the slots', no clock but in "how long ago": what it does depends on
+//! the order of its events alone.
+
+mod call;
+mod session;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{mpsc, watch};
+
+pub(super) use call::Call;
+pub(super) use session::Session;
+
+use super::frame::Kept;
+use super::masks::{self, Done, Failure, Job, Settings};
+use super::stage::{Condition, Stage};
+use super::target::Need;
+use super::{NodeConfig, NodeError, NodeErrorKind, Readiness, StageName, Stages};
+use crate::pipeline::{Ground, Grounding, Segment};
+use crate::prompt::CountHint;
+
+/// What the scheduler hears.
+pub(super) enum Event {
+    /// A slot, a reader or a caller changed; look.
+    Wake,
+    Open(Box<Session>),
+    Call(Box<Call>),
+    StageUp(StageName),
+    StageDown(StageName, String),
+    /// The job in work is lost; the stage is being built anew.
+    StagePanicked(StageName, NodeError),
+    /// The segment stage has the pixels of the frame in work.
+    Decoded(Arc<Kept>),
+    Segmented(Result<Done, Failure>),
+    Grounded(Result<Grounding, NodeError>),
+    Drain,
+}
+
+/// Whose job it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Session(u64),
+    Call(u64),
+}
+
+/// What the ground stage is given.
+struct GroundJob {
+    text: String,
+    hint: CountHint,
+    frame: Arc<Kept>,
+    deadline: Instant,
+    span: tracing::Span,
+}
+
+/// What the ground stage has in work.
+struct Asked {
+    owner: Owner,
+    epoch: u64,
+    frame: Arc<Kept>,
+}
+
+/// Everyone who wants a stage takes turns: sessions by id, and all calls together as one more participant.
+const CALLS: u64 = 0;
+
+pub(super) struct Scheduler {
+    config: Arc<NodeConfig>,
+    ground: Stage<GroundJob>,
+    segment: Stage<Job>,
+    readiness: watch::Sender<Readiness>,
+    sessions: BTreeMap<u64, Session>,
+    calls: BTreeMap<u64, Call>,
+    next_call: u64,
+    next_epoch: u64,
+    segmenting: Option<Owner>,
+    grounding: Option<Asked>,
+    /// Who was served last, by stage.
+    served: [u64; 2],
+    draining: bool,
+}
+
+impl Scheduler {
+    pub(super) fn spawn_stages(
+        config: Arc<NodeConfig>,
+        stages: Stages,
+        events: &mpsc::Sender<Event>,
+        readiness: watch::Sender<Readiness>,
+    ) -> std::io::Result<Self> {
+        let ground = Stage::spawn(StageName::Ground, stages.ground, events.clone(), ground_frame)?;
+        let segment = Stage::spawn(StageName::Segment, stages.segment, events.clone(), segment_frame)?;
+        Ok(Self {
+            config,
+            ground,
+            segment,
+            readiness,
+            sessions: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            next_call: 0,
+            next_epoch: 0,
+            segmenting: None,
+            grounding: None,
+            served: [CALLS; 2],
+            draining: false,
+        })
+    }
+
+    /// Serves until the node is drained and nobody is left.
+    pub(super) fn run(mut self, mut events: mpsc::Receiver<Event>) {
+        while let Some(event) = events.blocking_recv() {
+            self.handle(event);
+            self.sweep();
+            self.give_segment();
+            self.give_ground();
+            if self.draining && self.sessions.is_empty() && self.calls.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Wake => {}
+            Event::Open(session) => {
+                if self.draining {
+                    session.slot().drain();
+                }
+                self.sessions.insert(session.id(), *session);
+            }
+            Event::Call(mut call) => {
+                self.next_call += 1;
+                self.next_epoch += 1;
+                call.accept(self.next_epoch);
+                if self.draining {
+                    call.fail(super::session::gone());
+                } else {
+                    self.calls.insert(self.next_call, *call);
+                }
+            }
+            Event::StageUp(name) => self.set_condition(name, Condition::Idle),
+            Event::StageDown(name, why) => {
+                tracing::error!(stage = name.as_str(), why, "stage is down");
+                self.set_condition(name, Condition::Down(why));
+            }
+            Event::StagePanicked(StageName::Segment, error) => {
+                self.finish_segment(Err(Failure::Segment(error)));
+                self.segment.condition = Condition::Building;
+            }
+            Event::StagePanicked(StageName::Ground, error) => {
+                self.finish_ground(Err(error));
+                self.ground.condition = Condition::Building;
+            }
+            Event::Decoded(frame) => {
+                if let Some(Owner::Session(id)) = self.segmenting {
+                    self.sessions.get_mut(&id).into_iter().for_each(|s| s.decoded(frame.clone()));
+                }
+            }
+            Event::Segmented(outcome) => {
+                self.segment.condition = Condition::Idle;
+                self.finish_segment(outcome);
+            }
+            Event::Grounded(outcome) => {
+                self.ground.condition = Condition::Idle;
+                self.finish_ground(outcome);
+            }
+            Event::Drain => {
+                self.draining = true;
+                self.readiness.send_replace(Readiness::Draining);
+                self.sessions.values().for_each(|s| s.slot().drain());
+            }
+        }
+    }
+
+    fn set_condition(&mut self, name: StageName, condition: Condition) {
+        match name {
+            StageName::Ground => self.ground.condition = condition,
+            StageName::Segment => self.segment.condition = condition,
+        }
+        if self.draining {
+            return;
+        }
+        let next = match (&self.ground.condition, &self.segment.condition) {
+            (Condition::Down(why), _) => Readiness::Down(format!("the ground stage is down: {why}")),
+            (_, Condition::Down(why)) => Readiness::Down(format!("the segment stage is down: {why}")),
+            // A stage that is being built anew keeps the node ready.
+            (Condition::Building, _) | (_, Condition::Building) => return,
+            _ => Readiness::Ready,
+        };
+        self.readiness.send_replace(next);
+    }
+
+    /// Lets go of who is gone, brings targets up to date, and answers what a dead stage cannot.
+    fn sweep(&mut self) {
+        let next_epoch = &mut self.next_epoch;
+        self.sessions.retain(|_, session| {
+            session.reconcile(next_epoch);
+            !session.is_over()
+        });
+        self.calls.retain(|_, call| !call.is_abandoned());
+        if let Some(error) = self.segment.down(StageName::Segment) {
+            self.sessions.values_mut().for_each(|s| s.answer_without_masks(&error, &self.config));
+            std::mem::take(&mut self.calls).into_values().for_each(|call| call.fail(error.clone()));
+        }
+        if let Some(error) = self.ground.down(StageName::Ground) {
+            self.sessions.values_mut().for_each(|s| s.ground_is_down(&error));
+            let waiting: Vec<u64> = self.calls.iter().filter(|(_, c)| c.wants_ground()).map(|(id, _)| *id).collect();
+            waiting.iter().filter_map(|id| self.calls.remove(id)).for_each(|call| call.fail(error.clone()));
+        }
+    }
+
+    /// Gives the segment stage its next job, if it is idle and there is one.
+    fn give_segment(&mut self) {
+        while self.segment.is_idle() {
+            let mut ready: Vec<u64> = self.sessions.values().filter(|s| s.is_ready()).map(Session::id).collect();
+            ready.extend(self.calls.values().any(Call::wants_segment).then_some(CALLS));
+            let Some(next) = in_turn(&ready, self.served[1]) else { return };
+            self.served[1] = next;
+            let (ground_idle, config) = (self.ground.is_idle(), &self.config);
+            let settings = Settings { frame: config.frame, track: config.track, min_mask_score: config.min_mask_score };
+            let taken = if next == CALLS {
+                let call = self.calls.iter_mut().find(|(_, c)| c.wants_segment());
+                call.map(|(id, call)| (Owner::Call(*id), call.segment_job(settings)))
+            } else {
+                let session = self.sessions.get_mut(&next);
+                let job = session.and_then(|s| s.segment_job(settings, ground_idle, config));
+                job.map(|job| (Owner::Session(next), job))
+            };
+            // An overdue frame gives no job; then it is the next one's turn.
+            let Some((owner, job)) = taken else { continue };
+            self.segmenting = Some(owner);
+            self.segment.give(job);
+        }
+    }
+
+    /// Gives the ground stage its next job: what is urgent before what is routine.
+    fn give_ground(&mut self) {
+        if !self.ground.is_idle() {
+            return;
+        }
+        let needs = self.sessions.values().filter_map(|s| Some((s.id(), s.need(&self.config)?)));
+        // Nobody will hear of what begins for a session while the node shuts down.
+        let mut needs: Vec<(u64, Need)> = if self.draining { Vec::new() } else { needs.collect() };
+        needs.extend(self.calls.values().any(Call::wants_ground).then_some((CALLS, Need::Urgent)));
+        let Some(most) = needs.iter().map(|(_, need)| *need).max() else { return };
+        let ready: Vec<u64> = needs.iter().filter(|(_, need)| *need == most).map(|(id, _)| *id).collect();
+        let Some(next) = in_turn(&ready, self.served[0]) else { return };
+        self.served[0] = next;
+        let deadline = Instant::now() + self.config.ground_timeout;
+        let taken = if next == CALLS {
+            let call = self.calls.iter_mut().find(|(_, c)| c.wants_ground());
+            call.and_then(|(id, call)| Some((Owner::Call(*id), call.ground_job(deadline)?)))
+        } else {
+            let session = self.sessions.get_mut(&next);
+            session.and_then(|s| Some((Owner::Session(next), s.ground_job(deadline, &self.config)?)))
+        };
+        let Some((owner, (epoch, job))) = taken else { return };
+        self.grounding = Some(Asked { owner, epoch, frame: job.frame.clone() });
+        self.ground.give(job);
+    }
+
+    fn finish_segment(&mut self, outcome: Result<Done, Failure>) {
+        match self.segmenting.take() {
+            Some(Owner::Session(id)) => {
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.segmented(outcome, &self.config);
+                }
+            }
+            Some(Owner::Call(id)) => {
+                if let Some(call) = self.calls.remove(&id) {
+                    self.calls.extend(call.segmented(outcome, &self.config).map(|call| (id, call)));
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn finish_ground(&mut self, outcome: Result<Grounding, NodeError>) {
+        let Some(Asked { owner, epoch, frame }) = self.grounding.take() else { return };
+        match owner {
+            Owner::Session(id) => {
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.grounded(epoch, frame, outcome);
+                }
+            }
+            Owner::Call(id) => {
+                if let Some(call) = self.calls.remove(&id) {
+                    self.calls.extend(call.grounded(outcome, &self.config).map(|call| (id, call)));
+                }
+            }
+        }
+    }
+}
+
+/// The first of `ready` after `last`, going round.
+fn in_turn(ready: &[u64], last: u64) -> Option<u64> {
+    let after = ready.iter().copied().filter(|id| *id > last).min();
+    after.or_else(|| ready.iter().copied().min())
+}
+
+fn ground_frame(stage: &mut (dyn Ground + 'static), job: GroundJob, _: &dyn Fn(Event)) -> Event {
+    let _span = job.span.enter();
+    let _ground = tracing::debug_span!("ground").entered();
+    let outcome = stage
+        .check(&job.text, job.hint)
+        .and_then(|command| stage.ground(&job.frame.image, &command, Some(job.deadline)))
+        .map_err(NodeError::from);
+    if let Err(error) = outcome.as_ref().map(drop)
+        && error.kind() != NodeErrorKind::Command
+    {
+        tracing::warn!(%error, "ground failed");
+    }
+    Event::Grounded(outcome)
+}
+
+fn segment_frame(stage: &mut (dyn Segment + 'static), job: Job, emit: &dyn Fn(Event)) -> Event {
+    let span = job.span.clone();
+    let _span = span.enter();
+    let _segment = tracing::debug_span!("segment").entered();
+    let outcome = masks::run(stage, job, &|frame| emit(Event::Decoded(frame.clone())));
+    if let Err(Failure::Segment(error)) = &outcome {
+        tracing::warn!(%error, "segment failed");
+    }
+    Event::Segmented(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_turn;
+
+    #[test]
+    fn turns_go_round() {
+        let mut last = 0;
+        let mut served = Vec::new();
+        for _ in 0..6 {
+            last = in_turn(&[2, 5, 0], last).expect("someone is ready");
+            served.push(last);
+        }
+        assert_eq!(served, [2, 5, 0, 2, 5, 0]);
+        assert_eq!(in_turn(&[], 3), None);
+    }
+}

@@ -1,0 +1,176 @@
+//! The scheduler's side of a unary call: one frame, one command, both stages one after the other.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::super::frame::Kept;
+use super::super::masks::{Done, Failure, Input, Job, Settings};
+use super::super::target::Target;
+use super::super::{Counters, FrameReply, NodeConfig, NodeError, TargetSpec};
+use super::GroundJob;
+use crate::pipeline::Grounding;
+
+/// One call.
+pub struct Call {
+    frame: Arc<Kept>,
+    target: Target,
+    deadline: Option<Instant>,
+    answer: oneshot::Sender<Result<FrameReply, NodeError>>,
+    /// Between the stages: the frame is still to be embedded, or being embedded, beside the grounder.
+    embed: Embed,
+    step: Step,
+    timings: Vec<(&'static str, std::time::Duration)>,
+    span: tracing::Span,
+    _permit: OwnedSemaphorePermit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    WaitGround,
+    Grounding,
+    WaitSegment,
+    Segmenting,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Embed {
+    Due,
+    InWork,
+    Done,
+}
+
+impl Call {
+    pub(in super::super) fn new(
+        frame: Arc<Kept>,
+        spec: TargetSpec,
+        deadline: Option<Instant>,
+        answer: oneshot::Sender<Result<FrameReply, NodeError>>,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        let span = tracing::info_span!("call", seq = frame.meta.seq);
+        let target = Target::new(Arc::new(spec), 0, 0);
+        Self {
+            frame,
+            target,
+            deadline,
+            answer,
+            embed: Embed::Due,
+            step: Step::WaitGround,
+            timings: Vec::new(),
+            span,
+            _permit: permit,
+        }
+    }
+
+    pub(super) fn accept(&mut self, epoch: u64) {
+        self.target.epoch = epoch;
+    }
+
+    /// Whether nobody waits for it any more; what is in work is waited for.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.answer.is_closed() && self.step != Step::Grounding && !self.in_segment_stage()
+    }
+
+    fn in_segment_stage(&self) -> bool {
+        self.step == Step::Segmenting || self.embed == Embed::InWork
+    }
+
+    pub(super) fn fail(self, error: NodeError) {
+        let _ = self.answer.send(Err(error));
+    }
+
+    pub(super) fn wants_ground(&self) -> bool {
+        self.step == Step::WaitGround
+    }
+
+    pub(super) fn ground_job(&mut self, latest: Instant) -> Option<(u64, GroundJob)> {
+        let text = self.target.spec.command.clone().ok()?;
+        self.step = Step::Grounding;
+        self.target.ask(self.frame.meta.seq);
+        let deadline = self.deadline.map_or(latest, |d| d.min(latest));
+        let (hint, frame, span) = (self.target.spec.hint, self.frame.clone(), self.span.clone());
+        Some((self.target.epoch, GroundJob { text, hint, frame, deadline, span }))
+    }
+
+    /// The grounder's answer; the call goes on where it has instances.
+    pub(super) fn grounded(mut self, outcome: Result<Grounding, NodeError>, config: &NodeConfig) -> Option<Self> {
+        match outcome {
+            Err(error) => {
+                self.fail(error);
+                None
+            }
+            Ok(grounding) => {
+                self.timings.extend(grounding.timings.iter().copied());
+                let has_masks = !grounding.instances.is_empty();
+                self.target.hear(self.frame.clone(), Ok(grounding));
+                if has_masks {
+                    self.step = Step::WaitSegment;
+                    return Some(self);
+                }
+                self.target.use_without_masks();
+                self.reply(config);
+                None
+            }
+        }
+    }
+
+    pub(super) fn wants_segment(&self) -> bool {
+        let embed = self.embed == Embed::Due && self.step == Step::Grounding;
+        embed || (self.step == Step::WaitSegment && self.embed != Embed::InWork)
+    }
+
+    /// The embedding while the grounder thinks, or the masks.
+    pub(super) fn segment_job(&mut self, settings: Settings) -> Job {
+        let targets = if self.step == Step::WaitSegment {
+            self.step = Step::Segmenting;
+            self.embed = Embed::Done;
+            vec![self.target.work()]
+        } else {
+            self.embed = Embed::InWork;
+            Vec::new()
+        };
+        Job {
+            input: Input::Kept(self.frame.clone()),
+            targets,
+            embed: true,
+            next_id: 0,
+            settings,
+            span: self.span.clone(),
+        }
+    }
+
+    /// What became of the job; the call goes on where that was only the embedding.
+    pub(super) fn segmented(mut self, outcome: Result<Done, Failure>, config: &NodeConfig) -> Option<Self> {
+        let done = match outcome {
+            Ok(done) => done,
+            Err(Failure::Frame(error) | Failure::Segment(error)) => {
+                self.fail(error);
+                return None;
+            }
+        };
+        self.timings.extend(done.timings);
+        if self.step != Step::Segmenting {
+            self.embed = Embed::Done;
+            return Some(self);
+        }
+        done.targets.into_iter().for_each(|work| self.target.take(work));
+        self.reply(config);
+        None
+    }
+
+    fn reply(self, config: &NodeConfig) {
+        let meta = self.frame.meta.clone();
+        let target = self.target.reply(&meta, None, config);
+        let reply = FrameReply {
+            meta,
+            size: Some(self.frame.image.size()),
+            targets: vec![target],
+            timings: self.timings,
+            counters: Counters::default(),
+            revision: 0,
+        };
+        let _ = self.answer.send(Ok(reply));
+    }
+}

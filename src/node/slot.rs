@@ -1,0 +1,178 @@
+//! Where a session's input waits: one frame, the newest, and the targets as they should be.
+//!
+//! A slot rather than a queue: there is nothing to fill up, and what is taken out is never older than need be.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::frame::Arrived;
+use super::{NodeError, NodeErrorKind, TargetSpec};
+
+/// Why a frame gets no reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// A newer frame came before its turn.
+    Superseded,
+    /// It could not be decoded.
+    Undecodable,
+    /// Its turn came too late.
+    Deadline,
+    /// Its `seq` did not increase.
+    OutOfOrder,
+    /// The node was shutting down.
+    Draining,
+}
+
+impl DropReason {
+    /// Every reason.
+    pub const ALL: [Self; 5] = [Self::Superseded, Self::Undecodable, Self::Deadline, Self::OutOfOrder, Self::Draining];
+}
+
+/// Frames of a session so far: `received = answered + waiting + dropped`, whenever a reply is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Frames that came in.
+    pub received: u64,
+    /// Frames that were answered.
+    pub answered: u64,
+    /// Frames in the slot, 0 or 1.
+    pub waiting: u64,
+    dropped: [u64; DropReason::ALL.len()],
+}
+
+impl Counters {
+    /// Frames dropped for `reason`.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.dropped[reason as usize]
+    }
+}
+
+/// A target as it should be, and which time it was set under that id.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub spec: Arc<TargetSpec>,
+    /// Differs whenever the target starts afresh.
+    pub serial: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: Option<Arrived>,
+    last_seq: Option<u64>,
+    counters: Counters,
+    targets: Vec<Wanted>,
+    /// Grows with every change of `targets`.
+    version: u64,
+    /// The client has closed its side.
+    finished: bool,
+    draining: bool,
+}
+
+/// One session's input.
+#[derive(Debug, Default)]
+pub(super) struct Slot(Mutex<State>);
+
+impl Slot {
+    /// No code panics with the lock held that could leave the counts half-changed.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a frame in, in place of the one that waits; `checked` is what reading its header said.
+    pub(super) fn offer(&self, frame: Arrived, checked: Result<(), NodeError>) -> Result<(), NodeError> {
+        let mut state = self.lock();
+        state.counters.received += 1;
+        if state.draining {
+            state.drop_one(DropReason::Draining);
+            return Err(NodeError::new(NodeErrorKind::Unavailable, "accept frame: the node is shutting down"));
+        }
+        if let Some(last) = state.last_seq.filter(|last| frame.seq() <= *last) {
+            state.drop_one(DropReason::OutOfOrder);
+            let what = format!("accept frame: seq {} does not follow {last}", frame.seq());
+            return Err(NodeError::new(NodeErrorKind::FrameOrder, what));
+        }
+        state.last_seq = Some(frame.seq());
+        if let Err(error) = checked {
+            state.drop_one(DropReason::Undecodable);
+            return Err(error);
+        }
+        if state.waiting.replace(frame).is_some() {
+            state.drop_one(DropReason::Superseded);
+        }
+        Ok(())
+    }
+
+    /// Counts a frame that never became one: its encoding has no name.
+    pub(super) fn refuse(&self) {
+        let mut state = self.lock();
+        state.counters.received += 1;
+        state.drop_one(DropReason::Undecodable);
+    }
+
+    /// Takes the frame whose turn it is, unless it is overdue.
+    pub(super) fn take(&self) -> Option<Arrived> {
+        let mut state = self.lock();
+        let frame = state.waiting.take()?;
+        if frame.overdue() {
+            state.drop_one(DropReason::Deadline);
+            return None;
+        }
+        Some(frame)
+    }
+
+    pub(super) fn waits(&self) -> bool {
+        self.lock().waiting.is_some()
+    }
+
+    pub(super) fn count_dropped(&self, reason: DropReason) {
+        self.lock().drop_one(reason);
+    }
+
+    pub(super) fn count_answered(&self) {
+        self.lock().counters.answered += 1;
+    }
+
+    pub(super) fn counters(&self) -> Counters {
+        let state = self.lock();
+        Counters { waiting: u64::from(state.waiting.is_some()), ..state.counters }
+    }
+
+    pub(super) fn set_targets(&self, targets: Vec<Wanted>) {
+        let mut state = self.lock();
+        state.targets = targets;
+        state.version += 1;
+    }
+
+    /// The targets, where they changed since `version`.
+    pub(super) fn targets_since(&self, version: u64) -> Option<(u64, Vec<Wanted>)> {
+        let state = self.lock();
+        (state.version != version).then(|| (state.version, state.targets.clone()))
+    }
+
+    pub(super) fn finish(&self) {
+        self.lock().finished = true;
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.lock().finished
+    }
+
+    pub(super) fn drain(&self) {
+        let mut state = self.lock();
+        if !state.finished && !state.draining {
+            state.draining = true;
+        }
+        if state.waiting.take().is_some() {
+            state.drop_one(DropReason::Draining);
+        }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.lock().draining
+    }
+}
+
+impl State {
+    fn drop_one(&mut self, reason: DropReason) {
+        self.counters.dropped[reason as usize] += 1;
+    }
+}

@@ -1,0 +1,249 @@
+//! Between the wire and the node's own types.
+
+use std::time::{Duration, SystemTime};
+
+use image::ImageEncoder;
+
+use super::status::item;
+use super::wire;
+use crate::frame::Encoding;
+use crate::geometry::{BBox, SourcePx};
+use crate::mask::{Mask, Rle};
+use crate::node::{
+    Counters, DropReason, FrameIn, FrameOptions, FrameReply, InstanceReply, NodeConfig, NodeError, NodeErrorKind,
+    Origin, Reply, TargetReply, TargetSpec, Verdict,
+};
+use crate::pipeline::GroundedInstance;
+use crate::prompt::{CountHint, LabelledPoint, PointLabel};
+
+/// The most bytes of an optical frame's name.
+const MAX_OPTICAL_FRAME_BYTES: usize = 256;
+
+fn bad_request(what: impl Into<String>) -> NodeError {
+    NodeError::new(NodeErrorKind::Request, what)
+}
+
+/// A frame with its options.
+pub(super) fn frame(frame: wire::Frame, options: Option<wire::Options>) -> Result<FrameIn, NodeError> {
+    if frame.optical_frame.len() > MAX_OPTICAL_FRAME_BYTES {
+        return Err(bad_request(format!("read frame: an optical frame of {} bytes", frame.optical_frame.len())));
+    }
+    let options = self::options(options.unwrap_or_default())?;
+    Ok(FrameIn {
+        seq: frame.seq,
+        stamp_ns: frame.stamp_ns,
+        optical_frame: frame.optical_frame,
+        encoding: Encoding::from_name(&frame.encoding)?,
+        width: frame.width,
+        height: frame.height,
+        step: frame.step,
+        data: frame.data,
+        options,
+    })
+}
+
+fn options(options: wire::Options) -> Result<FrameOptions, NodeError> {
+    let png = match wire::MaskFormat::try_from(options.mask_format) {
+        Ok(wire::MaskFormat::Unspecified | wire::MaskFormat::CocoRle) => false,
+        Ok(wire::MaskFormat::Png) => true,
+        Err(_) => return Err(bad_request(format!("read options: mask format {} is unknown", options.mask_format))),
+    };
+    let max_wait = (options.max_wait_ms > 0).then(|| Duration::from_millis(options.max_wait_ms.into()));
+    Ok(FrameOptions { max_wait, revise: options.revise, png, evidence: options.evidence })
+}
+
+pub(super) fn hint(hint: i32) -> Result<CountHint, NodeError> {
+    match wire::CountHint::try_from(hint) {
+        Ok(wire::CountHint::Unspecified | wire::CountHint::NoneOrMore) => Ok(CountHint::NoneOrMore),
+        Ok(wire::CountHint::One) => Ok(CountHint::One),
+        Ok(wire::CountHint::OneOrMore) => Ok(CountHint::OneOrMore),
+        Err(_) => Err(bad_request(format!("read target: count hint {hint} is unknown"))),
+    }
+}
+
+pub(super) fn target(target: wire::Target, config: &NodeConfig) -> Result<TargetSpec, NodeError> {
+    let hint = hint(target.hint)?;
+    Ok(TargetSpec::new(target.target_id, &target.command, hint, config))
+}
+
+/// A request that was refused.
+pub(super) fn rejected(seq: Option<u64>, target_id: Option<String>, error: &NodeError) -> wire::PerceiveResponse {
+    let rejected = wire::Rejected { seq, target_id, error: Some(item(error)) };
+    wire::PerceiveResponse { response: Some(wire::perceive_response::Response::Rejected(rejected)) }
+}
+
+/// Encodes masks: milliseconds of work.
+pub(super) fn reply(reply: Reply) -> wire::PerceiveResponse {
+    match reply {
+        Reply::Rejected { seq, error } => rejected(Some(seq), None, &error),
+        Reply::Frame(frame) => {
+            let response = wire::perceive_response::Response::Frame(frame_result(&frame));
+            wire::PerceiveResponse { response: Some(response) }
+        }
+    }
+}
+
+fn frame_result(reply: &FrameReply) -> wire::FrameResult {
+    let (meta, options) = (&reply.meta, reply.meta.options);
+    wire::FrameResult {
+        seq: meta.seq,
+        stamp_ns: meta.stamp_ns,
+        optical_frame: meta.optical_frame.clone(),
+        received_ns: unix_ns(meta.received),
+        targets: reply.targets.iter().map(|t| target_result(t, options)).collect(),
+        timings: timings(&reply.timings),
+        counters: Some(counters(&reply.counters)),
+        revision: reply.revision,
+        width: reply.size.map_or(0, |s| s.width),
+        height: reply.size.map_or(0, |s| s.height),
+        // Last, so that it covers the masks' encoding.
+        sent_ns: unix_ns(SystemTime::now()),
+    }
+}
+
+/// The reply to a unary call. Encodes masks: milliseconds of work.
+pub(super) fn segment_response(reply: &FrameReply) -> wire::SegmentResponse {
+    let (meta, options) = (&reply.meta, reply.meta.options);
+    wire::SegmentResponse {
+        seq: meta.seq,
+        stamp_ns: meta.stamp_ns,
+        optical_frame: meta.optical_frame.clone(),
+        received_ns: unix_ns(meta.received),
+        result: reply.targets.first().map(|t| target_result(t, options)),
+        timings: timings(&reply.timings),
+        width: reply.size.map_or(0, |s| s.width),
+        height: reply.size.map_or(0, |s| s.height),
+        sent_ns: unix_ns(SystemTime::now()),
+    }
+}
+
+fn target_result(target: &TargetReply, options: FrameOptions) -> wire::TargetResult {
+    let evidence = target.grounding.as_ref().filter(|_| options.evidence);
+    wire::TargetResult {
+        target_id: target.target_id.clone(),
+        verdict: verdict(target.verdict).into(),
+        confidence: target.confidence,
+        instances: target.instances.iter().map(|i| instance(i, options)).collect(),
+        error: target.error.as_ref().map(item),
+        evidence: evidence.map(|(seq, grounding)| wire::TargetEvidence {
+            seq: *seq,
+            answer: grounding.answer.clone(),
+            passes: grounding.passes,
+            timings: timings(&grounding.timings),
+        }),
+    }
+}
+
+fn instance(instance: &InstanceReply, options: FrameOptions) -> wire::Instance {
+    wire::Instance {
+        instance_id: instance.id(),
+        mask: Some(mask(instance.mask(), options.png)),
+        r#box: Some(bbox(instance.bbox())),
+        mask_score: instance.mask_score(),
+        confidence: instance.evidence().confidence,
+        origin: origin(instance.origin).into(),
+        grounded_seq: instance.grounded_seq(),
+        grounded_age_ms: age_ms(instance.grounded_age),
+        mask_seq: instance.mask_seq(),
+        mask_age_ms: age_ms(instance.mask_age),
+        evidence: options.evidence.then(|| evidence(instance.evidence())),
+    }
+}
+
+fn evidence(instance: &GroundedInstance) -> wire::InstanceEvidence {
+    let point = |p: &LabelledPoint| wire::Point {
+        x: p.point.x,
+        y: p.point.y,
+        p_yes: p.p_yes,
+        label: match p.label {
+            PointLabel::On => wire::PointLabel::On,
+            PointLabel::Off => wire::PointLabel::Off,
+            PointLabel::Unsure => wire::PointLabel::Unsure,
+        }
+        .into(),
+    };
+    wire::InstanceEvidence {
+        proposal: Some(bbox(instance.proposal)),
+        points: instance.points.iter().map(point).collect(),
+    }
+}
+
+fn bbox(b: BBox<SourcePx>) -> wire::Box {
+    wire::Box { x1: b.x1, y1: b.y1, x2: b.x2, y2: b.y2 }
+}
+
+fn mask(mask: &Mask, png: bool) -> wire::Mask {
+    let (width, height) = (mask.size().width, mask.size().height);
+    let data = if png {
+        wire::mask::Data::Png(png_file(mask))
+    } else {
+        wire::mask::Data::CocoRle(Rle::encode(mask).to_coco_string())
+    };
+    wire::Mask { width, height, data: Some(data) }
+}
+
+fn png_file(mask: &Mask) -> Vec<u8> {
+    let grey: Vec<u8> = mask.bits().iter().map(|b| b * 255).collect();
+    let mut file = Vec::new();
+    image::codecs::png::PngEncoder::new(&mut file)
+        .write_image(&grey, mask.size().width, mask.size().height, image::ExtendedColorType::L8)
+        .expect("a mask has one byte a pixel, and memory takes every write");
+    file
+}
+
+fn verdict(verdict: Verdict) -> wire::Verdict {
+    match verdict {
+        Verdict::Found => wire::Verdict::Found,
+        Verdict::Absent => wire::Verdict::Absent,
+        Verdict::Ambiguous => wire::Verdict::Ambiguous,
+        Verdict::Unsure => wire::Verdict::Unsure,
+        Verdict::Pending => wire::Verdict::Pending,
+        Verdict::Lost => wire::Verdict::Lost,
+        Verdict::Failed => wire::Verdict::Failed,
+    }
+}
+
+fn origin(origin: Origin) -> wire::Origin {
+    match origin {
+        Origin::Grounded => wire::Origin::Grounded,
+        Origin::Tracked => wire::Origin::Tracked,
+        Origin::Stale => wire::Origin::Stale,
+    }
+}
+
+fn counters(counters: &Counters) -> wire::Counters {
+    let dropped = |reason: DropReason| wire::Dropped {
+        frames: counters.dropped(reason),
+        reason: match reason {
+            DropReason::Superseded => wire::DropReason::Superseded,
+            DropReason::Undecodable => wire::DropReason::Undecodable,
+            DropReason::Deadline => wire::DropReason::Deadline,
+            DropReason::OutOfOrder => wire::DropReason::OutOfOrder,
+            DropReason::Draining => wire::DropReason::Draining,
+        }
+        .into(),
+    };
+    wire::Counters {
+        received: counters.received,
+        answered: counters.answered,
+        waiting: counters.waiting,
+        dropped: DropReason::ALL.into_iter().map(dropped).filter(|d| d.frames > 0).collect(),
+    }
+}
+
+fn timings(timings: &[(&'static str, Duration)]) -> Vec<wire::Timing> {
+    let timing = |(stage, time): &(&'static str, Duration)| wire::Timing {
+        stage: (*stage).to_owned(),
+        ms: time.as_secs_f32() * 1e3,
+    };
+    timings.iter().map(timing).collect()
+}
+
+fn age_ms(age: Duration) -> u32 {
+    u32::try_from(age.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn unix_ns(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

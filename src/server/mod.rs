@@ -1,0 +1,212 @@
+//! gRPC: the only place that knows tonic and prost.
+//!
+//! `Server::build(config, listener, backend).await?.run(shutdown).await`: the socket listens from the start, so that
+//! whoever starts the node can already ask it; health says `SERVING` when both stages are there.
+
+mod convert;
+mod perception;
+mod status;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+pub use status::kind;
+
+use crate::node::{Node, NodeConfig, Readiness, Stages};
+use perception::Perception;
+use wire::perception_server::PerceptionServer;
+
+/// The wire contract's messages, client and server, as compiled from `proto/sam4mllm/v1/perception.proto`.
+#[allow(missing_docs, clippy::all)]
+pub mod wire {
+    tonic::include_proto!("sam4mllm.v1");
+
+    /// The contract itself, encoded as a `FileDescriptorSet`.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/perception.bin"));
+}
+
+/// The service's full name; health is reported under it.
+pub const SERVICE: &str = "sam4mllm.v1.Perception";
+/// How long replies on their way have after the node has nothing left to do.
+const FLUSH: Duration = Duration::from_millis(500);
+/// A peer that does not answer a ping of this interval within it is gone, and its session with it.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// Settings of a server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerConfig {
+    /// The node's.
+    pub node: NodeConfig,
+    /// The largest message, in and out. Default: 32 MiB.
+    pub max_message_bytes: usize,
+    /// How long the shutdown may take. Default: 10 s.
+    pub grace: Duration,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self { node: NodeConfig::default(), max_message_bytes: 32 << 20, grace: Duration::from_secs(10) }
+    }
+}
+
+/// What `Describe` says of the stages.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Identity {
+    /// The bundle's name.
+    pub name: String,
+    /// The bundle's version.
+    pub version: String,
+    /// A hash over every file of the bundle; empty where there is none.
+    pub fingerprint: String,
+    /// What runs it.
+    pub backend: String,
+}
+
+/// The stages and what they are.
+pub struct Backend {
+    /// What they are.
+    pub identity: Identity,
+    /// How they are built.
+    pub stages: Stages,
+}
+
+/// The server could not start or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// A setting is out of range.
+    #[error(transparent)]
+    Config(#[from] crate::node::ConfigError),
+    /// The socket or a thread failed.
+    #[error("start server")]
+    Io(#[from] std::io::Error),
+    /// A stage could not be built.
+    #[error("start the stages: {0}")]
+    Stages(String),
+    /// The transport failed.
+    #[error("serve")]
+    Transport(#[from] tonic::transport::Error),
+    /// The contract's descriptors do not satisfy reflection.
+    #[error("set up reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// A server on a bound socket.
+pub struct Server {
+    config: ServerConfig,
+    listener: TcpListener,
+    identity: Identity,
+    node: Arc<Node>,
+}
+
+impl Server {
+    /// Checks the settings and starts building the stages; does not wait for them.
+    ///
+    /// # Errors
+    /// [`ServerError::Config`], or [`ServerError::Io`] where there are no threads.
+    pub async fn build(config: ServerConfig, listener: TcpListener, backend: Backend) -> Result<Self, ServerError> {
+        config.node.validate()?;
+        let node = Arc::new(Node::start(config.node.clone(), backend.stages)?);
+        Ok(Self { config, listener, identity: backend.identity, node })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// Where the socket does not know.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `shutdown`, then finishes what is in work, ends the streams and returns.
+    ///
+    /// # Errors
+    /// [`ServerError::Stages`] where a stage cannot be built; failures of the transport.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
+        let Self { config, listener, identity, node } = self;
+        let (reporter, health) = tonic_health::server::health_reporter();
+        report(&reporter, ServingStatus::NotServing).await;
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()?;
+        let perception = Perception { node: node.clone(), identity, max_message_bytes: config.max_message_bytes };
+        let perception = PerceptionServer::new(perception)
+            .max_decoding_message_size(config.max_message_bytes)
+            .max_encoding_message_size(config.max_message_bytes);
+        let (stop, stopping) = oneshot::channel::<()>();
+        let serving = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
+            .add_service(health)
+            .add_service(reflection)
+            .add_service(perception)
+            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async {
+                let _ = stopping.await;
+            });
+        tokio::pin!(serving);
+        tokio::select! {
+            ended = &mut serving => return ended.map_err(ServerError::from),
+            why = follow(&node, &reporter) => return Err(ServerError::Stages(why)),
+            () = shutdown => {}
+        }
+        tracing::info!(grace = ?config.grace, "shutting down");
+        report(&reporter, ServingStatus::NotServing).await;
+        node.drain().await;
+        let _ = stop.send(());
+        let quiet = async {
+            node.stopped().await;
+            tokio::time::sleep(FLUSH).await;
+        };
+        // Open connections alone (a health watch, an idle client) do not hold the node up.
+        let finished = async {
+            tokio::select! {
+                ended = &mut serving => ended.map_err(ServerError::from),
+                () = quiet => Ok(()),
+            }
+        };
+        tokio::time::timeout(config.grace, finished).await.unwrap_or_else(|_| {
+            tracing::warn!("grace is over, leaving work unfinished");
+            Ok(())
+        })
+    }
+}
+
+async fn report(reporter: &HealthReporter, status: ServingStatus) {
+    for service in ["", SERVICE] {
+        reporter.set_service_status(service, status).await;
+    }
+}
+
+/// Keeps health up to date; returns where the stages cannot even be started.
+async fn follow(node: &Node, reporter: &HealthReporter) -> String {
+    let mut readiness = node.readiness();
+    let mut was_ready = false;
+    loop {
+        let now = readiness.borrow_and_update().clone();
+        match now {
+            Readiness::Ready => {
+                was_ready = true;
+                report(reporter, ServingStatus::Serving).await;
+                tracing::info!("ready");
+            }
+            Readiness::Down(why) if !was_ready => return why,
+            // The process goes on: what does not need that stage is still answered, and errors say why.
+            Readiness::Down(_) | Readiness::Starting | Readiness::Draining => {
+                report(reporter, ServingStatus::NotServing).await;
+            }
+        }
+        if readiness.changed().await.is_err() {
+            // The scheduler has ended; whoever drained it decides what is next.
+            std::future::pending::<()>().await;
+        }
+    }
+}

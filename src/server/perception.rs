@@ -1,0 +1,209 @@
+//! The service: requests in, node calls, replies out.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::wire::perceive_request::Request as Asked;
+use super::wire::{self, perception_server};
+use super::{Identity, convert, status};
+use crate::frame::Encoding;
+use crate::node::{End, Node, NodeError, NodeErrorKind, Readiness, Replies, SessionInput};
+
+type Outgoing = mpsc::Sender<Result<wire::PerceiveResponse, Status>>;
+
+/// Implements the service over a node.
+pub(super) struct Perception {
+    pub node: Arc<Node>,
+    pub identity: Identity,
+    pub max_message_bytes: usize,
+}
+
+#[tonic::async_trait]
+impl perception_server::Perception for Perception {
+    async fn segment(&self, request: Request<wire::SegmentRequest>) -> Result<Response<wire::SegmentResponse>, Status> {
+        let deadline = timeout(&request).and_then(|t| Instant::now().checked_add(t));
+        let request = request.into_inner();
+        let answer = async {
+            let missing = || NodeError::new(NodeErrorKind::Request, "read request: it has no frame");
+            let frame = convert::frame(request.frame.ok_or_else(missing)?, request.options)?;
+            let hint = convert::hint(request.hint)?;
+            self.node.segment(frame, &request.command, hint, deadline).await
+        };
+        let reply = answer.await.map_err(|error| status::status(&error))?;
+        let response = tokio::task::spawn_blocking(move || convert::segment_response(&reply)).await;
+        response.map(Response::new).map_err(|_| encoding_failed())
+    }
+
+    type PerceiveStream = ReceiverStream<Result<wire::PerceiveResponse, Status>>;
+
+    async fn perceive(
+        &self,
+        request: Request<Streaming<wire::PerceiveRequest>>,
+    ) -> Result<Response<Self::PerceiveStream>, Status> {
+        let (input, replies) = self.node.open().await.map_err(|error| status::status(&error))?;
+        // One reply on its way besides what the node holds: a slow reader shall get new frames, not a backlog.
+        let (out, stream) = mpsc::channel(1);
+        tokio::spawn(read(request.into_inner(), input, self.node.clone(), out.clone()));
+        tokio::spawn(write(replies, out));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn describe(&self, _: Request<wire::DescribeRequest>) -> Result<Response<wire::DescribeResponse>, Status> {
+        let config = self.node.config();
+        let narrow = |v: usize| u32::try_from(v).unwrap_or(u32::MAX);
+        Ok(Response::new(wire::DescribeResponse {
+            node_version: env!("CARGO_PKG_VERSION").to_owned(),
+            bundle_name: self.identity.name.clone(),
+            bundle_version: self.identity.version.clone(),
+            bundle_fingerprint: self.identity.fingerprint.clone(),
+            backend: self.identity.backend.clone(),
+            limits: Some(wire::Limits {
+                max_message_bytes: self.max_message_bytes as u64,
+                max_frame_pixels: config.frame.max_pixels,
+                max_frame_side: config.frame.max_side,
+                max_command_bytes: narrow(config.max_command_bytes),
+                max_targets: narrow(config.max_targets),
+                max_sessions: narrow(config.max_sessions),
+                max_calls: narrow(config.max_calls),
+            }),
+            encodings: Encoding::ALL.map(|e| e.name().to_owned()).to_vec(),
+            ready: *self.node.readiness().borrow() == Readiness::Ready,
+        }))
+    }
+}
+
+fn encoding_failed() -> Status {
+    Status::new(Code::Internal, "encode reply: it panicked")
+}
+
+/// The client's side of a stream, until it closes it or stops reading.
+async fn read(mut inbound: Streaming<wire::PerceiveRequest>, mut input: SessionInput, node: Arc<Node>, out: Outgoing) {
+    loop {
+        let message = tokio::select! {
+            message = inbound.message() => message,
+            () = out.closed() => return,
+        };
+        let request = match message {
+            Ok(Some(request)) => request,
+            Ok(None) => return,
+            Err(status) => {
+                // A message that is too large or no protocol buffer: what follows it cannot be told apart.
+                tracing::debug!(%status, "stream broke");
+                let _ = out.send(Err(status)).await;
+                return;
+            }
+        };
+        if let Err(refused) = take(request, &mut input, &node)
+            && out.send(Ok(*refused)).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// Hands one request to the session; what is refused comes back as the reply that says so.
+fn take(
+    request: wire::PerceiveRequest,
+    input: &mut SessionInput,
+    node: &Node,
+) -> Result<(), Box<wire::PerceiveResponse>> {
+    let config = node.config();
+    let (seq, target_id, outcome) = match request.request {
+        None => {
+            let empty = NodeError::new(NodeErrorKind::Request, "read request: it is empty");
+            (None, None, Err(empty))
+        }
+        Some(Asked::Frame(frame)) => {
+            let seq = frame.seq;
+            let outcome = match convert::frame(frame, request.options) {
+                Ok(frame) => input.submit(frame),
+                Err(error) => {
+                    input.refuse_frame();
+                    Err(error)
+                }
+            };
+            (Some(seq), None, outcome)
+        }
+        Some(Asked::SetTargets(set)) => {
+            let specs: Result<Vec<_>, _> = set.targets.into_iter().map(|t| convert::target(t, config)).collect();
+            (None, None, specs.and_then(|specs| input.set_targets(specs)))
+        }
+        Some(Asked::AddTarget(target)) => {
+            let id = target.target_id.clone();
+            (None, Some(id), convert::target(target, config).and_then(|spec| input.add_target(spec)))
+        }
+        Some(Asked::RemoveTarget(remove)) => {
+            let outcome = input.remove_target(&remove.target_id);
+            (None, Some(remove.target_id), outcome)
+        }
+    };
+    // An id that is too long is not sent back.
+    let target_id = target_id.filter(|id| id.len() <= crate::node::MAX_TARGET_ID_BYTES);
+    outcome.map_err(|error| Box::new(convert::rejected(seq, target_id, &error)))
+}
+
+/// The node's side of a stream, until the session is over or nobody reads.
+async fn write(mut replies: Replies, out: Outgoing) {
+    loop {
+        let reply = tokio::select! {
+            reply = replies.recv() => reply,
+            () = out.closed() => return,
+        };
+        let message = match reply {
+            Ok(reply) => {
+                let message = tokio::task::spawn_blocking(move || convert::reply(reply)).await;
+                message.map_err(|_| encoding_failed())
+            }
+            Err(End::Finished) => return,
+            Err(End::Draining) => Err(Status::new(Code::Unavailable, "serve stream: the node is shutting down")),
+        };
+        let last = message.is_err();
+        if out.send(message).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+/// The caller's time limit. Source: gRPC over HTTP/2, "Timeout".
+fn timeout<T>(request: &Request<T>) -> Option<Duration> {
+    let text = request.metadata().get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read() {
+        let cases = [
+            ("5S", Some(Duration::from_secs(5))),
+            ("250m", Some(Duration::from_millis(250))),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            ("123456789S", None),
+            ("S", None),
+            ("", None),
+            ("5x", None),
+            ("-5S", None),
+        ];
+        for (text, expected) in cases {
+            let mut request = Request::new(());
+            request.metadata_mut().insert("grpc-timeout", text.parse().expect("ascii"));
+            assert_eq!(timeout(&request), expected, "{text:?}");
+        }
+    }
+}
