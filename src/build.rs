@@ -4,7 +4,16 @@ use std::error::Error;
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn Error>> {
+    onnx()?;
     perception()
+}
+
+/// The importer's subset of ONNX: messages only.
+fn onnx() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=src/import/onnx.proto");
+    let descriptors = protox::compile(["src/import/onnx.proto"], ["src/import"])?;
+    prost_build::Config::new().compile_fds(descriptors)?;
+    Ok(())
 }
 
 /// The wire contract: messages, client, server, and the descriptors that reflection serves.

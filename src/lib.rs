@@ -3,11 +3,14 @@
 pub mod cli;
 pub mod dataset;
 pub mod engine;
+pub mod eval;
 pub mod frame;
 pub mod geometry;
+pub mod import;
 pub mod mask;
 pub mod model;
 pub mod node;
+pub mod overlay;
 pub mod pipeline;
 pub mod prompt;
 pub mod server;

@@ -3,7 +3,12 @@
 #![allow(clippy::print_stdout)]
 
 mod dataset;
+mod demo;
+mod engine;
+mod eval;
+mod segment;
 mod serve;
+mod stages;
 
 use std::process::ExitCode;
 
@@ -24,8 +29,25 @@ struct Cli {
 enum Command {
     /// Render synthetic tabletop scenes with ground truth.
     Dataset(dataset::Args),
+    /// Start the node, stream a rendered clip to it and hold its answers against the truth.
+    Demo(demo::Args),
+    /// Import checkpoints, look at bundles, seal them.
+    Engine(engine::Args),
+    /// Answer a split of synthetic scenes and print the field's metrics.
+    Eval(eval::Args),
+    /// Find what a command names in one picture.
+    Segment(segment::Args),
     /// Answer commands and camera frames over gRPC.
     Serve(serve::Args),
+}
+
+/// How a command prints its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// Tables for people.
+    Text,
+    /// One JSON object for programs.
+    Json,
 }
 
 /// Parses the process arguments, runs the subcommand and maps its outcome to an exit code:
@@ -33,13 +55,19 @@ enum Command {
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Dataset(args) => dataset::run(args),
+        Command::Demo(args) => return demo::run(args).unwrap_or_else(failure),
+        Command::Engine(args) => engine::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Segment(args) => segment::run(args),
         Command::Serve(args) => serve::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            if error.is::<crate::node::ConfigError>() { ExitCode::from(BAD_CONFIG) } else { ExitCode::FAILURE }
-        }
+        Err(error) => failure(error),
     }
+}
+
+fn failure(error: anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    if error.is::<crate::node::ConfigError>() { ExitCode::from(BAD_CONFIG) } else { ExitCode::FAILURE }
 }

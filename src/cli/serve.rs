@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,17 +11,22 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use super::stages::StageArgs;
 use crate::frame::FrameLimits;
+use crate::import::{Level, import_cached};
 use crate::node::{NodeConfig, Stages};
 use crate::pipeline::fake::{FakeGround, FakeSegment, Script};
+use crate::pipeline::{Grounder, Segmenter};
 use crate::server::{Backend, Identity, Server, ServerConfig};
 
 /// Arguments of `sam4mllm serve`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What runs the models.
-    #[arg(long, env = "SAM4MLLM_BACKEND", default_value = "fake")]
+    #[arg(long, env = "SAM4MLLM_BACKEND", default_value = "rten")]
     backend: BackendName,
+    #[command(flatten)]
+    stages: StageArgs,
     /// Where to listen; port 0 takes a free one.
     #[arg(long, env = "SAM4MLLM_LISTEN", default_value = "127.0.0.1:50051")]
     listen: SocketAddr,
@@ -67,6 +73,8 @@ pub struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum BackendName {
+    /// The bundle's models on the CPU.
+    Rten,
     /// No models: commands are colour words.
     Fake,
 }
@@ -113,12 +121,36 @@ fn config(args: &Args) -> ServerConfig {
 /// The seam between the command line and what answers: one arm for each backend.
 fn backend(args: &Args) -> anyhow::Result<Backend> {
     match args.backend {
+        BackendName::Rten => rten_backend(&args.stages),
         BackendName::Fake => {
             let script = Script::default();
             script.ground.set_delay(Duration::from_millis(args.fake_ground_ms));
             Ok(fake(&script))
         }
     }
+}
+
+/// The bundle's models on the CPU, each built on the thread that will own it.
+pub(super) fn rten_backend(args: &StageArgs) -> anyhow::Result<Backend> {
+    let bundle = Arc::new(args.open()?);
+    let options = args.options();
+    // Once, before the two factories would do it side by side.
+    import_cached(&bundle, options.cache_dir(), Level::Portable).context("import the bundle's checkpoints")?;
+    let manifest = bundle.manifest();
+    let identity = Identity {
+        name: manifest.name.clone(),
+        version: manifest.version.clone(),
+        fingerprint: bundle.fingerprint().to_owned(),
+        backend: "rten".to_owned(),
+    };
+    let (strategy, ground, segment) = (args.strategy, (bundle.clone(), options.clone()), (bundle, options));
+    Ok(Backend {
+        identity,
+        stages: Stages {
+            ground: Box::new(move || Ok(Box::new(Grounder::load(&ground.0, strategy, &ground.1)?))),
+            segment: Box::new(move || Ok(Box::new(Segmenter::load(&segment.0, &segment.1)?))),
+        },
+    })
 }
 
 fn fake(script: &Script) -> Backend {

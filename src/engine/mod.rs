@@ -3,6 +3,8 @@
 //! An [`Engine`] is synchronous and owned by one thread; whoever needs concurrency puts a thread around it.
 
 pub mod bundle;
+pub mod fake;
+pub mod rten;
 
 use std::borrow::Cow;
 
@@ -53,6 +55,14 @@ impl<'a> Tensor<'a> {
         &self.data
     }
 
+    /// Type of the elements.
+    pub fn data_type(&self) -> DataType {
+        match self.data {
+            Data::F32(_) => DataType::F32,
+            Data::I32(_) => DataType::I32,
+        }
+    }
+
     /// The elements of a float tensor, row-major; `None` for integers.
     pub fn as_f32(&self) -> Option<&[f32]> {
         match &self.data {
@@ -78,17 +88,37 @@ impl<'a> Tensor<'a> {
         Tensor { shape: self.shape.clone(), data }
     }
 
+    /// The same tensor with elements of its own.
+    pub fn into_owned(self) -> Tensor<'static> {
+        let data = match self.data {
+            Data::F32(v) => Data::F32(Cow::Owned(v.into_owned())),
+            Data::I32(v) => Data::I32(Cow::Owned(v.into_owned())),
+        };
+        Tensor { shape: self.shape, data }
+    }
+
     /// Splits into shape and elements.
     pub fn into_parts(self) -> (Vec<usize>, Data<'a>) {
         (self.shape, self.data)
     }
 }
 
-/// Name and shape of an engine's input or output.
+/// Type of a tensor's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DataType {
+    /// 32-bit float.
+    F32,
+    /// 32-bit integer; stands for ONNX `int64`, `int32` and `bool` alike.
+    I32,
+}
+
+/// Name, type and shape of an engine's input or output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
     /// Name in the graph.
     pub name: String,
+    /// Type of the elements.
+    pub data_type: DataType,
     /// Dimensions; `None` where they vary from call to call.
     pub shape: Vec<Option<usize>>,
 }
@@ -142,6 +172,11 @@ impl EngineError {
     /// What kind of failure this is.
     pub fn kind(&self) -> EngineErrorKind {
         self.kind
+    }
+
+    /// The tensor at fault, where one is.
+    pub fn tensor(&self) -> Option<&str> {
+        self.tensor.as_deref()
     }
 }
 

@@ -183,12 +183,18 @@ mod tests {
         }
     }
 
+    /// Reference strings: `pycocotools.mask.encode` 2.0.11 on the same masks.
     #[test]
     fn matches_cocos_mask_api() {
-        // pycocotools 2.0.8: encode(np.asfortranarray([[0,1,1],[0,1,0]])) == counts [2, 3, 1].
-        let mask = Mask { size: Size::new(3, 2), bits: vec![0, 1, 1, 0, 1, 0] };
-        let rle = Rle::encode(&mask);
-        assert_eq!(rle.counts, [2, 3, 1]);
-        assert_eq!(rle.to_coco_string(), "231");
+        let small = Mask { size: Size::new(3, 2), bits: vec![0, 1, 1, 0, 1, 0] };
+        assert_eq!(Rle::encode(&small).counts, [2, 3, 1]);
+        assert_eq!(Rle::encode(&small).to_coco_string(), "231");
+        let ring = Mask::from_fn(Size::new(50, 60), |x, y| {
+            (10..40).contains(&y) && (5..30).contains(&x) && !((20..25).contains(&y) && (10..15).contains(&x))
+        });
+        assert_eq!(
+            Rle::encode(&ring).to_coco_string(),
+            r"f9n0n000000000\OWO5i0KWO5i0KWO5i0KWO5i0KWO5i0?0000000000000000000000000000VU1"
+        );
     }
 }

@@ -6,6 +6,9 @@ pub mod mllm;
 pub mod preprocess;
 pub mod sam;
 pub mod speech;
+pub mod stages;
+#[cfg(test)]
+pub(crate) mod toy;
 pub mod upsample;
 
 pub use kv::KvCache;

@@ -22,7 +22,6 @@ pub struct Speech {
     image_token: u32,
     after_image: Vec<u32>,
     end: u32,
-    stops: Vec<u32>,
     box_start: u32,
     absent: Vec<u32>,
     yes: u32,
@@ -34,11 +33,11 @@ pub struct Speech {
 impl Speech {
     /// Fits `dialect` to the tokenizer in `file` (`tokenizer.json`).
     ///
-    /// `image_token` stands for the image in the prefix; `eos` also ends an answer.
+    /// `image_token` stands for the image in the prefix.
     ///
     /// # Errors
     /// [`DialectErrorKind::Token`] where the file is no tokenizer or cuts the dialect's texts elsewhere.
-    pub fn new(file: &Path, dialect: Dialect, image_token: u32, eos: &[u32]) -> Result<Self, DialectError> {
+    pub fn new(file: &Path, dialect: Dialect, image_token: u32) -> Result<Self, DialectError> {
         let mut tokenizer = Tokenizer::from_file(file)
             .map_err(|e| DialectError::new(DialectErrorKind::Token, "tokenizer.json", e.to_string()))?;
         // Settings for training batches; a query is never padded or cut short.
@@ -55,7 +54,6 @@ impl Speech {
         }
         let (before_image, after_image) = context.prefix_around(image_token)?;
         let numbers = context.numbers();
-        let stops = eos.iter().copied().chain([end]).collect();
         let (control_tokens, unknown) = control_tokens(&tokenizer);
         let limits = CommandLimits::default();
         Ok(Self {
@@ -68,7 +66,6 @@ impl Speech {
             image_token,
             after_image,
             end,
-            stops,
             box_start,
             absent,
             yes,
@@ -99,14 +96,9 @@ impl Speech {
         self.image_token
     }
 
-    /// The token that the dialect ends an answer with.
+    /// The token that ends an answer, and the only one: an answer that ends otherwise was not taught.
     pub fn end(&self) -> u32 {
         self.end
-    }
-
-    /// The tokens that end an answer.
-    pub fn stops(&self) -> &[u32] {
-        &self.stops
     }
 
     /// The token that begins a box.

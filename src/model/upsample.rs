@@ -57,10 +57,8 @@ impl Upsampler {
         let mut bits = vec![0u8; w * h];
         if let Some((xs, ys)) = positive_extent(logits, low_w) {
             let (columns, rows) = (reached(&self.columns, &xs), reached(&self.rows, &ys));
-            let needed = rows.clone().fold(low_h..0, |n, y| {
-                let r = self.rows[y].range();
-                n.start.min(r.start)..n.end.max(r.end)
-            });
+            let taken = || rows.clone().map(|y| self.rows[y].range());
+            let needed = taken().map(|r| r.start).min().unwrap_or(0)..taken().map(|r| r.end).max().unwrap_or(0);
             let wide = self.widen(logits, &columns, &needed);
             let mut sum = vec![0f32; columns.len()];
             for y in rows {
@@ -94,14 +92,16 @@ impl Upsampler {
 
 /// The columns and rows between which positive logits lie, or `None` where there are none.
 fn positive_extent(logits: &[f32], width: usize) -> Option<(Range<usize>, Range<usize>)> {
-    let (mut xs, mut ys) = (usize::MAX..0, usize::MAX..0);
+    let mut extent: Option<(Range<usize>, Range<usize>)> = None;
     for (y, row) in logits.chunks_exact(width).enumerate() {
         let Some(first) = row.iter().position(|v| *v > 0.0) else { continue };
         let last = row.iter().rposition(|v| *v > 0.0).unwrap_or(first);
-        xs = xs.start.min(first)..xs.end.max(last + 1);
-        ys = ys.start.min(y)..y + 1;
+        extent = Some(match extent {
+            Some((xs, ys)) => (xs.start.min(first)..xs.end.max(last + 1), ys.start..y + 1),
+            None => (first..last + 1, y..y + 1),
+        });
     }
-    (xs.end > 0).then_some((xs, ys))
+    extent
 }
 
 /// The output positions that take anything from `inputs`; weights are never negative, so all others stay off.

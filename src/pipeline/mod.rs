@@ -16,11 +16,56 @@ pub use tracker::{LostReason, Track, TrackLimits};
 use std::time::{Duration, Instant};
 
 use crate::engine::EngineError;
+use crate::engine::bundle::Bundle;
 use crate::frame::Image;
 use crate::geometry::{BBox, SourcePx};
 use crate::mask::Mask;
 use crate::model::ModelError;
+use crate::model::stages::{LoadError, LoadOptions, Models, load_mllm, load_sam};
 use crate::prompt::{CountHint, LabelledPoint, Prompt};
+
+/// A bundle's two sides of the pipeline, loaded.
+pub struct Stages {
+    /// The language model's side.
+    pub grounder: Grounder,
+    /// SAM's side.
+    pub segmenter: Segmenter,
+    /// Where the time of loading went, by engine.
+    pub timings: Vec<(&'static str, Duration)>,
+}
+
+impl Stages {
+    /// Loads `bundle`.
+    ///
+    /// # Errors
+    /// Every [`LoadError`].
+    pub fn load(bundle: &Bundle, strategy: Strategy, options: &LoadOptions) -> Result<Self, LoadError> {
+        let Models { mllm, encoder, decoder, timings } = Models::load(bundle, options)?;
+        let grounder = Grounder::new(mllm, strategy);
+        Ok(Self { grounder, segmenter: Segmenter::new(encoder, decoder), timings })
+    }
+}
+
+impl Grounder {
+    /// Loads the language model's side of `bundle` alone.
+    ///
+    /// # Errors
+    /// Every [`LoadError`].
+    pub fn load(bundle: &Bundle, strategy: Strategy, options: &LoadOptions) -> Result<Self, LoadError> {
+        Ok(Self::new(load_mllm(bundle, options)?.0, strategy))
+    }
+}
+
+impl Segmenter {
+    /// Loads SAM's side of `bundle` alone.
+    ///
+    /// # Errors
+    /// [`LoadError::Import`] and [`LoadError::Engine`].
+    pub fn load(bundle: &Bundle, options: &LoadOptions) -> Result<Self, LoadError> {
+        let (encoder, decoder, _) = load_sam(bundle, options)?;
+        Ok(Self::new(encoder, decoder))
+    }
+}
 
 /// What the user said, checked: not empty, not oversized, free of control tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -2,7 +2,7 @@
 
 mod codec;
 mod command;
-mod dialect;
+pub(crate) mod dialect;
 mod filter;
 mod grid;
 mod template;

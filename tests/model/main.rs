@@ -1,5 +1,6 @@
 //! The models against their Python originals.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
+mod pipeline;
 mod preprocess;

@@ -197,7 +197,7 @@ impl Mllm {
                 let p = softmax(row)?;
                 next = if tokens.is_empty() { first(&p) } else { argmax(&p) };
                 observe(&p, next);
-                let stopped = self.speech.stops().contains(&next);
+                let stopped = next == self.speech.end();
                 if !stopped {
                     tokens.push(next);
                 }
@@ -440,3 +440,6 @@ fn probability(p: &[f32], token: u32) -> Result<f32, ModelError> {
         what: format!("covers {} tokens, not token {token}", p.len()),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use crate::prompt::{Answer, CountHint, LabelledPoint, PointLabel, Thresholds, ca
 const SAME_TARGET_IOU: f32 = 0.7;
 
 /// How much of the method is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Strategy {
     /// Round 1 alone: SAM gets the box.
     Box,
@@ -238,3 +238,6 @@ impl GroundedInstance {
         crate::prompt::Prompt { bbox: Some(self.proposal), points: self.points.iter().filter_map(told).collect() }
     }
 }
+
+#[cfg(test)]
+mod tests;

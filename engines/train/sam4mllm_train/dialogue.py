@@ -1,0 +1,201 @@
+"""Tokenizer, dialect and the packing of many dialogues behind one image.
+
+A scene's dialogues form a tree over one image prefix: every dialogue sees the prefix and itself, every
+round-2 point sees its dialogue and itself, none sees its neighbours. One pass trains them all, and on the
+robot one pass answers them all.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from dataclasses import dataclass, field
+
+import numpy as np
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+SPECIAL = ["<pad>", "<unk>", "<s>", "</s>", "<image>", "<user>", "<assistant>"]
+SCALE = 999
+DIALECT = {
+    "coordinate_scale": SCALE,
+    "coordinate_digits": 3,
+    "prefix": "<s><image>",
+    "hint_one": "one",
+    "hint_one_or_more": "some",
+    "hint_none_or_more": "any",
+    "proposal_query": "<user> find {hint}: {command} <assistant>",
+    "box": "[{x1},{y1},{x2},{y2}]",
+    "absent_answer": "no such object",
+    "end_of_answer": "</s>",
+    "points_query": "<user> on {box}? {points} <assistant>",
+    "point": "[{x},{y}]",
+    "points_per_question": 1,
+    "yes": "yes",
+    "no": "no",
+    "grid": [5, 5],
+}
+EXTRA = "[ ] , ? : . ' find one some any no such object on yes what is at nothing background how many a".split()
+
+
+def build_tokenizer(binary: str, assets: str) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer: special tokens, punctuation, every word of the scene language, 000..999."""
+    words = subprocess.run([binary, "dataset", "vocabulary", "--assets", assets], check=True, capture_output=True,
+                           text=True).stdout.split()
+    numbers = [f"{i:03d}" for i in range(SCALE + 1)]
+    vocab: dict[str, int] = {}
+    plain = []
+    pre = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("isolated")])
+    for w in words:
+        plain += [t for t, _ in pre.pre_tokenize_str(w.lower())]
+    for token in [*SPECIAL, *numbers, *sorted({*EXTRA, *plain})]:
+        vocab.setdefault(token, len(vocab))
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre
+    tokenizer.add_special_tokens(SPECIAL)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", bos_token="<s>", eos_token="</s>",
+        additional_special_tokens=["<image>", "<user>", "<assistant>"])
+
+
+def grid(value: float, side: float) -> str:
+    return f"{min(SCALE, max(0, round(value / side * SCALE))):03d}"
+
+
+@dataclass
+class Packed:
+    """One scene's token tree: parallel lists, and for each segment its ancestors."""
+
+    tokens: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    kinds: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    segments: list[int] = field(default_factory=list)
+    ancestors: list[set[int]] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+
+    def add(self, tokens: list[int], parent: int | None, answer: int, kind: int) -> int:
+        """Appends a segment whose last `answer` tokens are the assistant's; the last of them is predicted, not fed,
+        unless the segment gets children (`answer` = 0 or `keep`)."""
+        seg = len(self.ancestors)
+        self.ancestors.append({seg} | (self.ancestors[parent] if parent is not None else set()))
+        start = self.ends[parent] if parent is not None else 0
+        n = len(tokens)
+        for i, t in enumerate(tokens):
+            target = tokens[i + 1] if answer and n - answer - 1 <= i < n - 1 else -100
+            self.tokens.append(t)
+            self.labels.append(target)
+            self.kinds.append(kind)
+            self.positions.append(start + i)
+            self.segments.append(seg)
+        self.ends.append(start + n)
+        return seg
+
+    def sees(self, at: np.ndarray) -> np.ndarray:
+        """bool[n, n]: which of the tokens `at` sees which of them."""
+        segments = np.array(self.segments)[at]
+        names, inverse = np.unique(segments, return_inverse=True)
+        ancestor = np.array([[b in self.ancestors[a] for b in names] for a in names])
+        return ancestor[inverse[:, None], inverse[None]] & (at[None] <= at[:, None])
+
+
+BOX, ABSENT, POINT, LOOK = 1, 2, 3, 4
+
+
+class Packer:
+    """Turns a scene's truth into token trees."""
+
+    def __init__(self, tokenizer, image_tokens: int, seed: int):
+        self.encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
+        self.cache: dict[str, list[int]] = {}
+        self.rng = random.Random(seed)
+        self.prefix = self.encode("<s>") + self.encode("<image>") * image_tokens
+        self.known: set[str] = set()
+
+    def ids(self, text: str) -> list[int]:
+        if text not in self.cache:
+            if len(self.cache) > 200_000:
+                self.cache.clear()
+            self.cache[text] = self.encode(text)
+        return self.cache[text]
+
+    def box(self, box, w: int, h: int) -> str:
+        return DIALECT["box"].format(x1=grid(box[0], w), y1=grid(box[1], h), x2=grid(box[2], w), y2=grid(box[3], h))
+
+    def pack(self, scene, expressions: int = 8, rounds: int = 3, points: int = 8, looks: int = 6) -> Packed:
+        h, w = scene.instances.shape
+        rng, objects, packed = self.rng, scene.meta["objects"], Packed()
+        root = packed.add(self.prefix, None, 0, 0)
+        left = rounds
+        for e in rng.sample(scene.meta["expressions"], min(expressions, len(scene.meta["expressions"]))):
+            targets = sorted(e["targets"], key=lambda t: objects[t]["box"][0] + objects[t]["box"][2])
+            hint = self.hint(len(targets))
+            command = self.estrange(e["text"], bool(targets))
+            query = self.ids(DIALECT["proposal_query"].format(hint=hint, command=command))
+            if targets:
+                text = "".join(self.box(objects[t]["box"], w, h) for t in targets)
+            else:
+                text = DIALECT["absent_answer"]
+            answer = self.ids(text) + self.ids("</s>")
+            seg = packed.add(query + answer, root, len(answer), BOX if targets else ABSENT)
+            if targets and left > 0:
+                left -= 1
+                self.points(packed, seg, scene, rng.choice(targets), points)
+        for _ in range(looks):
+            self.look(packed, root, scene)
+        return packed
+
+    def estrange(self, text: str, has_target: bool) -> str:
+        """Half of the nouns that never had a target become unknown words, as a user's own nouns will be."""
+        if has_target:
+            self.known.update(text.replace(",", " ").split())
+            return text
+        if len(self.known) < 300 or self.rng.random() < 0.5:
+            return text
+        return " ".join(w if w.strip(",") in self.known else "<unk>" for w in text.split())
+
+    def hint(self, targets: int) -> str:
+        """Mostly the hint that tells nothing, since that is what a robot usually knows."""
+        if self.rng.random() < 0.85 or targets == 0:
+            return DIALECT["hint_none_or_more"]
+        return DIALECT["hint_one"] if targets == 1 and self.rng.random() < 0.6 else DIALECT["hint_one_or_more"]
+
+    def points(self, packed: Packed, seg: int, scene, target: int, n: int) -> None:
+        """Round 2: a box a little off, as the model's own will be, and points over it."""
+        h, w = scene.instances.shape
+        rng, b = self.rng, scene.meta["objects"][target]["box"]
+        level = rng.choice([0.0, 0.03, 0.08])
+        bw, bh = b[2] - b[0], b[3] - b[1]
+        box = [v + rng.gauss(0, level) * s for v, s in zip(b, (bw, bh, bw, bh))]
+        box = [min(max(v, 0), m) for v, m in zip(box, (w, h, w, h))]
+        full = self.ids(DIALECT["points_query"].format(box=self.box(box, w, h), points="[000,000]"))
+        head = packed.add(full[:-5], seg, 0, 0)
+        for _ in range(n):
+            x = box[0] + rng.random() * (box[2] - box[0])
+            y = box[1] + rng.random() * (box[3] - box[1])
+            gx, gy = grid(x, w), grid(y, h)
+            on = scene.instances[min(h - 1, int(int(gy) / SCALE * h)), min(w - 1, int(int(gx) / SCALE * w))] == target + 1
+            tail = self.ids(f"{gx},{gy}] <assistant> {'yes' if on else 'no'}")
+            packed.add(tail, head, 1, POINT)
+            self.drop_last(packed)
+
+    def look(self, packed: Packed, root: int, scene) -> None:
+        """General dialogue that teaches looking things up by position: what is at a point."""
+        h, w = scene.instances.shape
+        rng, objects = self.rng, scene.meta["objects"]
+        if rng.random() < 0.75 and objects:
+            b = rng.choice(objects)["box"]
+            x, y = b[0] + rng.random() * (b[2] - b[0]), b[1] + rng.random() * (b[3] - b[1])
+        else:
+            x, y = rng.random() * w, rng.random() * h
+        gx, gy = grid(x, w), grid(y, h)
+        i = scene.instances[min(h - 1, int(int(gy) / SCALE * h)), min(w - 1, int(int(gx) / SCALE * w))]
+        answer = self.ids(objects[i - 1]["name"] if i else "nothing") + self.ids("</s>")
+        packed.add(self.ids(f"<user> what is at [{gx},{gy}]? <assistant>") + answer, root, len(answer), LOOK)
+
+    @staticmethod
+    def drop_last(packed: Packed) -> None:
+        """The last answer token is only predicted; feeding it would waste a step."""
+        for column in (packed.tokens, packed.labels, packed.kinds, packed.positions, packed.segments):
+            column.pop()

@@ -1,0 +1,108 @@
+"""Writes the bundle: two ordinary Hugging Face checkpoints and their manifest."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import torch
+from transformers import SamImageProcessor, SiglipImageProcessor
+
+from . import mllm, sam
+from .dialogue import DIALECT, build_tokenizer
+from .trunk import SIDE, Trunk, vision_config
+
+MEAN = STD = [0.5, 0.5, 0.5]
+THRESHOLDS = {"found": 0.5, "absent": 0.5, "positive": 0.75, "negative": 0.9, "mask_score": 0.4}
+
+
+def processor_configs(directory: str) -> None:
+    """The preprocessing as `transformers` classes would be told it."""
+    SiglipImageProcessor(size={"height": SIDE, "width": SIDE}, resample=2, image_mean=MEAN, image_std=STD
+                         ).save_pretrained(f"{directory}/mllm")
+    SamImageProcessor(size={"longest_edge": SIDE}, pad_size={"height": SIDE, "width": SIDE}, image_mean=MEAN,
+                      image_std=STD, mask_size={"longest_edge": SIDE // 4},
+                      mask_pad_size={"height": SIDE // 4, "width": SIDE // 4}).save_pretrained(f"{directory}/sam")
+
+
+def toml_value(value) -> str:
+    return json.dumps(value)
+
+
+def manifest(version: str) -> str:
+    image = lambda fit: "\n".join([  # noqa: E731
+        f'fit = "{fit}"', f"width = {SIDE}", f"height = {SIDE}", 'filter = "bilinear"', f"mean = {MEAN}", f"std = {STD}"])
+    dialect = "\n".join(f"{k} = {toml_value(v)}" for k, v in DIALECT.items())
+    thresholds = "\n".join(f"{k} = {v}" for k, v in THRESHOLDS.items())
+    return f"""# The embedded default: 121 everyday objects on rendered tables. Small on purpose; real scenes need a real checkpoint.
+format = 1
+name = "tabletop"
+version = "{version}"
+licence = "MIT OR Apache-2.0"
+description = "tiny MLLM and SAM trained on rendered tabletop scenes"
+
+[mllm]
+directory = "mllm"
+class = "LlavaForConditionalGeneration"
+max_answer_tokens = 80
+
+[mllm.image]
+{image("squash")}
+
+[sam]
+directory = "sam"
+class = "SamModel"
+
+[sam.image]
+{image("letterbox")}
+
+[dialect]
+{dialect}
+
+[dialect.thresholds]
+{thresholds}
+
+[files]
+"""
+
+
+def kept_sections(path: str) -> str:
+    """The evaluation figures of the manifest that is there, since they are another command's to write."""
+    if not os.path.exists(path):
+        return ""
+    with open(path, encoding="utf-8") as file:
+        found = re.search(r"^\[eval\]$.*", file.read(), re.M | re.S)
+    return "\n" + found.group(0) if found else ""
+
+
+@torch.no_grad()
+def run(args) -> None:
+    tokenizer = build_tokenizer(args.binary, args.assets)
+    target = args.bundle
+    language = mllm.build(tokenizer, None)
+    language.load_state_dict(torch.load(f"{args.out}/mllm.pt")["mllm"])
+    segmenter = sam.from_trunk(Trunk(vision_config()))
+    segmenter.load_state_dict(torch.load(f"{args.out}/sam.pt")["sam"])
+    for name in ("mllm", "sam"):
+        shutil.rmtree(f"{target}/{name}", ignore_errors=True)
+    language.save_pretrained(f"{target}/mllm", max_shard_size="12MB")
+    segmenter.save_pretrained(f"{target}/sam", max_shard_size="12MB")
+    tokenizer.save_pretrained(f"{target}/mllm")
+    processor_configs(target)
+    kept = kept_sections(f"{target}/bundle.toml")
+    with open(f"{target}/bundle.toml", "w", encoding="utf-8") as file:
+        file.write(manifest(args.version))
+        file.write(kept)
+    subprocess.run([args.binary, "engine", "seal", target], check=True)
+
+
+def seed(args) -> None:
+    """The way back: stage checkpoints from a committed bundle, so that `--resume` goes on from it."""
+    language = mllm.LlavaForConditionalGeneration.from_pretrained(f"{args.bundle}/mllm")
+    segmenter = sam.SamModel.from_pretrained(f"{args.bundle}/sam")
+    os.makedirs(args.out, exist_ok=True)
+    torch.save({"mllm": language.state_dict()}, f"{args.out}/mllm.pt")
+    torch.save({"sam": segmenter.state_dict()}, f"{args.out}/sam.pt")

@@ -1,0 +1,184 @@
+"""Stage 2: a `SamModel` on the warm trunk: box and points in, mask and its IoU out.
+
+The encoder stays frozen for the first part, while prompt encoder, neck and mask decoder find each other;
+then everything is trained. All objects of a scene share one encoding, as they do on the robot.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
+
+from . import optim
+from .stream import SceneStream, fit, pixels
+from .trunk import GRID, PATCH, SIDE, Trunk, vision_config
+
+LOW = 4 * GRID
+PROMPTS = 6
+
+
+def config() -> SamConfig:
+    v = vision_config()
+    return SamConfig(
+        vision_config=SamVisionConfig(
+            hidden_size=v.hidden_size, output_channels=128, num_hidden_layers=v.num_hidden_layers,
+            num_attention_heads=v.num_attention_heads, image_size=SIDE, patch_size=PATCH, hidden_act="gelu",
+            use_rel_pos=False, window_size=0, global_attn_indexes=[], mlp_dim=v.intermediate_size,
+            num_pos_feats=64, layer_norm_eps=v.layer_norm_eps,
+        ).to_dict(),
+        prompt_encoder_config=SamPromptEncoderConfig(hidden_size=128, image_size=SIDE, patch_size=PATCH).to_dict(),
+        mask_decoder_config=SamMaskDecoderConfig(
+            hidden_size=128, mlp_dim=512, num_attention_heads=4, iou_head_hidden_dim=128,
+        ).to_dict(),
+    )
+
+
+@torch.no_grad()
+def from_trunk(trunk: Trunk) -> SamModel:
+    """A `SamModel` whose encoder is the trunk; the prompt encoding is fixed, so that corners and tokens share it."""
+    sam = SamModel(config())
+    v = sam.vision_encoder
+    v.patch_embed.projection.load_state_dict(trunk.embeddings.patch_embedding.state_dict())
+    v.pos_embed.copy_(trunk.embeddings.position_embedding.weight.view(1, GRID, GRID, -1))
+    for theirs, ours in zip(v.layers, trunk.encoder.layers, strict=True):
+        a = ours.self_attn
+        theirs.layer_norm1.load_state_dict(ours.layer_norm1.state_dict())
+        theirs.layer_norm2.load_state_dict(ours.layer_norm2.state_dict())
+        theirs.attn.qkv.weight.copy_(torch.cat([a.q_proj.weight, a.k_proj.weight, a.v_proj.weight]))
+        theirs.attn.qkv.bias.copy_(torch.cat([a.q_proj.bias, a.k_proj.bias, a.v_proj.bias]))
+        theirs.attn.proj.load_state_dict(a.out_proj.state_dict())
+        theirs.mlp.lin1.load_state_dict(ours.mlp.fc1.state_dict())
+        theirs.mlp.lin2.load_state_dict(ours.mlp.fc2.state_dict())
+    sam.shared_image_embedding.positional_embedding.normal_(
+        0, 0.6, generator=torch.Generator().manual_seed(7))
+    sam.prompt_encoder.shared_embedding = sam.shared_image_embedding
+    for e in [*sam.prompt_encoder.point_embed, sam.prompt_encoder.no_mask_embed, sam.mask_decoder.mask_tokens,
+              sam.mask_decoder.iou_token]:
+        e.weight.normal_(0, 0.5)
+    for block in [*sam.mask_decoder.transformer.layers]:
+        for attention in (block.cross_attn_token_to_image, block.cross_attn_image_to_token, block.self_attn):
+            attention.k_proj.weight.copy_(attention.q_proj.weight)
+    final = sam.mask_decoder.transformer.final_attn_token_to_image
+    final.k_proj.weight.copy_(final.q_proj.weight)
+    sam.shared_image_embedding.positional_embedding.requires_grad_(False)
+    return sam
+
+
+def prompts(maps: torch.Tensor, counts: list[int], rng: torch.Generator):
+    """Picks objects and makes prompts as the language model would give them: a box that is a little off, and points
+    of a 5 x 5 grid over it, labelled.
+
+    Returns boxes f32[B, P, 4], points f32[B, P, N, 2], labels i64[B, P, N], masks bool[B, P, S, S].
+    """
+    b = len(maps)
+    pick = torch.stack([torch.randperm(max(n, 1), generator=rng).repeat(PROMPTS)[:PROMPTS] for n in counts])
+    masks = maps[:, None] == (pick + 1)[..., None, None].to(torch.uint8)
+    rows, cols = masks.any(3).float(), masks.any(2).float()
+    x1, y1 = cols.argmax(-1).float(), rows.argmax(-1).float()
+    x2, y2 = SIDE - cols.flip(-1).argmax(-1).float(), SIDE - rows.flip(-1).argmax(-1).float()
+    box = torch.stack([x1, y1, x2, y2], -1)
+    side = torch.stack([x2 - x1, y2 - y1, x2 - x1, y2 - y1], -1)
+    level = torch.tensor([0.0, 0.05, 0.05, 0.1, 0.15])[torch.randint(0, 5, (b, PROMPTS, 1), generator=rng)]
+    noise = torch.randn(b, PROMPTS, 4, generator=rng).clamp(-2, 2) * level * side
+    box = (box + noise + torch.randn(b, PROMPTS, 4, generator=rng) * 0.7).clamp(0, SIDE)
+    n = int(torch.randint(0, 13, (), generator=rng)) if torch.rand((), generator=rng) < 0.6 else 0
+    cell = torch.stack([torch.randperm(25, generator=rng)[:n] for _ in range(b * PROMPTS)]).view(b, PROMPTS, n)
+    fx, fy = (cell % 5 + 0.5) / 5, (cell // 5 + 0.5) / 5
+    px = box[..., 0:1] + fx * (box[..., 2:3] - box[..., 0:1])
+    py = box[..., 1:2] + fy * (box[..., 3:4] - box[..., 1:2])
+    xi, yi = px.long().clamp(0, SIDE - 1), py.long().clamp(0, SIDE - 1)
+    flat = masks.flatten(2)
+    labels = torch.gather(flat, 2, yi * SIDE + xi).long() if n else torch.zeros(b, PROMPTS, 0, dtype=torch.long)
+    flip = torch.rand(labels.shape, generator=rng) < 0.03
+    labels = torch.where(flip, 1 - labels, labels)
+    return box, torch.stack([px, py], -1), labels, masks
+
+
+def decode(sam: SamModel, embedding: torch.Tensor, box, points, labels, multimask: bool):
+    sparse, dense = sam.prompt_encoder(
+        input_points=points if points.shape[2] else None, input_labels=labels if points.shape[2] else None,
+        input_boxes=box, input_masks=None)
+    pe = sam.get_image_wide_positional_embeddings().repeat(len(embedding), 1, 1, 1)
+    return sam.mask_decoder(embedding, pe, sparse, dense, multimask)[:2]
+
+
+def mask_loss(logits: torch.Tensor, target: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
+    """Dice + class-balanced cross-entropy, f32[..., L, L] each, on soft targets; negatives near the box count most."""
+    p = logits.sigmoid()
+    dice = 1 - (2 * (p * target).sum((-1, -2)) + 1) / ((p + target).sum((-1, -2)) + 1)
+    bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    mean = lambda w: (bce * w).sum((-1, -2)) / w.sum((-1, -2)).clamp(min=1.0)  # noqa: E731
+    return dice + mean(target) + mean((1 - target) * near) + 0.5 * mean((1 - target) * (1 - near))
+
+
+@torch.no_grad()
+def iou(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """IoU at the model's input resolution, where masks of small objects still mean something."""
+    b, p, m = logits.shape[:3]
+    up = F.interpolate(logits.flatten(0, 1), (SIDE, SIDE), mode="bilinear").view(b, p, m, SIDE, SIDE) > 0
+    truth = masks[:, :, None]
+    return (up & truth).sum((-1, -2)) / (up | truth).sum((-1, -2)).clamp(min=1)
+
+
+def losses(sam: SamModel, embedding, maps, counts, rng):
+    box, points, labels, masks = prompts(maps, counts, rng)
+    multimask = bool(torch.rand((), generator=rng) < 0.75)
+    logits, score = decode(sam, embedding, box, points, labels, multimask)
+    b, p, m = logits.shape[:3]
+    target = F.avg_pool2d(masks.flatten(0, 1)[:, None].float(), SIDE // LOW).view(b, p, 1, LOW, LOW).expand_as(logits)
+    grown = (box[..., 2:] - box[..., :2]) * 0.4 + 6
+    ax = (torch.arange(LOW) + 0.5) * (SIDE / LOW)
+    inx = (ax > box[..., 0:1] - grown[..., 0:1]) & (ax < box[..., 2:3] + grown[..., 0:1])
+    iny = (ax > box[..., 1:2] - grown[..., 1:2]) & (ax < box[..., 3:4] + grown[..., 1:2])
+    near = (iny[..., :, None] & inx[..., None, :]).float()[:, :, None].expand_as(logits)
+    each = mask_loss(logits, target, near)
+    with torch.no_grad():
+        actual = iou(logits, masks)
+    best = each.min(-1).values + 0.1 * each.mean(-1)
+    usable = torch.tensor([n > 0 for n in counts])
+    loss = best[usable].mean() + 2.0 * F.mse_loss(score[usable], actual[usable])
+    chosen = actual.gather(-1, score.argmax(-1, keepdim=True))[..., 0][usable]
+    return loss, {"mask": best[usable].mean(), "miou": chosen.mean(), "p75": (chosen > 0.75).float().mean(),
+                  "score_err": (score - actual)[usable].abs().mean()}
+
+
+def train(args) -> None:
+    torch.manual_seed(args.seed)
+    rng = torch.Generator().manual_seed(args.seed)
+    trunk = Trunk(vision_config())
+    if args.resume:
+        sam = from_trunk(trunk)
+        sam.load_state_dict(torch.load(args.resume)["sam"])
+    else:
+        trunk.load_state_dict(torch.load(args.trunk)["trunk"])
+        sam = from_trunk(trunk)
+    del trunk
+    run = optim.Run(args.out, "sam", args.minutes)
+    stream = SceneStream(args.binary, args.assets, "train", args.start, seed=args.seed + 100, kind="scenes", side=320)
+    neck = sam.vision_encoder.neck
+    frozen = [p for n, p in sam.vision_encoder.named_parameters() if not n.startswith("neck")]
+    free = [neck, sam.prompt_encoder, sam.mask_decoder]
+    opts = optim.optimisers(free, lr=args.lr, muon_lr=args.muon_lr)
+    thawed = optim.optimisers([sam.vision_encoder], lr=args.lr * 0.3, muon_lr=args.muon_lr * 0.3, skip=("neck",))
+    for p in frozen:
+        p.requires_grad_(False)
+    thaw_at = 0.0 if args.resume else args.freeze_share
+    cold = True
+    while run.schedule(opts + thawed):
+        if cold and run.progress >= thaw_at:
+            for p in frozen:
+                p.requires_grad_(True)
+            cold = False
+        scenes = stream.take(4)
+        fitted = [fit(s, SIDE, "letterbox") for s in scenes]
+        maps = torch.stack([m for _, m in fitted])
+        x = pixels(torch.stack([i for i, _ in fitted]), maps == 255)
+        embedding = sam.vision_encoder(x).last_hidden_state
+        loss, parts = losses(sam, embedding, maps, [len(s.meta["objects"]) for s in scenes], rng)
+        active = opts if cold else opts + thawed
+        optim.step(loss, active, [p for p in sam.parameters() if p.requires_grad])
+        run.log(loss=loss.item(), **{k: v.item() for k, v in parts.items()})
+        run.save({"sam": sam.state_dict()})
+    run.save({"sam": sam.state_dict()}, force=True)
+    stream.process.kill()

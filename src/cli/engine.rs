@@ -1,0 +1,174 @@
+//! `sam4mllm engine`: checkpoints to graphs, and what is in a bundle.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Subcommand;
+use comfy_table::Table;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use serde_json::json;
+
+use super::Format;
+use crate::engine::bundle::{Bundle, MANIFEST, Verify, seal};
+use crate::import::{
+    ImportReport, Level, Port, default_cache_dir, describe_bundle, import, import_bundle, import_cached,
+};
+
+/// Arguments of `sam4mllm engine`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Turn a Hugging Face checkpoint, or both of a bundle, into ONNX graphs.
+    Import(ImportArgs),
+    /// Check a bundle and show what is in it.
+    Inspect(InspectArgs),
+    /// Write size and hash of every file into a bundle's manifest; everything else in it stays as it is.
+    Seal(SealArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct ImportArgs {
+    /// A checkpoint directory, or a bundle.
+    dir: PathBuf,
+    /// Where the graphs go. Default: for a bundle, the cache that a node looks into.
+    #[arg(short, long)]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct InspectArgs {
+    /// A bundle.
+    bundle: PathBuf,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Debug, clap::Args)]
+struct SealArgs {
+    /// A bundle.
+    dir: PathBuf,
+}
+
+/// Runs the subcommand.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let text = match args.command {
+        Command::Import(args) => run_import(&args)?,
+        Command::Inspect(args) => run_inspect(&args)?,
+        Command::Seal(args) => {
+            let sealed = seal(&args.dir)?;
+            format!("{}  {} files, {} bytes\n", sealed.fingerprint, sealed.files, sealed.bytes)
+        }
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("write to stdout")
+}
+
+fn run_import(args: &ImportArgs) -> anyhow::Result<String> {
+    if !args.dir.join(MANIFEST).exists() {
+        let out = args.out.as_ref().context("--out is needed for a checkpoint that is in no bundle")?;
+        return Ok(summary(&import(&args.dir, out, Level::Portable)?));
+    }
+    let bundle = Bundle::open(&args.dir, Verify::Hashes)?;
+    let Some(out) = &args.out else {
+        let imported = import_cached(&bundle, default_cache_dir(), Level::Portable)?;
+        return Ok(format!("{}\n{}\n", imported.mllm_dir().display(), imported.sam_dir().display()));
+    };
+    Ok(import_bundle(&bundle, out, Level::Portable)?.iter().map(summary).collect())
+}
+
+fn summary(report: &ImportReport) -> String {
+    let weights = &report.weights;
+    format!(
+        "{} in {:.1} ms: {} parameters; {} bytes in place, {} written, {} tensors unused\n{}\n",
+        report.class,
+        report.elapsed.as_secs_f64() * 1e3,
+        weights.parameters,
+        weights.in_place_bytes,
+        weights.written_bytes,
+        weights.unused.len(),
+        graphs_table(&[report])
+    )
+}
+
+fn run_inspect(args: &InspectArgs) -> anyhow::Result<String> {
+    let bundle = Bundle::open(&args.bundle, Verify::Hashes)?;
+    let reports = describe_bundle(&bundle, Level::Portable)?;
+    match args.format {
+        Format::Text => Ok(describe(&bundle, &reports)),
+        Format::Json => {
+            let value = json!({
+                "fingerprint": bundle.fingerprint(),
+                "manifest": bundle.manifest(),
+                "models": { "mllm": &reports[0], "sam": &reports[1] },
+            });
+            Ok(format!("{value:#}\n"))
+        }
+    }
+}
+
+fn describe(bundle: &Bundle, reports: &[ImportReport; 2]) -> String {
+    let manifest = bundle.manifest();
+    let mut about = table(&[]);
+    about.add_row(["bundle", &format!("{} {}", manifest.name, manifest.version)]);
+    about.add_row(["fingerprint", bundle.fingerprint()]);
+    about.add_row(["licence", &manifest.licence]);
+    about.add_row(["description", &manifest.description]);
+    for (name, report) in ["mllm", "sam"].iter().zip(reports) {
+        let types = report.weights.data_types.iter().map(|(name, count)| format!("{count} {name}"));
+        let types = types.collect::<Vec<_>>().join(", ");
+        about.add_row([*name, &format!("{}, parameters: {types}", report.class)]);
+    }
+    let mut text = format!("{about}\n{}\n{}\n", files_table(bundle), graphs_table(&[&reports[0], &reports[1]]));
+    if !manifest.eval.is_empty() {
+        let mut eval = table(&["eval", "figure"]);
+        for (key, value) in &manifest.eval {
+            eval.add_row([key.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned)]);
+        }
+        text += &format!("{eval}\n");
+    }
+    text
+}
+
+fn files_table(bundle: &Bundle) -> Table {
+    let mut table = table(&["file", "bytes", "sha256"]);
+    for (path, entry) in &bundle.manifest().files {
+        table.add_row([path.clone(), entry.bytes.to_string(), entry.sha256[..16].to_owned()]);
+    }
+    table
+}
+
+fn graphs_table(reports: &[&ImportReport]) -> Table {
+    let mut table = table(&["graph", "operators", "parameters", "takes", "gives"]);
+    for graph in reports.iter().flat_map(|report| &report.graphs) {
+        let (nodes, parameters) = (graph.nodes.to_string(), graph.parameters.to_string());
+        table.add_row([graph.name.clone(), nodes, parameters, ports(&graph.inputs), ports(&graph.outputs)]);
+    }
+    table
+}
+
+/// One port a line; those of a cache, which are alike for every layer, only for the first.
+fn ports(ports: &[Port]) -> String {
+    let of_later_layer = |name: &str| name.rsplit_once('.').is_some_and(|(_, layer)| layer != "0");
+    let shown = ports.iter().filter(|port| !of_later_layer(&port.name));
+    let line = |port: &Port| format!("{} {}[{}]", port.name, port.data_type, port.shape.join(", "));
+    let mut lines: Vec<String> = shown.map(line).collect();
+    if lines.len() < ports.len() {
+        lines.push(format!("and {} of the other layers", ports.len() - lines.len()));
+    }
+    lines.join("\n")
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    if !header.is_empty() {
+        table.set_header(header.to_vec());
+    }
+    table
+}

@@ -1,0 +1,240 @@
+//! Reading a Hugging Face checkpoint directory: `config.json` and one or several safetensors files.
+//!
+//! Files come from outside, so headers are hostile until checked. Only headers are read here; a tensor's bytes are
+//! read when something must be computed from them, in pieces, never the whole file. Nothing is mapped into memory: a
+//! file that is truncated while it is mapped kills the process, a short read is an error.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+
+use super::config::Config;
+use super::error::{ImportError, ImportErrorKind as Kind};
+
+/// Longest safetensors header that is read, in bytes; the format's own limit.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// An opened checkpoint directory.
+#[derive(Debug)]
+pub(crate) struct Checkpoint {
+    dir: PathBuf,
+    config: Config,
+    files: Vec<TensorFile>,
+    tensors: HashMap<String, Located>,
+}
+
+/// One safetensors file.
+#[derive(Debug)]
+pub(crate) struct TensorFile {
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// Where a tensor's bytes are.
+#[derive(Debug, Clone)]
+pub(crate) struct Located {
+    /// Index into [`Checkpoint::files`].
+    pub file: usize,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Dimensions, outermost first.
+    pub shape: Vec<usize>,
+    /// First byte, from the start of the file.
+    pub offset: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+impl Checkpoint {
+    /// Opens the checkpoint in `dir`: `config.json` and `model.safetensors`, or the shards that
+    /// `model.safetensors.index.json` names.
+    pub(crate) fn open(dir: &Path) -> Result<Self, ImportError> {
+        let config = Config::read(&dir.join("config.json"))?;
+        let single = dir.join("model.safetensors");
+        let index = dir.join("model.safetensors.index.json");
+        if dir.join("adapter_config.json").exists() {
+            return Err(ImportError::new(Kind::Unsupported, dir.join("adapter_config.json"))
+                .because("adapters must be merged into the checkpoint first"));
+        }
+        let mut checkpoint = Self { dir: dir.to_owned(), config, files: Vec::new(), tensors: HashMap::new() };
+        if !single.exists() && index.exists() {
+            checkpoint.read_shards(&index)?;
+        } else {
+            checkpoint.read_file(single, None)?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// The directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// `config.json`.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The safetensors files.
+    pub(crate) fn files(&self) -> &[TensorFile] {
+        &self.files
+    }
+
+    /// Names of all tensors, in no order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Whether there is a tensor of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Finds a tensor and checks its shape.
+    pub(crate) fn locate(&self, name: &str, shape: &[usize]) -> Result<&Located, ImportError> {
+        let Some(located) = self.tensors.get(name) else {
+            return Err(ImportError::new(Kind::MissingTensor, &self.dir).at(name));
+        };
+        if located.shape != shape {
+            return Err(ImportError::new(Kind::Shape, &self.files[located.file].path)
+                .at(name)
+                .because(format!("is {:?}, {:?} follows from config.json", located.shape, shape)));
+        }
+        Ok(located)
+    }
+
+    /// Finds a tensor, checks its shape and gives its elements as float.
+    pub(crate) fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ImportError> {
+        let located = self.locate(name, shape)?;
+        let mut values = Vec::with_capacity(shape.iter().product());
+        self.for_each_f32(name, located, |piece| {
+            values.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(values)
+    }
+
+    /// Gives a tensor's elements as float, piece by piece, so that no tensor is ever whole in memory.
+    pub(crate) fn for_each_f32(
+        &self,
+        name: &str,
+        located: &Located,
+        mut each: impl FnMut(&[f32]) -> Result<(), ImportError>,
+    ) -> Result<(), ImportError> {
+        let path = &self.files[located.file].path;
+        let open = |e| ImportError::new(Kind::Open, path).at(name).because(e);
+        let (width, convert) = converter(located.dtype)
+            .ok_or_else(|| ImportError::new(Kind::Dtype, path).at(name).because(format!("is {:?}", located.dtype)))?;
+        let mut file = File::open(path).map_err(open)?;
+        file.seek(SeekFrom::Start(located.offset)).map_err(open)?;
+        let mut left = located.bytes as usize;
+        let mut bytes = vec![0; left.min(1 << 20)];
+        let mut values = Vec::with_capacity(bytes.len() / width);
+        while left > 0 {
+            let n = left.min(bytes.len());
+            file.read_exact(&mut bytes[..n]).map_err(open)?;
+            values.clear();
+            convert(&bytes[..n], &mut values);
+            each(&values)?;
+            left -= n;
+        }
+        Ok(())
+    }
+
+    fn read_shards(&mut self, index: &Path) -> Result<(), ImportError> {
+        #[derive(serde::Deserialize)]
+        struct Index {
+            weight_map: BTreeMap<String, String>,
+        }
+        let text = fs::read_to_string(index).map_err(|e| ImportError::new(Kind::Open, index).because(e))?;
+        let parsed: Index =
+            serde_json::from_str(&text).map_err(|e| ImportError::new(Kind::Config, index).because(e))?;
+        let mut shards: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (tensor, file) in parsed.weight_map {
+            shards.entry(file).or_default().push(tensor);
+        }
+        for (file, tensors) in shards {
+            let plain = Path::new(&file).file_name().is_some_and(|name| name == file.as_str());
+            if !plain {
+                return Err(ImportError::new(Kind::Corrupt, index).at(file).because("is not a plain file name"));
+            }
+            self.read_file(self.dir.join(file), Some(tensors))?;
+        }
+        Ok(())
+    }
+
+    /// Reads a file's header and adds its tensors, or only those in `wanted`, all of which must be there.
+    fn read_file(&mut self, path: PathBuf, wanted: Option<Vec<String>>) -> Result<(), ImportError> {
+        let (data_start, metadata) = read_header(&path)?;
+        let file = self.files.len();
+        let mut found = metadata.tensors();
+        if let Some(wanted) = &wanted {
+            if let Some(missing) = wanted.iter().find(|name| !found.contains_key(*name)) {
+                return Err(ImportError::new(Kind::MissingTensor, &path).at(missing.as_str()));
+            }
+            found.retain(|name, _| wanted.contains(name));
+        }
+        for (name, info) in found {
+            let (start, end) = (info.data_offsets.0 as u64, info.data_offsets.1 as u64);
+            let located = Located {
+                file,
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+                offset: data_start + start,
+                bytes: end - start,
+            };
+            self.tensors.insert(name, located);
+        }
+        self.files.push(TensorFile { path });
+        Ok(())
+    }
+}
+
+/// Reads and checks a header: where the data starts, and tensors that cover the data exactly.
+fn read_header(path: &Path) -> Result<(u64, Metadata), ImportError> {
+    let open = |e| ImportError::new(Kind::Open, path).because(e);
+    let corrupt = |why: String| ImportError::new(Kind::Corrupt, path).because(why);
+    let mut file = File::open(path).map_err(open)?;
+    let bytes = file.metadata().map_err(open)?.len();
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(|_| corrupt(format!("{bytes} bytes hold no header")))?;
+    let header_bytes = u64::from_le_bytes(length);
+    if header_bytes > MAX_HEADER_BYTES.min(bytes - 8) {
+        return Err(corrupt(format!("header of {header_bytes} bytes in a file of {bytes}")));
+    }
+    let mut header = vec![0; header_bytes as usize];
+    file.read_exact(&mut header).map_err(open)?;
+    let metadata: Metadata =
+        serde_json::from_slice(&header).map_err(|e| ImportError::new(Kind::Corrupt, path).because(e))?;
+    let data_start = 8 + header_bytes;
+    let expected = data_start + metadata.data_len() as u64;
+    if expected != bytes {
+        return Err(corrupt(format!("{bytes} bytes, its header describes {expected}")));
+    }
+    Ok((data_start, metadata))
+}
+
+type Convert = fn(&[u8], &mut Vec<f32>);
+
+/// Bytes an element, and how to read elements as float; `None` for types that are no floats of 16 or 32 bits.
+fn converter(dtype: Dtype) -> Option<(usize, Convert)> {
+    match dtype {
+        Dtype::F32 => Some((4, |bytes, out| {
+            let (values, _) = bytes.as_chunks::<4>();
+            out.extend(values.iter().map(|b| f32::from_le_bytes(*b)));
+        })),
+        Dtype::F16 => Some((2, |bytes, out| {
+            let (values, _) = bytes.as_chunks::<2>();
+            out.extend(values.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()));
+        })),
+        Dtype::BF16 => Some((2, |bytes, out| {
+            let (values, _) = bytes.as_chunks::<2>();
+            out.extend(values.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()));
+        })),
+        _ => None,
+    }
+}

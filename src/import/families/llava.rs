@@ -1,0 +1,125 @@
+//! `LlavaForConditionalGeneration`: a vision tower, a projector of two layers, a Llama.
+//!
+//! Source: `transformers`, `models/llava`; arXiv 2304.08485.
+
+use super::llama::Llama;
+use super::vit::Tower;
+use crate::import::Level;
+use crate::import::checkpoint::Checkpoint;
+use crate::import::config::Config;
+use crate::import::error::{ImportError, ImportErrorKind};
+use crate::import::graph::{Dim, F32, Graph, Value};
+use crate::import::nn::{self, Activation};
+use crate::import::onnx::ModelProto;
+use crate::import::weights::Weights;
+
+/// Where checkpoints keep the vision tower; `transformers` has moved its parts from version to version.
+const TOWERS: [&str; 4] =
+    ["vision_tower.vision_model", "vision_tower", "model.vision_tower.vision_model", "model.vision_tower"];
+/// Where they keep the projector.
+const PROJECTORS: [&str; 2] = ["multi_modal_projector", "model.multi_modal_projector"];
+/// Where they keep the text model.
+const TEXTS: [&str; 2] = ["language_model.model", "model.language_model"];
+/// Where they keep the head, unless it is tied to the word embeddings.
+const HEADS: [&str; 2] = ["language_model.lm_head", "lm_head"];
+
+/// Builds `vision`, `embed` and `decoder`.
+pub(super) fn build(
+    checkpoint: &Checkpoint,
+    level: Level,
+    weights: &mut Weights<'_>,
+) -> Result<Vec<ModelProto>, ImportError> {
+    let config = checkpoint.config();
+    let tower = prefix(checkpoint, &TOWERS, "embeddings.patch_embedding.weight")?;
+    let tower = Tower::read(&config.part("vision_config")?, tower)?;
+    let projector = prefix(checkpoint, &PROJECTORS, "linear_1.weight")?;
+    let text = prefix(checkpoint, &TEXTS, "embed_tokens.weight")?;
+    let head = prefix(checkpoint, &HEADS, "weight").ok();
+    let tied = config.flag("tie_word_embeddings", false)?;
+    let text = Llama::read(&config.part("text_config")?, text, head, tied)?;
+
+    let mut vision = Graph::new("vision", level, weights);
+    build_vision(&mut vision, config, &tower, projector, text.hidden())?;
+    let vision = vision.finish();
+    let mut embed = Graph::new("embed", level, weights);
+    text.build_embed(&mut embed)?;
+    let embed = embed.finish();
+    let mut decoder = Graph::new("decoder", level, weights);
+    text.build_decoder(&mut decoder)?;
+    Ok(vec![vision, embed, decoder.finish()])
+}
+
+/// The prefix under which `tensor` is.
+fn prefix(checkpoint: &Checkpoint, prefixes: &[&'static str], tensor: &str) -> Result<&'static str, ImportError> {
+    prefixes.iter().find(|prefix| checkpoint.has(&format!("{prefix}.{tensor}"))).copied().ok_or_else(|| {
+        ImportError::new(ImportErrorKind::MissingTensor, checkpoint.dir())
+            .at(tensor)
+            .because(format!("under none of the known prefixes: {}", prefixes.join(", ")))
+    })
+}
+
+fn build_vision(
+    g: &mut Graph<'_, '_>,
+    config: &Config,
+    tower: &Tower,
+    projector: &str,
+    hidden: usize,
+) -> Result<(), ImportError> {
+    let pixels = g.input::<F32>(
+        "pixel_values",
+        &[Dim::Fixed(1), Dim::Fixed(tower.channels()), Dim::Fixed(tower.side()), Dim::Fixed(tower.side())],
+    );
+    let features = select_features(g, config, tower, &pixels)?;
+    let bias = config.flag("multimodal_projector_bias", true)?;
+    let activation = Activation::read(config, "projector_hidden_act", "gelu")?;
+    let width = tower.hidden() * features.layers;
+    let embeds = g.scoped("projector", |g| {
+        let x = nn::linear(g, &features.value, &format!("{projector}.linear_1"), [width, hidden], bias)?;
+        let x = activation.apply(g, &x);
+        nn::linear(g, &x, &format!("{projector}.linear_2"), [hidden, hidden], bias)
+    })?;
+    g.output("image_embeds", &embeds, &[Dim::Fixed(1), Dim::Fixed(features.tokens), Dim::Fixed(hidden)]);
+    Ok(())
+}
+
+/// The hidden states that the projector is given.
+struct Features {
+    value: Value<F32>,
+    tokens: usize,
+    layers: usize,
+}
+
+fn select_features(
+    g: &mut Graph<'_, '_>,
+    config: &Config,
+    tower: &Tower,
+    pixels: &Value<F32>,
+) -> Result<Features, ImportError> {
+    const KEY: &str = "vision_feature_layer";
+    let count = tower.layers() as i64;
+    let mut wanted = Vec::new();
+    for layer in config.integers(KEY, &[-2])? {
+        let index = if layer < 0 { count + 1 + layer } else { layer };
+        if !(0..=count).contains(&index) {
+            return Err(config.unsupported(KEY, format!("there is no layer {layer} among {count}")));
+        }
+        wanted.push(index as usize);
+    }
+    let last = wanted.iter().copied().max().ok_or_else(|| config.unsupported(KEY, "names no layer"))?;
+    let states = tower.build(g, pixels, last)?;
+    // The strategy "default" drops the first token whatever it is, as `transformers` does.
+    let skip = match config.text("vision_feature_select_strategy", "default")? {
+        "default" => 1,
+        "full" => 0,
+        other => return Err(config.unsupported("vision_feature_select_strategy", format!("`{other}` is unknown"))),
+    };
+    let parts: Vec<Value<F32>> = wanted
+        .iter()
+        .map(|&index| if skip == 0 { states[index].clone() } else { g.slice(&states[index], 1, skip, i64::MAX) })
+        .collect();
+    let value = match &parts[..] {
+        [one] => one.clone(),
+        many => g.concat(&many.iter().collect::<Vec<_>>(), -1),
+    };
+    Ok(Features { value, tokens: tower.tokens() - skip as usize, layers: parts.len() })
+}

@@ -1,0 +1,82 @@
+//! Model families: each knows the graphs of one `transformers` class.
+//!
+//! The graphs' names and those of their inputs and outputs are a contract with the rooms that run them; every family
+//! of one kind (language models with images, segmenters with prompts) writes the same.
+//!
+//! Language models ([`LlavaForConditionalGeneration`](llava)); S positions, P cached ones, L of interest:
+//!
+//! | graph | takes | gives |
+//! |---|---|---|
+//! | `vision` | `pixel_values` f32\[1, 3, H, W\] | `image_embeds` f32\[1, N, D\] |
+//! | `embed` | `input_ids` i32\[1, S\] | `inputs_embeds` f32\[1, S, D\] |
+//! | `decoder` | `inputs_embeds` f32\[1, S, D\], `position_ids` i32\[1, S\], `attention_bias` f32\[1, 1, S, P+S\] (added to the scores: 0, or a large negative number where a position must not look), `logit_indices` i32\[L\], `past_key.{i}`, `past_value.{i}` f32\[1, KV, P, d\] | `logits` f32\[1, L, V\], `present_key.{i}`, `present_value.{i}` f32\[1, KV, P+S, d\] |
+//!
+//! Segmenters ([`SamModel`](sam)); B prompts of T points:
+//!
+//! | graph | takes | gives |
+//! |---|---|---|
+//! | `image_encoder` | `pixel_values` f32\[1, 3, H, W\] | `image_embedding` f32\[1, C, h, w\] |
+//! | `mask_decoder` | `image_embedding`, `point_coords` f32\[B, T, 2\] (x, y in pixels of the model's input), `point_labels` i32\[B, T\] (1 on, 0 off, 2 and 3 a box's corners, -1 not a point), `mask_input` f32\[B, 1, 4h, 4w\], `has_mask_input` f32\[B, 1, 1, 1\] | `low_res_masks` f32\[B, 4, 4h, 4w\], `iou_scores` f32\[B, 4\]: the single mask first, then the three of the multimask output |
+
+pub mod llava;
+pub mod sam;
+
+mod llama;
+mod vit;
+
+use super::Level;
+use super::checkpoint::Checkpoint;
+use super::config::Config;
+use super::error::{ImportError, ImportErrorKind};
+use super::onnx::ModelProto;
+use super::weights::Weights;
+
+type Build = fn(&Checkpoint, Level, &mut Weights<'_>) -> Result<Vec<ModelProto>, ImportError>;
+
+/// A model family.
+pub(crate) struct Family {
+    class: &'static str,
+    build: Build,
+}
+
+/// Every family there is.
+const FAMILIES: [Family; 2] = [
+    Family { class: "LlavaForConditionalGeneration", build: llava::build },
+    Family { class: "SamModel", build: sam::build },
+];
+
+impl Family {
+    /// The `transformers` class.
+    pub(crate) fn class(&self) -> &'static str {
+        self.class
+    }
+
+    /// Builds the class's graphs for one checkpoint.
+    pub(crate) fn build(
+        &self,
+        checkpoint: &Checkpoint,
+        level: Level,
+        weights: &mut Weights<'_>,
+    ) -> Result<Vec<ModelProto>, ImportError> {
+        (self.build)(checkpoint, level, weights)
+    }
+}
+
+/// The classes that can be imported.
+pub fn classes() -> impl Iterator<Item = &'static str> {
+    FAMILIES.iter().map(|family| family.class)
+}
+
+/// The family of a checkpoint.
+pub(crate) fn find(config: &Config) -> Result<&'static Family, ImportError> {
+    let class = config.class()?;
+    if config.get("quantization_config").is_some() {
+        return Err(config.unsupported("quantization_config", "quantised checkpoints cannot be read"));
+    }
+    FAMILIES.iter().find(|family| family.class == class).ok_or_else(|| {
+        let known: Vec<&str> = classes().collect();
+        ImportError::new(ImportErrorKind::UnknownClass, config.file())
+            .at(class)
+            .because(format!("classes that can be imported: {}", known.join(", ")))
+    })
+}

@@ -1,0 +1,154 @@
+//! Hugging Face checkpoint directories in, ONNX graphs out, in Rust: no Python and no torch on the robot.
+//!
+//! [`import`] reads `config.json` for the class and its shapes, and the headers of the safetensors files; it writes
+//! one graph for each part that runs on its own (see [`families`]) and refers to the weights where they lie. What it
+//! cannot import it refuses by name: a graph that is nearly right gives masks that are nearly right.
+
+pub mod families;
+
+mod cache;
+mod checkpoint;
+mod config;
+mod error;
+mod graph;
+mod nn;
+mod onnx;
+mod weights;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use prost::Message;
+use serde::Serialize;
+
+pub use cache::{Imported, default_cache_dir, describe_bundle, import_bundle, import_cached};
+pub use error::{ImportError, ImportErrorKind};
+pub use weights::WeightReport;
+
+use checkpoint::Checkpoint;
+use error::ImportErrorKind as Kind;
+use onnx::tensor_proto::{DataLocation, DataType};
+use onnx::tensor_shape_proto::{Dimension, dimension};
+use onnx::{ModelProto, TensorProto, ValueInfoProto, type_proto};
+use weights::Weights;
+
+/// Grows with every change of what is written, so that cached graphs of older importers are not used.
+pub const IMPORTER_VERSION: u32 = 1;
+
+/// Which operators a graph may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Level {
+    /// Opset 17, basic operators: `rten`, TensorRT from 10.3.
+    Portable,
+}
+
+impl Level {
+    /// Version of ONNX's operator set.
+    pub fn opset(self) -> i64 {
+        match self {
+            Self::Portable => 17,
+        }
+    }
+}
+
+/// What [`import`] did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ImportReport {
+    /// The checkpoint's class.
+    pub class: String,
+    /// The graphs, in the order in which they run.
+    pub graphs: Vec<GraphReport>,
+    /// What became of the weights.
+    pub weights: WeightReport,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// One graph that [`import`] wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct GraphReport {
+    /// Its name; the file is `{name}.onnx`.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Number of operators.
+    pub nodes: usize,
+    /// Number of the checkpoint's parameters in it.
+    pub parameters: u64,
+    /// What it takes.
+    pub inputs: Vec<Port>,
+    /// What it gives.
+    pub outputs: Vec<Port>,
+}
+
+/// An input or output of a graph.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// Element type: `f32` or `i32`.
+    pub data_type: &'static str,
+    /// Dimensions: numbers, and names of those that vary.
+    pub shape: Vec<String>,
+}
+
+/// Imports the checkpoint in `dir` and writes its graphs into `out`, which is made where it is missing.
+///
+/// # Errors
+/// Whatever in the checkpoint the importer cannot stand for, with file and tensor or key; and failures to write.
+pub fn import(dir: impl AsRef<Path>, out: impl AsRef<Path>, level: Level) -> Result<ImportReport, ImportError> {
+    let (dir, out, start) = (dir.as_ref(), out.as_ref(), Instant::now());
+    let checkpoint = Checkpoint::open(dir)?;
+    let family = families::find(checkpoint.config())?;
+    fs::create_dir_all(out).map_err(|e| ImportError::new(Kind::Write, out).because(e))?;
+    let mut weights = Weights::new(&checkpoint, out);
+    let models = family.build(&checkpoint, level, &mut weights)?;
+    let weights = weights.finish()?;
+    let graphs = models.iter().map(|model| write(model, out)).collect::<Result<_, _>>()?;
+    Ok(ImportReport { class: family.class().to_owned(), graphs, weights, elapsed: start.elapsed() })
+}
+
+fn write(model: &ModelProto, out: &Path) -> Result<GraphReport, ImportError> {
+    let graph = model.graph.as_ref().expect("a built model has a graph");
+    let path = out.join(format!("{}.onnx", graph.name));
+    fs::write(&path, model.encode_to_vec()).map_err(|e| ImportError::new(Kind::Write, &path).because(e))?;
+    Ok(GraphReport {
+        name: graph.name.clone(),
+        path,
+        nodes: graph.node.len(),
+        parameters: graph.initializer.iter().filter(|i| is_weight(i)).map(elements).sum(),
+        inputs: graph.input.iter().map(port).collect(),
+        outputs: graph.output.iter().map(port).collect(),
+    })
+}
+
+/// Whether an initializer is a tensor of the checkpoint rather than computed.
+fn is_weight(initializer: &TensorProto) -> bool {
+    initializer.data_location() == DataLocation::External && initializer.name.contains('.')
+}
+
+fn elements(initializer: &TensorProto) -> u64 {
+    initializer.dims.iter().map(|&d| d as u64).product()
+}
+
+fn port(info: &ValueInfoProto) -> Port {
+    let value = info.r#type.as_ref().and_then(|t| t.value.as_ref());
+    let tensor = value.map(|type_proto::Value::TensorType(tensor)| tensor);
+    let dims = tensor.and_then(|tensor| tensor.shape.as_ref()).map(|shape| shape.dim.as_slice()).unwrap_or_default();
+    let dim = |dim: &Dimension| match &dim.value {
+        Some(dimension::Value::DimValue(size)) => size.to_string(),
+        Some(dimension::Value::DimParam(name)) => name.clone(),
+        None => "?".to_owned(),
+    };
+    let is_float = tensor.is_some_and(|tensor| tensor.elem_type == DataType::Float as i32);
+    Port {
+        name: info.name.clone(),
+        data_type: if is_float { "f32" } else { "i32" },
+        shape: dims.iter().map(dim).collect(),
+    }
+}

@@ -1,0 +1,148 @@
+//! From a bundle to loaded models: the only place that knows which file is which engine.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::mllm::{Mllm, MllmEngines, MllmLimits};
+use super::sam::{SamDecoder, SamEncoder};
+use super::speech::Speech;
+use super::{ModelError, Timings};
+use crate::engine::bundle::Bundle;
+use crate::engine::rten::{RtenEngine, RtenOptions};
+use crate::engine::{Engine, EngineError};
+use crate::import::{ImportError, Level, default_cache_dir, import_cached};
+use crate::prompt::{CommandLimits, Dialect, DialectError};
+
+/// How a bundle's models are loaded.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// Where imported graphs are kept. Default: [`default_cache_dir`].
+    pub cache_dir: Option<PathBuf>,
+    /// The language model's engines. Default: that of [`RtenOptions`].
+    pub mllm: RtenOptions,
+    /// SAM's engines. Default: that of [`RtenOptions`].
+    pub sam: RtenOptions,
+    /// Limits on commands.
+    pub limits: CommandLimits,
+}
+
+impl LoadOptions {
+    /// Where imported graphs are kept.
+    pub fn cache_dir(&self) -> PathBuf {
+        self.cache_dir.clone().unwrap_or_else(default_cache_dir)
+    }
+}
+
+/// A bundle's models cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// A checkpoint cannot be imported.
+    #[error("import bundle")]
+    Import(#[from] ImportError),
+    /// An engine cannot be loaded.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The dialect does not fit itself or the tokenizer.
+    #[error(transparent)]
+    Dialect(#[from] DialectError),
+    /// The checkpoint's configuration cannot be read.
+    #[error("read `{path}`: {what}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// An engine is not what the model needs.
+    #[error("fit engines together")]
+    Model(#[from] ModelError),
+}
+
+/// A bundle's models.
+pub struct Models {
+    /// The language model.
+    pub mllm: Mllm,
+    /// SAM's image encoder.
+    pub encoder: SamEncoder,
+    /// SAM's mask decoder.
+    pub decoder: SamDecoder,
+    /// Where the time went: `import`, then each engine and the tokenizer, by name.
+    pub timings: Vec<(&'static str, Duration)>,
+}
+
+impl Models {
+    /// Loads the models of `bundle`, importing its checkpoints first where the cache lacks them.
+    ///
+    /// # Errors
+    /// Every [`LoadError`].
+    pub fn load(bundle: &Bundle, options: &LoadOptions) -> Result<Self, LoadError> {
+        let (mllm, mut timings) = load_mllm(bundle, options)?;
+        let (encoder, decoder, more) = load_sam(bundle, options)?;
+        timings.0.extend(more.0);
+        Ok(Self { mllm, encoder, decoder, timings: timings.0 })
+    }
+}
+
+/// Loads the language model of `bundle` alone, and says where the time went.
+///
+/// # Errors
+/// Every [`LoadError`].
+pub fn load_mllm(bundle: &Bundle, options: &LoadOptions) -> Result<(Mllm, Timings), LoadError> {
+    let manifest = bundle.manifest();
+    let mut timings = Timings::default();
+    let imported = timings.time("import", || import_cached(bundle, options.cache_dir(), Level::Portable))?;
+    let mut load = |name| timings.time(name, || load_engine(imported.mllm_graph(name), &options.mllm));
+    let engines = MllmEngines { vision: load("vision")?, embed: load("embed")?, decoder: load("decoder")? };
+    let (speech, config) = timings.time("tokenizer", || {
+        let dir = bundle.mllm_dir();
+        let config = Config::read(&dir.join("config.json"))?;
+        let dialect = Dialect::compile(&manifest.dialect)?;
+        let speech = Speech::new(&dir.join("tokenizer.json"), dialect, config.image_token)?;
+        Ok::<_, LoadError>((speech.with_limits(options.limits), config))
+    })?;
+    let limits = MllmLimits { max_answer_tokens: manifest.mllm.max_answer_tokens, max_positions: config.max_positions };
+    Ok((Mllm::new(engines, &manifest.mllm.image, speech, limits)?, timings))
+}
+
+/// Loads SAM of `bundle` alone, and says where the time went.
+///
+/// # Errors
+/// [`LoadError::Import`] and [`LoadError::Engine`].
+pub fn load_sam(bundle: &Bundle, options: &LoadOptions) -> Result<(SamEncoder, SamDecoder, Timings), LoadError> {
+    let mut timings = Timings::default();
+    let imported = timings.time("import", || import_cached(bundle, options.cache_dir(), Level::Portable))?;
+    let mut load = |name| timings.time(name, || load_engine(imported.sam_graph(name), &options.sam));
+    let (encoder, decoder) = (load("image_encoder")?, load("mask_decoder")?);
+    Ok((SamEncoder::new(encoder, &bundle.manifest().sam.image), SamDecoder::new(decoder), timings))
+}
+
+fn load_engine(path: PathBuf, options: &RtenOptions) -> Result<Box<dyn Engine>, EngineError> {
+    RtenEngine::load(path, options).map(|engine| Box::new(engine) as Box<dyn Engine>)
+}
+
+/// What the graphs do not say about a language model.
+struct Config {
+    /// The token that stands for the image.
+    image_token: u32,
+    /// Longest conversation in tokens.
+    max_positions: usize,
+}
+
+impl Config {
+    fn read(path: &Path) -> Result<Self, LoadError> {
+        let error = |what: String| LoadError::Config { path: path.to_owned(), what };
+        let text = std::fs::read_to_string(path).map_err(|e| error(e.to_string()))?;
+        let config: serde_json::Value = serde_json::from_str(&text).map_err(|e| error(e.to_string()))?;
+        // `transformers` has written both names.
+        let image_token = ["image_token_index", "image_token_id"].into_iter().find_map(|key| config[key].as_u64());
+        let image_token = image_token.and_then(|id| u32::try_from(id).ok());
+        let positions = config["text_config"]["max_position_embeddings"].as_u64();
+        Ok(Self {
+            image_token: image_token.ok_or_else(|| error("has no `image_token_index`".into()))?,
+            max_positions: positions
+                .and_then(|p| usize::try_from(p).ok())
+                .ok_or_else(|| error("has no `text_config.max_position_embeddings`".into()))?,
+        })
+    }
+}

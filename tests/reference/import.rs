@@ -1,0 +1,533 @@
+//! Importing and loading: every layout and dtype that is taken, and a typed error for everything that is not.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Barrier;
+use std::thread;
+
+use safetensors::tensor::{Dtype, TensorView};
+use safetensors::{SafeTensors, serialize_to_file};
+use sam4mllm::engine::bundle::{Bundle, Verify, seal};
+use sam4mllm::engine::rten::{RtenEngine, RtenOptions};
+use sam4mllm::engine::{Engine, EngineErrorKind, Tensor};
+use sam4mllm::import::{ImportError, ImportErrorKind as Kind, Level, import, import_cached};
+use tempfile::TempDir;
+
+fn reference(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(path)
+}
+
+/// A copy of a reference checkpoint that a test may damage.
+fn copy(name: &str) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    copy_to(name, dir.path());
+    dir
+}
+
+fn copy_to(name: &str, to: &Path) {
+    for entry in fs::read_dir(reference("checkpoints").join(name)).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+fn try_import(dir: &Path) -> Result<TempDir, ImportError> {
+    let out = TempDir::new().unwrap();
+    import(dir, out.path(), Level::Portable).map(|_| out)
+}
+
+/// A tensor: dtype, shape, bytes.
+type Stored = (Dtype, Vec<usize>, Vec<u8>);
+
+/// Rewrites `model.safetensors` in `dir`; `edit` gets each tensor and may drop it.
+fn rewrite(dir: &Path, edit: impl Fn(&str, Stored) -> Option<(String, Stored)>) {
+    let path = dir.join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let edited: Vec<(String, Stored)> = file
+        .tensors()
+        .into_iter()
+        .filter_map(|(name, view)| edit(&name, (view.dtype(), view.shape().to_vec(), view.data().to_vec())))
+        .collect();
+    let views: HashMap<&str, TensorView<'_>> = edited
+        .iter()
+        .map(|(name, (dtype, shape, data))| (name.as_str(), TensorView::new(*dtype, shape.clone(), data).unwrap()))
+        .collect();
+    serialize_to_file(views, None, &path).unwrap();
+}
+
+/// The same tensor in another float type.
+fn convert(to: Dtype) -> impl Fn(&str, Stored) -> Option<(String, Stored)> {
+    move |name, (_, shape, bytes)| {
+        let values = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+        let data = match to {
+            Dtype::F16 => values.flat_map(|v| half::f16::from_f32(v).to_le_bytes()).collect(),
+            Dtype::BF16 => values.flat_map(|v| half::bf16::from_f32(v).to_le_bytes()).collect(),
+            Dtype::F64 => values.flat_map(|v| f64::from(v).to_le_bytes()).collect(),
+            _ => bytes,
+        };
+        Some((name.to_owned(), (to, shape, data)))
+    }
+}
+
+fn load(out: &Path, graph: &str) -> RtenEngine {
+    RtenEngine::load(out.join(format!("{graph}.onnx")), &RtenOptions::default()).unwrap()
+}
+
+/// What the imported vision and decoder graphs of a LLaVA checkpoint say to one fixed input.
+fn answers(out: &Path) -> Vec<f32> {
+    let wave = |n: usize| (0..n).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<_>>();
+    let mut vision = load(out, "vision");
+    let shape: Vec<usize> = vision.inputs()[0].shape.iter().map(|d| d.unwrap()).collect();
+    let pixels = Tensor::f32(&shape, wave(shape.iter().product()));
+    let image = vision.run(vec![("pixel_values", pixels)], &["image_embeds"]).unwrap().remove(0);
+    let (count, width) = (image.shape()[1], image.shape()[2]);
+    let mut answers = image.into_f32().unwrap();
+    let mut decoder = load(out, "decoder");
+    let caches: Vec<(String, Vec<usize>)> = decoder
+        .inputs()
+        .iter()
+        .filter(|info| info.name.starts_with("past_"))
+        .map(|info| (info.name.clone(), info.shape.iter().map(|d| d.unwrap_or(0)).collect()))
+        .collect();
+    let mut inputs = vec![
+        ("inputs_embeds", Tensor::f32(&[1, count, width], answers.clone())),
+        ("position_ids", Tensor::i32(&[1, count], (0..count as i32).collect::<Vec<_>>())),
+        ("attention_bias", Tensor::f32(&[1, 1, count, count], vec![0.0; count * count])),
+        ("logit_indices", Tensor::i32(&[2], vec![0, count as i32 - 1])),
+    ];
+    inputs.extend(caches.iter().map(|(name, shape)| (name.as_str(), Tensor::f32(shape, vec![]))));
+    answers.extend(decoder.run(inputs, &["logits"]).unwrap().remove(0).into_f32().unwrap());
+    answers
+}
+
+fn deviation(found: &[f32], wanted: &[f32]) -> f32 {
+    assert_eq!(found.len(), wanted.len());
+    let largest = wanted.iter().fold(0f32, |max, x| max.max(x.abs()));
+    found.iter().zip(wanted).fold(0f32, |max, (a, b)| max.max((a - b).abs())) / largest
+}
+
+#[test]
+fn names_of_every_version_of_transformers() {
+    let wanted = answers(try_import(&reference("checkpoints/llava-clip")).unwrap().path());
+    let layouts: [&[(&str, &str)]; 3] = [
+        // Up to 4.51, and written by save_pretrained of later ones.
+        &[("vision_tower.", "vision_tower.vision_model.")],
+        // The module tree of 4.52 and later.
+        &[
+            ("vision_tower.", "model.vision_tower.vision_model."),
+            ("multi_modal_projector.", "model.multi_modal_projector."),
+            ("language_model.model.", "model.language_model."),
+            ("language_model.lm_head.", "lm_head."),
+        ],
+        // The module tree of 5.x.
+        &[
+            ("vision_tower.", "model.vision_tower."),
+            ("multi_modal_projector.", "model.multi_modal_projector."),
+            ("language_model.model.", "model.language_model."),
+            ("language_model.lm_head.", "lm_head."),
+        ],
+    ];
+    for renamings in layouts {
+        let dir = copy("llava-clip");
+        rewrite(dir.path(), |name, stored| {
+            let renamed =
+                renamings.iter().find_map(|(from, to)| name.strip_prefix(from).map(|rest| format!("{to}{rest}")));
+            Some((renamed.unwrap_or_else(|| name.to_owned()), stored))
+        });
+        assert_eq!(answers(try_import(dir.path()).unwrap().path()), wanted, "{renamings:?}");
+    }
+}
+
+#[test]
+fn half_precision_is_read_in_place_or_converted() {
+    let wanted = answers(try_import(&reference("checkpoints/llava-clip")).unwrap().path());
+    for (dtype, tolerance, in_place) in [(Dtype::F16, 5e-3, true), (Dtype::BF16, 4e-2, false)] {
+        let dir = copy("llava-clip");
+        rewrite(dir.path(), convert(dtype));
+        let out = TempDir::new().unwrap();
+        let report = import(dir.path(), out.path(), Level::Portable).unwrap();
+        let off = deviation(&answers(out.path()), &wanted);
+        println!("{dtype:?}: max |a - b| / max |b| = {off:.2e}, {:?}", report.weights.data_types);
+        assert!(off > 0.0 && off <= tolerance, "{dtype:?}: {off}");
+        assert_eq!(report.weights.in_place_bytes > 0, in_place);
+        assert_eq!(report.weights.written_bytes >= 4 * report.weights.parameters, !in_place);
+    }
+}
+
+#[test]
+fn weights_at_odd_offsets_are_copied() {
+    let dir = copy("llava-clip");
+    let path = dir.path().join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(*bytes.first_chunk().unwrap());
+    // One more blank behind the header moves all data by one byte.
+    let (header, data) = bytes[8..].split_at(length as usize);
+    fs::write(&path, [&(length + 1).to_le_bytes(), header, b" ", data].concat()).unwrap();
+    let out = TempDir::new().unwrap();
+    let report = import(dir.path(), out.path(), Level::Portable).unwrap();
+    assert_eq!(report.weights.in_place_bytes, 0);
+    assert_eq!(answers(out.path()), answers(try_import(&reference("checkpoints/llava-clip")).unwrap().path()));
+}
+
+#[test]
+fn importing_twice_into_one_directory_leaves_the_checkpoint_alone() {
+    let (dir, out) = (copy("sam"), TempDir::new().unwrap());
+    let before = fs::read(dir.path().join("model.safetensors")).unwrap();
+    for _ in 0..2 {
+        let report = import(dir.path(), out.path(), Level::Portable).unwrap();
+        assert_eq!(report.weights.unused, [] as [&str; 0]);
+        load(out.path(), "mask_decoder");
+    }
+    assert!(fs::read(dir.path().join("model.safetensors")).unwrap() == before);
+}
+
+/// Replaces text in a file.
+fn edit(dir: &Path, file: &str, from: &str, to: &str) {
+    let text = fs::read_to_string(dir.join(file)).unwrap();
+    assert!(text.contains(from), "{file} holds no {from}");
+    fs::write(dir.join(file), text.replacen(from, to, 1)).unwrap();
+}
+
+/// A way to damage a checkpoint, and the error it must give: kind, end of the file's name, start of the item.
+struct Case {
+    checkpoint: &'static str,
+    damage: fn(&Path),
+    wanted: (Kind, &'static str, &'static str),
+}
+
+fn write_header(dir: &Path, length: u64, header: &[u8]) {
+    fs::write(dir.join("model.safetensors"), [&length.to_le_bytes(), header].concat()).unwrap();
+}
+
+const DAMAGED_FILES: &[Case] = &[
+    Case {
+        checkpoint: "sam",
+        damage: |dir| fs::remove_file(dir.join("config.json")).unwrap(),
+        wanted: (Kind::Open, "config.json", ""),
+    },
+    Case {
+        checkpoint: "sam",
+        damage: |dir| fs::remove_file(dir.join("model.safetensors")).unwrap(),
+        wanted: (Kind::Open, "model.safetensors", ""),
+    },
+    Case {
+        checkpoint: "sam",
+        damage: |dir| {
+            let bytes = fs::read(dir.join("model.safetensors")).unwrap();
+            fs::write(dir.join("model.safetensors"), &bytes[..bytes.len() - 1]).unwrap();
+        },
+        wanted: (Kind::Corrupt, "model.safetensors", ""),
+    },
+    Case {
+        checkpoint: "sam",
+        damage: |dir| fs::write(dir.join("model.safetensors"), [1, 2, 3]).unwrap(),
+        wanted: (Kind::Corrupt, "model.safetensors", ""),
+    },
+    Case {
+        checkpoint: "sam",
+        damage: |dir| write_header(dir, 1 << 63, b"{}"),
+        wanted: (Kind::Corrupt, "model.safetensors", ""),
+    },
+    Case {
+        checkpoint: "sam",
+        damage: |dir| write_header(dir, u64::MAX, b"{}"),
+        wanted: (Kind::Corrupt, "model.safetensors", ""),
+    },
+    Case {
+        checkpoint: "sam",
+        damage: |dir| write_header(dir, 4, b"{\"x\""),
+        wanted: (Kind::Corrupt, "model.safetensors", ""),
+    },
+    Case {
+        checkpoint: "sam",
+        damage: |dir| {
+            let header = br#"{"x":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,4]}}    "#;
+            write_header(dir, header.len() as u64 - 4, header);
+        },
+        wanted: (Kind::Corrupt, "model.safetensors", ""),
+    },
+    Case {
+        checkpoint: "sam",
+        damage: |dir| {
+            let header = br#"{"x":{"dtype":"F32","shape":[1],"data_offsets":[18446744073709551612,0]}}    "#;
+            write_header(dir, header.len() as u64 - 4, header);
+        },
+        wanted: (Kind::Corrupt, "model.safetensors", ""),
+    },
+    Case {
+        checkpoint: "llava-siglip",
+        damage: |dir| fs::remove_file(dir.join("model-00002-of-00004.safetensors")).unwrap(),
+        wanted: (Kind::Open, "model-00002-of-00004.safetensors", ""),
+    },
+    Case {
+        checkpoint: "llava-siglip",
+        damage: |dir| edit(dir, "model.safetensors.index.json", "model-00001-of-00004", "../model-00001-of-00004"),
+        wanted: (Kind::Corrupt, "model.safetensors.index.json", "../model"),
+    },
+    Case {
+        checkpoint: "llava-siglip",
+        damage: |dir| edit(dir, "model.safetensors.index.json", "model-00001-of-00004", "model-00002-of-00004"),
+        wanted: (Kind::MissingTensor, "model-00002-of-00004.safetensors", ""),
+    },
+    Case {
+        checkpoint: "llava-siglip",
+        damage: |dir| fs::write(dir.join("model.safetensors.index.json"), "{").unwrap(),
+        wanted: (Kind::Config, "model.safetensors.index.json", ""),
+    },
+];
+
+const WRONG_TENSORS: &[Case] = &[
+    Case {
+        checkpoint: "sam",
+        damage: |dir| rewrite(dir, |name, s| (name != "mask_decoder.iou_token.weight").then(|| (name.into(), s))),
+        wanted: (Kind::MissingTensor, "", "mask_decoder.iou_token.weight"),
+    },
+    Case {
+        checkpoint: "sam",
+        damage: |dir| {
+            rewrite(dir, |name, (dtype, mut shape, bytes)| {
+                if name == "mask_decoder.mask_tokens.weight" {
+                    shape.reverse();
+                }
+                Some((name.into(), (dtype, shape, bytes)))
+            });
+        },
+        wanted: (Kind::Shape, "model.safetensors", "mask_decoder.mask_tokens.weight"),
+    },
+    Case {
+        checkpoint: "sam",
+        damage: |dir| rewrite(dir, convert(Dtype::F64)),
+        wanted: (Kind::Dtype, "model.safetensors", "vision_encoder"),
+    },
+    Case {
+        checkpoint: "llava-clip",
+        damage: |dir| rewrite(dir, |name, s| Some((format!("x.{name}"), s))),
+        wanted: (Kind::MissingTensor, "", "embeddings.patch_embedding.weight"),
+    },
+    Case {
+        checkpoint: "sam",
+        damage: |dir| edit(dir, "config.json", "\"mlp_dim\": 64", "\"mlp_dim\": 65"),
+        wanted: (Kind::Shape, "model.safetensors", ""),
+    },
+];
+
+const UNKNOWN_CONFIGURATIONS: &[Case] = &[
+    Case {
+        checkpoint: "sam",
+        damage: |dir| edit(dir, "config.json", "\"SamModel\"", "\"Sam2Model\""),
+        wanted: (Kind::UnknownClass, "config.json", "Sam2Model"),
+    },
+    Case {
+        checkpoint: "sam",
+        damage: |dir| edit(dir, "config.json", "\"SamModel\"", ""),
+        wanted: (Kind::Config, "config.json", "architectures"),
+    },
+    Case {
+        checkpoint: "sam",
+        damage: |dir| edit(dir, "config.json", "\"use_rel_pos\": false", "\"use_rel_pos\": true"),
+        wanted: (Kind::Unsupported, "config.json", "vision_config.use_rel_pos"),
+    },
+    Case {
+        checkpoint: "sam",
+        damage: |dir| edit(dir, "config.json", "\"hidden_act\": \"relu\"", "\"hidden_act\": \"mish\""),
+        wanted: (Kind::Unsupported, "config.json", "mask_decoder_config.hidden_act"),
+    },
+    Case {
+        checkpoint: "sam",
+        damage: |dir| edit(dir, "config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1e9"),
+        wanted: (Kind::Config, "config.json", "mask_decoder_config.num_hidden_layers"),
+    },
+    Case {
+        checkpoint: "sam",
+        damage: |dir| edit(dir, "config.json", "{", "{\"quantization_config\": {},"),
+        wanted: (Kind::Unsupported, "config.json", "quantization_config"),
+    },
+    Case {
+        checkpoint: "sam",
+        damage: |dir| fs::write(dir.join("adapter_config.json"), "{}").unwrap(),
+        wanted: (Kind::Unsupported, "adapter_config.json", ""),
+    },
+    Case {
+        checkpoint: "llava-clip",
+        damage: |dir| edit(dir, "config.json", "\"rope_type\": \"llama3\"", "\"rope_type\": \"yarn\""),
+        wanted: (Kind::Unsupported, "config.json", "text_config.rope_parameters.rope_type"),
+    },
+    Case {
+        checkpoint: "llava-clip",
+        damage: |dir| edit(dir, "config.json", "\"llama\"", "\"qwen2\""),
+        wanted: (Kind::Unsupported, "config.json", "text_config.model_type"),
+    },
+    Case {
+        checkpoint: "llava-clip",
+        damage: |dir| edit(dir, "config.json", "\"clip_vision_model\"", "\"pixtral\""),
+        wanted: (Kind::Unsupported, "config.json", "vision_config.model_type"),
+    },
+    Case {
+        checkpoint: "llava-clip",
+        damage: |dir| edit(dir, "config.json", "-3", "-9"),
+        wanted: (Kind::Unsupported, "config.json", "vision_feature_layer"),
+    },
+    Case {
+        checkpoint: "llava-clip",
+        damage: |dir| edit(dir, "config.json", "\"num_key_value_heads\": 4", "\"num_key_value_heads\": 3"),
+        wanted: (Kind::Config, "config.json", "text_config.num_key_value_heads"),
+    },
+    Case {
+        checkpoint: "llava-clip",
+        damage: |dir| edit(dir, "config.json", "\"hidden_size\": 40", "\"hidden_size\": -40"),
+        wanted: (Kind::Config, "config.json", "text_config.hidden_size"),
+    },
+];
+
+#[test]
+fn what_cannot_be_imported_is_refused_by_name() {
+    for case in [DAMAGED_FILES, WRONG_TENSORS, UNKNOWN_CONFIGURATIONS].into_iter().flatten() {
+        let dir = copy(case.checkpoint);
+        (case.damage)(dir.path());
+        let (kind, file, item) = case.wanted;
+        let error = try_import(dir.path()).expect_err(&format!("{kind:?} {file} {item}"));
+        assert_eq!(error.kind(), kind, "{error} ({error:?})");
+        assert!(error.file().ends_with(file), "{file}: {error}");
+        assert!(error.item().unwrap_or("").starts_with(item), "{item}: {error}");
+    }
+}
+
+#[test]
+fn an_unknown_class_is_told_which_are_known() {
+    let dir = copy("sam");
+    edit(dir.path(), "config.json", "\"SamModel\"", "\"Sam2Model\"");
+    let error = try_import(dir.path()).unwrap_err();
+    let why = std::error::Error::source(&error).unwrap().to_string();
+    assert!(why.contains("SamModel") && why.contains("LlavaForConditionalGeneration"), "{why}");
+}
+
+/// A sealed bundle of two reference checkpoints.
+fn bundle() -> TempDir {
+    let dir = TempDir::new().unwrap();
+    for (part, name) in [("mllm", "llava-siglip"), ("sam", "sam")] {
+        fs::create_dir(dir.path().join(part)).unwrap();
+        copy_to(name, &dir.path().join(part));
+    }
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine/bundle/testdata/bundle.toml");
+    fs::copy(manifest, dir.path().join("bundle.toml")).unwrap();
+    seal(dir.path()).unwrap();
+    dir
+}
+
+#[test]
+fn the_cache_is_filled_once_and_survives_races() {
+    let (dir, cache) = (bundle(), TempDir::new().unwrap());
+    let bundle = Bundle::open(dir.path(), Verify::Hashes).unwrap();
+    let start = Barrier::new(4);
+    let imported: Vec<_> = thread::scope(|scope| {
+        let one = || {
+            start.wait();
+            import_cached(&bundle, cache.path(), Level::Portable).unwrap()
+        };
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(one)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(imported.iter().all(|one| one.mllm_dir() == imported[0].mllm_dir()));
+    assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 1, "nothing but the entry stays");
+    load(&imported[0].mllm_dir(), "decoder");
+    RtenEngine::load(imported[0].sam_graph("mask_decoder"), &RtenOptions::default()).unwrap();
+    assert!(!import_cached(&bundle, cache.path(), Level::Portable).unwrap().is_fresh());
+}
+
+#[test]
+fn a_damaged_cache_entry_is_made_anew() {
+    let (dir, cache) = (bundle(), TempDir::new().unwrap());
+    let bundle = Bundle::open(dir.path(), Verify::Hashes).unwrap();
+    let first = import_cached(&bundle, cache.path(), Level::Portable).unwrap();
+    assert!(first.is_fresh());
+    for damage in ["decoder.onnx", "model-00001.onnx_data"] {
+        fs::remove_file(first.mllm_dir().join(damage)).unwrap();
+        let again = import_cached(&bundle, cache.path(), Level::Portable).unwrap();
+        assert!(again.is_fresh(), "{damage}");
+        load(&again.mllm_dir(), "decoder");
+    }
+    let graph = first.sam_graph("mask_decoder");
+    let mut bytes = fs::read(&graph).unwrap();
+    bytes[999] ^= 1;
+    fs::write(&graph, bytes).unwrap();
+    assert!(import_cached(&bundle, cache.path(), Level::Portable).unwrap().is_fresh());
+    assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_bundle_of_another_class_than_its_manifest_says_is_refused() {
+    let (dir, cache) = (bundle(), TempDir::new().unwrap());
+    edit(dir.path(), "bundle.toml", "class = \"SamModel\"", "class = \"Sam2Model\"");
+    let bundle = Bundle::open(dir.path(), Verify::Hashes).unwrap();
+    let error = import_cached(&bundle, cache.path(), Level::Portable).unwrap_err();
+    assert_eq!((error.kind(), error.item()), (Kind::Unsupported, Some("SamModel")));
+    assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0, "no half entry stays");
+}
+
+#[test]
+fn inputs_are_checked_before_a_run() {
+    let out = try_import(&reference("checkpoints/sam")).unwrap();
+    let mut engine = load(out.path(), "mask_decoder");
+    let good = || {
+        vec![
+            ("image_embedding", Tensor::f32(&[1, 32, 4, 4], vec![0.1; 512])),
+            ("point_coords", Tensor::f32(&[2, 1, 2], vec![3.0; 4])),
+            ("point_labels", Tensor::i32(&[2, 1], vec![1; 2])),
+            ("mask_input", Tensor::f32(&[2, 1, 16, 16], vec![0.0; 512])),
+            ("has_mask_input", Tensor::f32(&[2, 1, 1, 1], vec![0.0; 2])),
+        ]
+    };
+    assert!(engine.run(good(), &["iou_scores"]).is_ok());
+    type Damage = fn(&mut Vec<(&str, Tensor<'_>)>);
+    let cases: [(Damage, &str); 7] = [
+        (|inputs| drop(inputs.remove(1)), "point_coords"),
+        (|inputs| inputs[2].0 = "labels", "labels"),
+        (|inputs| inputs[2].1 = Tensor::f32(&[2, 1], vec![1.0; 2]), "point_labels"),
+        (|inputs| inputs[2].1 = Tensor::i32(&[2, 2], vec![1; 4]), "point_labels"),
+        (|inputs| inputs[0].1 = Tensor::f32(&[1, 32, 4, 5], vec![0.1; 640]), "image_embedding"),
+        (|inputs| inputs[4].1 = Tensor::f32(&[2], vec![0.0; 2]), "has_mask_input"),
+        (|inputs| inputs[3] = inputs[4].clone(), "has_mask_input"),
+    ];
+    for (damage, tensor) in cases {
+        let mut inputs = good();
+        damage(&mut inputs);
+        let error = engine.run(inputs, &["iou_scores"]).unwrap_err();
+        assert_eq!((error.kind(), error.tensor()), (EngineErrorKind::Input, Some(tensor)), "{error}");
+    }
+    let error = engine.run(good(), &["scores"]).unwrap_err();
+    assert_eq!((error.kind(), error.tensor()), (EngineErrorKind::Input, Some("scores")));
+    assert!(engine.run(good(), &["iou_scores"]).is_ok(), "a refused call leaves the engine as it was");
+}
+
+#[test]
+fn what_only_the_graph_can_know_fails_as_a_run() {
+    let out = try_import(&reference("checkpoints/llava-clip")).unwrap();
+    let mut engine = load(out.path(), "embed");
+    for id in [13, i32::MAX, i32::MIN] {
+        let error = engine.run(vec![("input_ids", Tensor::i32(&[1, 1], vec![id]))], &["inputs_embeds"]).unwrap_err();
+        assert_eq!(error.kind(), EngineErrorKind::Run, "{id}: {error}");
+    }
+    assert!(engine.run(vec![("input_ids", Tensor::i32(&[1, 1], vec![3]))], &["inputs_embeds"]).is_ok());
+}
+
+#[test]
+fn files_that_are_no_models_are_not_loaded() {
+    let out = try_import(&reference("checkpoints/sam")).unwrap();
+    let load = |name: &str| RtenEngine::load(out.path().join(name), &RtenOptions::default()).err().map(|e| e.kind());
+    assert_eq!(load("absent.onnx"), Some(EngineErrorKind::Open));
+    let whole = fs::read(out.path().join("mask_decoder.onnx")).unwrap();
+    for cut in (1..whole.len()).step_by(whole.len() / 64) {
+        fs::write(out.path().join("cut.onnx"), &whole[..cut]).unwrap();
+        assert_eq!(load("cut.onnx"), Some(EngineErrorKind::Load), "{cut} of {} bytes", whole.len());
+    }
+    fs::write(out.path().join("noise.onnx"), [0xff; 999]).unwrap();
+    assert_eq!(load("noise.onnx"), Some(EngineErrorKind::Load));
+    assert_eq!(load("mask_decoder.onnx"), None);
+    let link = out.path().join("model-00001.onnx_data");
+    let weights = fs::read(&link).unwrap();
+    fs::remove_file(&link).unwrap();
+    fs::write(&link, &weights[..weights.len() / 2]).unwrap();
+    assert_eq!(load("mask_decoder.onnx"), Some(EngineErrorKind::Load));
+}
