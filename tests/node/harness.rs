@@ -103,6 +103,8 @@ impl Running {
 
     pub async fn channel(&self) -> Channel {
         let endpoint = Channel::from_shared(format!("http://{}", self.address)).expect("an address");
+        // HTTP/2's own default, so that a reader that stops is felt by the node after some replies, not thousands.
+        let endpoint = endpoint.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
         soon("a connection", endpoint.connect()).await.expect("connects")
     }
 
