@@ -178,6 +178,8 @@ fn init_logs(format: LogFormat) {
         LogFormat::Text => logs.try_init(),
         LogFormat::Json => logs.json().try_init(),
     };
+    // A panic of a stage is one line of the log like everything else.
+    std::panic::set_hook(Box::new(|info| tracing::error!(panic = %info, "panicked")));
 }
 
 async fn serve(args: Args, config: ServerConfig, backend: Backend) -> anyhow::Result<()> {

@@ -1,0 +1,12 @@
+//! The node from outside: a real client over a real socket, real JPEG bytes, and stages that look for colours.
+
+mod harness;
+
+mod bad_input;
+mod binary;
+mod drops;
+mod faults;
+mod lifecycle;
+mod stream;
+mod targets;
+mod unary;
