@@ -143,12 +143,14 @@ pub(super) fn rten_backend(args: &StageArgs) -> anyhow::Result<Backend> {
         fingerprint: bundle.fingerprint().to_owned(),
         backend: "rten".to_owned(),
     };
+    let min_mask_score = manifest.dialect.thresholds.mask_score;
     let (strategy, ground, segment) = (args.strategy, (bundle.clone(), options.clone()), (bundle, options));
     Ok(Backend {
         identity,
         stages: Stages {
             ground: Box::new(move || Ok(Box::new(Grounder::load(&ground.0, strategy, &ground.1)?))),
             segment: Box::new(move || Ok(Box::new(Segmenter::load(&segment.0, &segment.1)?))),
+            min_mask_score,
         },
     })
 }
@@ -166,6 +168,7 @@ fn fake(script: &Script) -> Backend {
         stages: Stages {
             ground: Box::new(move || Ok(Box::new(FakeGround::new(ground.clone())))),
             segment: Box::new(move || Ok(Box::new(FakeSegment::new(segment.clone())))),
+            min_mask_score: 0.4,
         },
     }
 }

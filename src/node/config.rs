@@ -12,8 +12,6 @@ pub struct NodeConfig {
     pub frame: FrameLimits,
     /// When a tracked instance counts as lost.
     pub track: TrackLimits,
-    /// SAM's predicted IoU below which a grounded mask makes the verdict unsure. Default: 0.4. Range: 0.0..=1.0.
-    pub min_mask_score: f32,
     /// A target is grounded again when its last grounding is this old and the grounder is idle. Default: 2 s.
     pub reground_after: Duration,
     /// A target that is lost is grounded again at once, but not more often than this. Default: 250 ms.
@@ -37,7 +35,6 @@ impl Default for NodeConfig {
         Self {
             frame: FrameLimits::default(),
             track: TrackLimits::default(),
-            min_mask_score: 0.4,
             reground_after: Duration::from_secs(2),
             reground_lost_after: Duration::from_millis(250),
             ground_timeout: Duration::from_secs(30),
@@ -78,7 +75,6 @@ impl NodeConfig {
             ("max_command_bytes", self.max_command_bytes > 0, "must not be 0"),
             ("max_frame_pixels", self.frame.max_pixels > 0, "must not be 0"),
             ("max_frame_side", self.frame.max_side > 0, "must not be 0"),
-            ("min_mask_score", (0.0..=1.0).contains(&self.min_mask_score), "must be in 0.0..=1.0"),
             ("ground_timeout", !self.ground_timeout.is_zero(), "must not be 0"),
         ];
         match checks.into_iter().find(|(_, ok, _)| !ok) {

@@ -60,6 +60,8 @@ pub struct Stages {
     pub ground: Factory<dyn Ground>,
     /// SAM's side.
     pub segment: Factory<dyn Segment>,
+    /// SAM's predicted IoU below which a grounded mask makes the verdict unsure, `0.0..=1.0`; the model's to say.
+    pub min_mask_score: f32,
 }
 
 /// One of the two stages.

@@ -18,7 +18,7 @@ use super::masks::{self, Done, Failure, Job, Settings};
 use super::stage::{Condition, Stage};
 use super::target::Need;
 use super::{NodeConfig, NodeError, NodeErrorKind, Readiness, StageName, Stages};
-use crate::pipeline::{Ground, Grounding, Segment};
+use crate::pipeline::{Ground, Grounding, Segment, TrackLimits};
 use crate::prompt::CountHint;
 
 /// What the scheduler hears.
@@ -68,6 +68,7 @@ pub(super) struct Scheduler {
     config: Arc<NodeConfig>,
     ground: Stage<GroundJob>,
     segment: Stage<Job>,
+    settings: Settings,
     readiness: watch::Sender<Readiness>,
     sessions: BTreeMap<u64, Session>,
     calls: BTreeMap<u64, Call>,
@@ -87,12 +88,17 @@ impl Scheduler {
         events: &mpsc::Sender<Event>,
         readiness: watch::Sender<Readiness>,
     ) -> std::io::Result<Self> {
+        let min_mask_score = stages.min_mask_score;
+        // What was good enough to be grounded is good enough to be followed.
+        let track = TrackLimits { min_score: config.track.min_score.min(min_mask_score), ..config.track };
+        let settings = Settings { frame: config.frame, track, min_mask_score };
         let ground = Stage::spawn(StageName::Ground, stages.ground, events.clone(), ground_frame)?;
         let segment = Stage::spawn(StageName::Segment, stages.segment, events.clone(), segment_frame)?;
         Ok(Self {
             config,
             ground,
             segment,
+            settings,
             readiness,
             sessions: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -215,8 +221,7 @@ impl Scheduler {
             ready.extend(self.calls.values().any(Call::wants_segment).then_some(CALLS));
             let Some(next) = in_turn(&ready, self.served[1]) else { return };
             self.served[1] = next;
-            let (ground_idle, config) = (self.ground.is_idle(), &self.config);
-            let settings = Settings { frame: config.frame, track: config.track, min_mask_score: config.min_mask_score };
+            let (ground_idle, config, settings) = (self.ground.is_idle(), &self.config, self.settings);
             let taken = if next == CALLS {
                 let call = self.calls.iter_mut().find(|(_, c)| c.wants_segment());
                 call.map(|(id, call)| (Owner::Call(*id), call.segment_job(settings)))

@@ -131,18 +131,18 @@ impl Segment for FakeSegment {
             let what = "is the embedding of another segmenter".to_owned();
             return Err(PipelineError::Output { engine: "fake_sam", what });
         };
-        Ok(prompts.iter().map(|p| region_under(regions, p)).collect())
+        Ok(prompts.iter().map(|p| region_under(regions, p, self.play.score())).collect())
     }
 }
 
 /// The region under the first positive point that has one inside the box, else under the box's centre; empty and with
 /// score 0 where there is only background.
-fn region_under(regions: &Regions, prompt: &Prompt) -> Segmented {
+fn region_under(regions: &Regions, prompt: &Prompt, score: f32) -> Segmented {
     let inside = |p: &Point<SourcePx>| prompt.bbox.is_none_or(|b| b.contains(*p));
     let points = prompt.points.iter().filter(|(_, on)| *on).map(|(p, _)| *p).filter(inside);
     let centre = prompt.bbox.map(|b| b.centre());
     match points.chain(centre).find_map(|p| regions.at(p)) {
-        Some(mask) => Segmented { mask, score: 0.95 },
+        Some(mask) => Segmented { mask, score },
         None => Segmented { mask: Mask::empty(regions.size()), score: 0.0 },
     }
 }

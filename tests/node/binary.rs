@@ -136,7 +136,7 @@ fn a_python_client_gets_masks() {
     let text = String::from_utf8_lossy(&text);
     assert!(output.status.success(), "{text}");
     assert!(text.contains("passed: "), "{text}");
-    println!("{text}");
+    let _ = writeln!(std::io::stderr(), "python client {}", text.trim());
     served.signal("TERM");
     assert_eq!(served.end().status.code(), Some(0));
 }

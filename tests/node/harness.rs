@@ -58,6 +58,7 @@ pub fn backend(script: &Script) -> Backend {
         stages: Stages {
             ground: Box::new(move || Ok(Box::new(FakeGround::new(ground.clone())))),
             segment: Box::new(move || Ok(Box::new(FakeSegment::new(segment.clone())))),
+            min_mask_score: 0.4,
         },
     }
 }
@@ -371,7 +372,7 @@ impl Stream {
                 }
                 Verdict::Unspecified => panic!("{target:?}"),
             }
-            assert_eq!(target.verdict() == Verdict::Failed && target.error.is_none(), false, "{target:?}");
+            assert!(target.verdict() != Verdict::Failed || target.error.is_some(), "{target:?}");
             for instance in &target.instances {
                 let mask = decode_mask(instance.mask.as_ref().expect("has a mask"));
                 let tight = mask.bbox().expect("a mask is never empty");

@@ -183,7 +183,13 @@ async fn a_shutdown_answers_calls_and_takes_no_more() {
     });
     eventually("the call", || node.script.ground.begun() == 1).await;
     node.ask_to_stop();
-    soon("the refusal", async { while late.segment(asked.clone()).await.is_ok() {} }).await;
+    // A call before the node knows would be taken, and wait at the gate like the first.
+    soon("the shutdown", async {
+        while late.describe(wire::DescribeRequest {}).await.is_ok_and(|said| said.into_inner().ready) {}
+    })
+    .await;
+    let refused = soon("the refusal", late.segment(asked)).await.expect_err("shutting down");
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
     node.script.ground.gate.open();
     let reply = soon("the answer", call).await.expect("does not panic").expect("is answered");
     assert_eq!(reply.into_inner().result.expect("has a result").verdict(), Verdict::Found);

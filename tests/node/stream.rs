@@ -189,6 +189,20 @@ async fn a_new_frame_size_loses_what_was_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mask_that_the_segmenter_doubts_is_never_found() {
+    let node = Running::start().await;
+    let mut stream = node.stream().await;
+    stream.set([target("r", "red")]).await;
+    let scene = Scene::new().with(RED, 100, 80);
+    stream.until_verdict(&scene, "r", Verdict::Found).await;
+    node.script.segment.doubt(true);
+    // What was followed is lost, and what the grounder then names is not believed.
+    assert_eq!(of(&stream.exchange(&scene).await, "r").verdict(), Verdict::Lost);
+    let unsure = stream.until(&scene, |f| of(f, "r").verdict() != Verdict::Lost).await;
+    assert_eq!((of(&unsure, "r").verdict(), of(&unsure, "r").instances.len()), (Verdict::Unsure, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_single_frame_gets_its_mask_when_revisions_are_wanted() {
     let node = Running::start().await;
     node.script.ground.gate.shut();

@@ -68,6 +68,16 @@ async fn no_such_object_is_a_verdict() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mask_that_the_segmenter_doubts_is_shown_as_unsure() {
+    let node = Running::start().await;
+    node.script.segment.doubt(true);
+    let result = ask(&node, request(&Scene::new().with(RED, 100, 80), "red")).await.expect("answers").result;
+    let result = result.expect("has a result");
+    assert_eq!((result.verdict(), result.instances.len()), (Verdict::Unsure, 1));
+    assert!(result.instances[0].mask_score < 0.4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_encoding_gives_the_same_mask() {
     let node = Running::start().await;
     let scene = Scene::sized(321, 200).with(GREEN, 90, 60);

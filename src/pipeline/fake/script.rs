@@ -1,6 +1,6 @@
 //! Slow, failing and crashing stages, on demand.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,7 @@ pub struct Play {
     failures: AtomicU64,
     panics: AtomicU64,
     begun: AtomicU64,
+    doubts: AtomicBool,
 }
 
 impl Play {
@@ -57,6 +58,16 @@ impl Play {
     /// The next `count` passes panic.
     pub fn panic(&self, count: u64) {
         self.panics.store(count, Ordering::SeqCst);
+    }
+
+    /// Whether the segmenter gives its masks hardly any score.
+    pub fn doubt(&self, doubts: bool) {
+        self.doubts.store(doubts, Ordering::SeqCst);
+    }
+
+    /// The score of a mask.
+    pub(super) fn score(&self) -> f32 {
+        if self.doubts.load(Ordering::SeqCst) { 0.1 } else { 0.95 }
     }
 
     /// Passes that have begun, those behind a shut gate included.
