@@ -53,8 +53,11 @@ def build(tokenizer, trunk: Trunk | None) -> LlavaForConditionalGeneration:
         first = tokenizer.convert_tokens_to_ids("000")
         table[first:first + SCALE + 1] = phi @ basis.T
         for layer in model.model.language_model.layers:
-            layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight.normal_(0, 1 / math.sqrt(DIM)))
-            layer.self_attn.o_proj.weight.normal_(0, 0.3 / math.sqrt(DIM))
+            # Attention starts as looking up what is alike, sharply, and copying it as it is.
+            a, turn = layer.self_attn, torch.linalg.qr(torch.randn(DIM, DIM))[0]
+            a.k_proj.weight.copy_(a.q_proj.weight.normal_(0, 1.6 / math.sqrt(DIM)))
+            a.v_proj.weight.copy_(turn)
+            a.o_proj.weight.copy_(0.5 * turn.T)
             layer.mlp.down_proj.weight.mul_(0.5)
         model.model.multi_modal_projector.linear_2.weight.mul_(0.2)
         if trunk is not None:
@@ -340,7 +343,10 @@ def train(args) -> None:
     tokenizer = build_tokenizer(args.binary, args.assets)
     if args.resume:
         model = build(tokenizer, None)
-        model.load_state_dict(torch.load(args.resume)["mllm"])
+        state = torch.load(args.resume)["mllm"]
+        if args.fresh_decoder:
+            state = {k: v for k, v in state.items() if ".language_model.layers." not in k}
+        model.load_state_dict(state, strict=not args.fresh_decoder)
     else:
         trunk = Trunk(vision_config())
         trunk.load_state_dict(torch.load(args.trunk)["trunk"])
