@@ -9,7 +9,7 @@ use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde_json::json;
 
-use super::Format;
+use super::{Format, bench};
 use crate::engine::bundle::{Bundle, MANIFEST, Verify, seal};
 use crate::import::{
     ImportReport, Level, Port, default_cache_dir, describe_bundle, import, import_bundle, import_cached,
@@ -26,6 +26,8 @@ pub struct Args {
 enum Command {
     /// Turn a Hugging Face checkpoint, or both of a bundle, into ONNX graphs.
     Import(ImportArgs),
+    /// Time a command and a tracked frame, stage by stage.
+    Bench(bench::Args),
     /// Check a bundle and show what is in it.
     Inspect(InspectArgs),
     /// Write size and hash of every file into a bundle's manifest; everything else in it stays as it is.
@@ -59,6 +61,7 @@ struct SealArgs {
 /// Runs the subcommand.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let text = match args.command {
+        Command::Bench(args) => bench::run(&args)?,
         Command::Import(args) => run_import(&args)?,
         Command::Inspect(args) => run_inspect(&args)?,
         Command::Seal(args) => {

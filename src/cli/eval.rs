@@ -53,7 +53,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut evaluator = Evaluator { ground: &mut grounder, segment: &mut segmenter };
     let evaluation = evaluator.run(&generator, &options, |so_far, _| {
         bar.inc(1);
-        if bar.position() % 10 == 0 {
+        if bar.position().is_multiple_of(10) {
             let m = Metrics::of(so_far.pqpp.iter());
             bar.set_message(format!("gIoU {:.3}  N-acc {:.3}  T-acc {:.3}", m.giou, m.n_acc, m.t_acc));
         }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout)]
 
+mod bench;
 mod dataset;
 mod demo;
 mod engine;

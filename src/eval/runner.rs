@@ -110,20 +110,30 @@ impl Evaluator<'_> {
         expression: &Expression,
         evaluation: &mut Evaluation,
     ) -> Result<(), PipelineError> {
-        let command = self.ground.check(&expression.text, CountHint::NoneOrMore)?;
+        let truth = (!expression.targets.is_empty()).then(|| scene.mask_of(&expression.targets));
+        let sample = |m: Option<&Mask>| Sample::new(expression.kind, expression.near_miss, truth.as_ref(), m);
+        let command = match self.ground.check(&expression.text, CountHint::NoneOrMore) {
+            Ok(command) => command,
+            // A word that the model does not know: the robot is told so, and gets no mask.
+            Err(PipelineError::Command(_)) => {
+                *evaluation.outcomes.entry((expression.kind, "refused")).or_default() += 1;
+                evaluation.pqpp.push(sample(None));
+                evaluation.box_only.push(sample(None));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         let start = Instant::now();
         let grounding = self.ground.ground(image, &command, None)?;
         evaluation.grounding.push(start.elapsed());
         evaluation.passes += u64::from(grounding.passes);
         *evaluation.outcomes.entry((expression.kind, word(grounding.outcome))).or_default() += 1;
 
-        let truth = (!expression.targets.is_empty()).then(|| scene.mask_of(&expression.targets));
         if let Some(truth) = &truth {
             count_points(&grounding, truth, &mut evaluation.points);
         }
         let with_points = self.mask(embedding, &grounding, true)?;
         let box_only = self.mask(embedding, &grounding, false)?;
-        let sample = |m: Option<&Mask>| Sample::new(expression.kind, expression.near_miss, truth.as_ref(), m);
         evaluation.pqpp.push(sample(with_points.as_ref()));
         evaluation.box_only.push(sample(box_only.as_ref()));
         Ok(())

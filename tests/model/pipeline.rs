@@ -155,7 +155,9 @@ fn loaded() -> Loaded {
     let dir = bundle_dir(MANIFEST);
     let stages = load(dir.path()).unwrap();
     let names: Vec<_> = stages.timings.iter().map(|(name, _)| *name).collect();
-    assert_eq!(names, ["import", "vision", "embed", "decoder", "image_encoder", "mask_decoder", "tokenizer"]);
+    for engine in ["import", "vision", "embed", "decoder", "tokenizer", "image_encoder", "mask_decoder"] {
+        assert!(names.contains(&engine), "{engine} is not among {names:?}");
+    }
     Loaded { dir, stages }
 }
 

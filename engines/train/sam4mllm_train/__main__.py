@@ -33,6 +33,8 @@ def main() -> None:
     parser.add_argument("--bundle", default="engines/tabletop", help="where export writes")
     parser.add_argument("--version", default="0.1.0", help="the bundle's version")
     parser.add_argument("--trunk", help="trunk checkpoint; default: trunk.pt in --out")
+    parser.add_argument("--plain-share", type=float, default=0.2, help="part of the text stage with bare names only")
+    parser.add_argument("--fresh-decoder", action="store_true", help="mllm: resume what is aligned, start the decoder anew")
     args = parser.parse_args()
     args.trunk = args.trunk or f"{args.out}/trunk.pt"
     torch.set_num_threads(args.threads)

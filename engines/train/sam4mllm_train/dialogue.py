@@ -106,7 +106,8 @@ BOX, ABSENT, POINT, LOOK = 1, 2, 3, 4
 class Packer:
     """Turns a scene's truth into token trees."""
 
-    def __init__(self, tokenizer, image_tokens: int, seed: int):
+    def __init__(self, tokenizer, names: list[str], image_tokens: int, seed: int):
+        self.names = names
         self.encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
         self.cache: dict[str, list[int]] = {}
         self.rng = random.Random(seed)
@@ -123,12 +124,28 @@ class Packer:
     def box(self, box, w: int, h: int) -> str:
         return DIALECT["box"].format(x1=grid(box[0], w), y1=grid(box[1], h), x2=grid(box[2], w), y2=grid(box[3], h))
 
-    def pack(self, scene, expressions: int = 8, rounds: int = 3, points: int = 8, looks: int = 6) -> Packed:
+    def plain(self, scene, n: int) -> list[dict]:
+        """The shortest commands there are: bare names, half of them of objects that are not there."""
+        rng, classes = self.rng, [o["class"] for o in scene.meta["objects"]]
+        alone = [i for i, c in enumerate(classes) if classes.count(c) == 1]
+        made = []
+        for _ in range(n):
+            if alone and rng.random() < 0.6:
+                i = rng.choice(alone)
+                made.append({"text": f"the {scene.meta['objects'][i]['name']}", "targets": [i]})
+            else:
+                absent = rng.randrange(len(self.names))
+                if absent not in classes:
+                    made.append({"text": f"the {self.names[absent]}", "targets": []})
+        return made
+
+    def pack(self, scene, expressions: int, rounds: int, points: int, looks: int, plain: bool = False) -> Packed:
         h, w = scene.instances.shape
         rng, objects, packed = self.rng, scene.meta["objects"], Packed()
         root = packed.add(self.prefix, None, 0, 0)
         left = rounds
-        for e in rng.sample(scene.meta["expressions"], min(expressions, len(scene.meta["expressions"]))):
+        said = scene.meta["expressions"]
+        for e in self.plain(scene, expressions) if plain else rng.sample(said, min(expressions, len(said))):
             targets = sorted(e["targets"], key=lambda t: objects[t]["box"][0] + objects[t]["box"][2])
             hint = self.hint(len(targets))
             command = self.estrange(e["text"], bool(targets))

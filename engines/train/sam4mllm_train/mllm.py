@@ -53,8 +53,11 @@ def build(tokenizer, trunk: Trunk | None) -> LlavaForConditionalGeneration:
         first = tokenizer.convert_tokens_to_ids("000")
         table[first:first + SCALE + 1] = phi @ basis.T
         for layer in model.model.language_model.layers:
-            layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight.normal_(0, 1 / math.sqrt(DIM)))
-            layer.self_attn.o_proj.weight.normal_(0, 0.3 / math.sqrt(DIM))
+            # Attention starts as looking up what is alike, sharply, and copying it as it is.
+            a, turn = layer.self_attn, torch.linalg.qr(torch.randn(DIM, DIM))[0]
+            a.k_proj.weight.copy_(a.q_proj.weight.normal_(0, 1.6 / math.sqrt(DIM)))
+            a.v_proj.weight.copy_(turn)
+            a.o_proj.weight.copy_(0.5 * turn.T)
             layer.mlp.down_proj.weight.mul_(0.5)
         model.model.multi_modal_projector.linear_2.weight.mul_(0.2)
         if trunk is not None:
@@ -62,7 +65,23 @@ def build(tokenizer, trunk: Trunk | None) -> LlavaForConditionalGeneration:
             tower = getattr(tower, "vision_model", tower)
             tower.embeddings.load_state_dict(trunk.embeddings.state_dict())
             tower.encoder.load_state_dict(trunk.encoder.state_dict())
+            rescale(tower, 1 / 18)
     return model
+
+
+def rescale(tower, factor: float) -> None:
+    """Scales the residual stream, and so the features, by `factor`: the pre-norm blocks compute the same.
+
+    The trunk's features end at 18 a dimension; with them a step of the projector is 18 times as long as it looks,
+    and dialogue training tears down in a minute what alignment has built.
+    """
+    writers = [tower.embeddings.patch_embedding]
+    for layer in tower.encoder.layers:
+        writers += [layer.self_attn.out_proj, layer.mlp.fc2]
+    for module in writers:
+        module.weight.mul_(factor)
+        module.bias.mul_(factor)
+    tower.embeddings.position_embedding.weight.mul_(factor)
 
 
 def trunk_of(model: LlavaForConditionalGeneration) -> Trunk:
@@ -219,6 +238,9 @@ def decoder(lm, prefix: torch.Tensor, x: torch.Tensor, rows: Rows, seen: torch.T
     return lm.norm(x)
 
 
+STARTS: list[int] = []
+
+
 def text_loss(model, z, first: int, rows: Rows, seen: torch.Tensor | None = None):
     """Cross-entropy on the assistant's tokens; `first` is the id of "<s>", which stands before the image tokens z."""
     table = model.get_input_embeddings()
@@ -235,6 +257,9 @@ def text_loss(model, z, first: int, rows: Rows, seen: torch.Tensor | None = None
             if (kind == k).any():
                 parts[f"{name}_ce"] = each[kind == k].mean().item()
                 parts[f"{name}_acc"] = right[kind == k].mean().item()
+        # Whether the first word already says "there" or "not there".
+        starts = [(target == t) & ((kind == BOX) | (kind == ABSENT)) for t in STARTS]
+        parts["there"], parts["not_there"] = (right[m].mean().item() if m.any() else 0.0 for m in starts)
     return each.mean(), parts, logits.detach(), target, kind
 
 
@@ -318,7 +343,10 @@ def train(args) -> None:
     tokenizer = build_tokenizer(args.binary, args.assets)
     if args.resume:
         model = build(tokenizer, None)
-        model.load_state_dict(torch.load(args.resume)["mllm"])
+        state = torch.load(args.resume)["mllm"]
+        if args.fresh_decoder:
+            state = {k: v for k, v in state.items() if ".language_model.layers." not in k}
+        model.load_state_dict(state, strict=not args.fresh_decoder)
     else:
         trunk = Trunk(vision_config())
         trunk.load_state_dict(torch.load(args.trunk)["trunk"])
@@ -327,6 +355,7 @@ def train(args) -> None:
     for p in trunk.parameters():
         p.requires_grad_(False)
     first = tokenizer.convert_tokens_to_ids("000")
+    STARTS[:] = tokenizer.convert_tokens_to_ids(["[", "no"])
     stream = SceneStream(args.binary, args.assets, "train", args.start, seed=args.seed + 200, kind="scenes", side=320,
                          expressions=2 * args.expressions)
     replay = Replay(stream, trunk, args.replay)
@@ -337,16 +366,23 @@ def train(args) -> None:
         align(args, model, replay, tokenizer, run, rng)
     run = optim.Run(args.out, "mllm", args.minutes)
     lm = model.model.language_model
-    opts = optim.optimisers([lm, projector], lr=args.lr, muon_lr=args.muon_lr)
-    packer = Packer(tokenizer, GRID * GRID, args.seed + args.start)
+    # What alignment has built moves slowly; the blocks have everything to learn.
+    table = model.get_input_embeddings()
+    opts = optim.optimisers([projector, table], lr=args.lr * 0.1, muon_lr=args.muon_lr * 0.05)
+    opts += optim.optimisers([lm], lr=args.lr, muon_lr=args.muon_lr, skip=("embed_tokens",))
+    with open(f"{args.assets}/objects.csv", encoding="utf-8") as rows:
+        names = [row.split(",")[0].replace("-", "") for row in rows][1:]
+    packer = Packer(tokenizer, names, GRID * GRID, args.seed + args.start)
     params = [p for p in model.parameters() if p.requires_grad]
     while run.schedule(opts):
         few = run.progress < args.sparse_share
         if rng.random() < (0.25 if few else 1.0):
             replay.add(1 if few else args.batch // 4)
         scenes, maps, h = replay.draw(args.batch, rng)
-        seen = sparse(maps, rng.choice([1, 2, 4]), rng.choice([4, 12]), rng) if few else None
-        batch = collate([packer.pack(s, args.expressions, args.rounds, args.points, args.looks) for s in scenes])
+        seen = sparse(maps, rng.choice([1, 2, 4]), rng.choice([2, 12]), rng) if few else None
+        plain = run.progress < args.plain_share
+        batch = collate([packer.pack(s, args.expressions, 0 if plain else args.rounds, args.points, args.looks, plain)
+                         for s in scenes])
         loss, parts, logits, target, kind = text_loss(model, projector(h), tokenizer.bos_token_id, batch, seen)
         optim.step(loss, opts, params)
         run.log(every=20, loss=loss.item(), off=coordinate_error(logits[kind == BOX], target[kind == BOX], first),

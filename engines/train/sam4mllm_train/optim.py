@@ -21,7 +21,7 @@ def optimisers(modules: list[nn.Module], lr: float, muon_lr: float, skip=()) -> 
             if not p.requires_grad or id(p) in seen or any(s in name for s in skip):
                 continue
             seen.add(id(p))
-            block = p.ndim == 2 and not any(s in name for s in ("embed", "head", "token", "position"))
+            block = p.ndim == 2 and not isinstance(module, nn.Embedding) and not any(s in name for s in ("embed", "head", "token", "position"))
             (matrices if block else rest).append(p)
     made: list[torch.optim.Optimizer] = []
     if rest:

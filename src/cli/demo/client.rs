@@ -99,7 +99,7 @@ fn frame(seq: u64, clip: &Clip, data: Vec<u8>) -> Frame {
         height: clip.size().height,
         step: 0,
         encoding: "jpeg".into(),
-        data: data.into(),
+        data,
     }
 }
 

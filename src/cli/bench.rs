@@ -1,0 +1,228 @@
+//! `sam4mllm engine bench`: how long a command and a tracked frame take, on frames of a rendered clip.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use jpeg_encoder::{ColorType, Encoder};
+use serde::Serialize;
+
+use super::{Format, stages::StageArgs};
+use crate::dataset::{Assets, Clip, ClipOptions, Split};
+use crate::frame::{Encoded, Encoding, FrameLimits, Image, decode};
+use crate::mask::Rle;
+use crate::pipeline::{Ground, Segment, Stages, Track, TrackLimits};
+use crate::prompt::{CountHint, Prompt};
+
+/// Arguments of `sam4mllm engine bench`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    stages: StageArgs,
+    /// Counted runs.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    runs: u32,
+    /// Runs before them that are not counted.
+    #[arg(long, default_value_t = 5)]
+    warmup: u32,
+    /// Folder of the scenes' sprites and object table.
+    #[arg(long, default_value = "engines/tabletop")]
+    assets: PathBuf,
+    /// Also write the first frame to this JPEG file, so that another program can be timed on it.
+    #[arg(long)]
+    frame: Option<PathBuf>,
+    /// How to print the figures.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+/// Milliseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Quantiles {
+    p50: f64,
+    p95: f64,
+    p99: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    bundle: String,
+    fingerprint: String,
+    device: String,
+    cores: usize,
+    command: String,
+    runs: u32,
+    warmup: u32,
+    /// Opening the bundle, all hashes checked, until both sides can answer.
+    start_ms: f64,
+    /// Peak resident memory in MiB.
+    rss_mib: f64,
+    /// Language-model passes of one grounding, on average.
+    passes: f64,
+    /// By stage.
+    ms: Vec<(&'static str, Quantiles)>,
+}
+
+/// Times of one stage in each run.
+#[derive(Default)]
+struct Times(Vec<(&'static str, Vec<Duration>)>);
+
+impl Times {
+    fn add(&mut self, stage: &'static str, time: Duration) {
+        match self.0.iter_mut().find(|(name, _)| *name == stage) {
+            Some((_, times)) => times.push(time),
+            None => self.0.push((stage, vec![time])),
+        }
+    }
+
+    fn time<T>(&mut self, stage: &'static str, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let value = work();
+        self.add(stage, start.elapsed());
+        value
+    }
+
+    fn quantiles(self, warmup: usize) -> Vec<(&'static str, Quantiles)> {
+        let of = |times: Vec<Duration>| {
+            let mut ms: Vec<f64> = times.iter().skip(warmup).map(|t| t.as_secs_f64() * 1e3).collect();
+            ms.sort_by(f64::total_cmp);
+            let at = |q: f64| ms.get(((ms.len() as f64 - 1.0) * q).round() as usize).copied().unwrap_or(f64::NAN);
+            Quantiles { p50: at(0.5), p95: at(0.95), p99: at(0.99) }
+        };
+        self.0.into_iter().map(|(name, times)| (name, of(times))).collect()
+    }
+}
+
+/// Runs the benchmark.
+pub fn run(args: &Args) -> anyhow::Result<String> {
+    let start = Instant::now();
+    let bundle = args.stages.open()?;
+    let mut stages =
+        Stages::load(&bundle, args.stages.strategy, &args.stages.options()).context("load the bundle's models")?;
+    let start_ms = start.elapsed().as_secs_f64() * 1e3;
+
+    let assets = Assets::load(&args.assets).context("load the scenes' assets")?;
+    let total = (args.runs + args.warmup) as usize;
+    let options = ClipOptions { seed: 1, frames: total, size: (640, 480), split: Split::Val };
+    let clip = Clip::new(&assets, options);
+    let expression = clip.commands().into_iter().next().context("the clip has no command")?;
+    let command = stages.grounder.check(&expression.text, CountHint::NoneOrMore)?;
+    let mut times = Times::default();
+    let mut passes = 0;
+    for i in 0..total {
+        let scene = clip.frame(i);
+        let jpeg = jpeg(&scene.rgb)?;
+        if let (0, Some(path)) = (i, &args.frame) {
+            std::fs::write(path, &jpeg).with_context(|| format!("write {}", path.display()))?;
+        }
+        passes += first_mask(&mut stages, &jpeg, &command, &mut times)?;
+        let truth = scene.mask_of(&expression.targets);
+        tracked_frame(&mut stages, &jpeg, truth, &mut times)?;
+    }
+    let report = Report {
+        bundle: bundle.manifest().name.clone(),
+        fingerprint: bundle.fingerprint().to_owned(),
+        device: cpu(),
+        cores: std::thread::available_parallelism()?.get(),
+        command: command.text,
+        runs: args.runs,
+        warmup: args.warmup,
+        start_ms,
+        rss_mib: peak_rss_mib().unwrap_or(f64::NAN),
+        passes: f64::from(passes) / total as f64,
+        ms: times.quantiles(args.warmup as usize),
+    };
+    Ok(match args.format {
+        Format::Json => format!("{}\n", serde_json::to_string_pretty(&report)?),
+        Format::Text => text(&report),
+    })
+}
+
+/// A new command on a new frame: JPEG in, run-length encoded mask out. Returns the passes through the language model.
+fn first_mask(
+    stages: &mut Stages,
+    jpeg: &[u8],
+    command: &crate::pipeline::Command,
+    times: &mut Times,
+) -> anyhow::Result<u32> {
+    let start = Instant::now();
+    let image = times.time("decode jpeg", || frame(jpeg))?;
+    let grounding = times.time("ground", || stages.grounder.ground(&image, command, None))?;
+    let embedding = times.time("embed", || stages.segmenter.embed(&image))?;
+    // Where nothing was found, the middle of the frame stands for the box: what is timed is the work, not the answer.
+    let whole = Prompt { bbox: Some(crate::geometry::BBox::new(160.0, 120.0, 480.0, 360.0)), points: Vec::new() };
+    let mut prompts: Vec<Prompt> = grounding.instances.iter().map(|i| i.prompt()).collect();
+    if prompts.is_empty() {
+        prompts.push(whole);
+    }
+    let masks = times.time("mask", || stages.segmenter.segment(&embedding, &prompts))?;
+    times.time("encode rle", || masks.iter().map(|m| Rle::encode(&m.mask).to_coco_string().len()).sum::<usize>());
+    times.add("command to first mask", start.elapsed());
+    Ok(grounding.passes)
+}
+
+/// One more frame of an instance that is known: JPEG in, run-length encoded mask out.
+fn tracked_frame(stages: &mut Stages, jpeg: &[u8], last: crate::mask::Mask, times: &mut Times) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let image = frame(jpeg)?;
+    let mut track = Track::start(&image, last, TrackLimits::default()).context("the target is hidden")?;
+    let embedding = stages.segmenter.embed(&image)?;
+    let masks = stages.segmenter.segment(&embedding, &[track.prompt()])?;
+    if let Some(answer) = masks.first() {
+        // Lost or not takes the same time.
+        let _ = track.update(&image, answer);
+        std::hint::black_box(Rle::encode(&answer.mask).to_coco_string());
+    }
+    times.add("tracked frame", start.elapsed());
+    Ok(())
+}
+
+fn frame(jpeg: &[u8]) -> anyhow::Result<Image> {
+    let encoded = Encoded { encoding: Encoding::Jpeg, width: 0, height: 0, step: 0, data: jpeg };
+    Ok(decode(&encoded, FrameLimits::default())?)
+}
+
+fn jpeg(rgb: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    Encoder::new(&mut out, 90).encode(rgb, 640, 480, ColorType::Rgb)?;
+    Ok(out)
+}
+
+/// The processor's name, where the system tells.
+fn cpu() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|l| l.strip_prefix("model name")?.split_once(':').map(|(_, n)| n.trim()));
+    name.unwrap_or(std::env::consts::ARCH).to_owned()
+}
+
+/// Peak resident memory of this process in MiB, where the system tells.
+fn peak_rss_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()? / 1024.0)
+}
+
+fn text(report: &Report) -> String {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header(["", "p50 ms", "p95 ms", "p99 ms"]);
+    for (stage, q) in &report.ms {
+        let ms = |v: f64| format!("{v:.1}");
+        table.add_row([(*stage).to_owned(), ms(q.p50), ms(q.p95), ms(q.p99)]);
+    }
+    format!(
+        "{table}\n{} {} on {}, {} cores; 640x480 JPEG, n = {}, warm-up {}\ncommand: {:?}, {:.1} passes a grounding\n\
+         start to ready {:.0} ms, peak memory {:.0} MiB\n",
+        report.bundle,
+        report.fingerprint,
+        report.device,
+        report.cores,
+        report.runs,
+        report.warmup,
+        report.command,
+        report.passes,
+        report.start_ms,
+        report.rss_mib,
+    )
+}
