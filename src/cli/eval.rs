@@ -13,6 +13,9 @@ use crate::eval::{Evaluator, Metrics, Options, Report};
 /// Arguments of `sam4mllm eval`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Bundle folder; the same as `--bundle`.
+    #[arg(value_name = "BUNDLE", conflicts_with = "bundle")]
+    path: Option<PathBuf>,
     #[command(flatten)]
     stages: StageArgs,
     /// Split to answer; `test` is held out and fixed.
@@ -42,7 +45,10 @@ pub struct Args {
 }
 
 /// Runs the evaluation.
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub fn run(mut args: Args) -> anyhow::Result<()> {
+    if let Some(path) = args.path.take() {
+        args.stages.bundle = path;
+    }
     let assets = Assets::load(&args.assets).context("load the scenes' assets")?;
     let generator = SceneGenerator::new(&assets, args.split, 0);
     let (mut grounder, mut segmenter) = args.stages.load()?;

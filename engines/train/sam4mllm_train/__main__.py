@@ -9,7 +9,7 @@ import torch
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=["trunk", "sam", "mllm", "export", "seed"])
+    parser.add_argument("stage", choices=["trunk", "sam", "features", "mllm", "export", "seed"])
     parser.add_argument("--binary", default="target/release/sam4mllm")
     parser.add_argument("--assets", default="engines/tabletop")
     parser.add_argument("--out", default="target/train")
@@ -21,20 +21,30 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--crop-share", type=float, default=0.35, help="part of the trunk stage spent on crops")
     parser.add_argument("--freeze-share", type=float, default=0.25, help="part of the sam stage with a frozen encoder")
-    parser.add_argument("--align-minutes", type=float, default=4)
-    parser.add_argument("--expressions", type=int, default=8, help="commands a scene in the mllm stage")
-    parser.add_argument("--rounds", type=int, default=3, help="commands a scene that get a round 2")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--points", type=int, default=6, help="points of a round 2")
-    parser.add_argument("--looks", type=int, default=4, help="what-is-at questions a scene")
-    parser.add_argument("--replay", type=int, default=6000, help="scenes kept with the trunk's features of them")
-    parser.add_argument("--sparse-share", type=float, default=0.4, help="part of the text stage with few image tokens")
     parser.add_argument("--resume", help="checkpoint of the same stage")
     parser.add_argument("--bundle", default="engines/tabletop", help="where export writes")
     parser.add_argument("--version", default="0.1.0", help="the bundle's version")
     parser.add_argument("--trunk", help="trunk checkpoint; default: trunk.pt in --out")
-    parser.add_argument("--plain-share", type=float, default=0.2, help="part of the text stage with bare names only")
-    parser.add_argument("--fresh-decoder", action="store_true", help="mllm: resume what is aligned, start the decoder anew")
+    features = parser.add_argument_group("features")
+    features.add_argument("--scenes", type=int, default=10_000, help="how many to store")
+    features.add_argument("--drafts", type=int, default=24, help="commands kept for each")
+    mllm = parser.add_argument_group("mllm")
+    mllm.add_argument("--phase", choices=["sparse", "tower", "full", "whole"], default="full")
+    mllm.add_argument("--live", action="store_true", help="fresh scenes through the tower instead of stored features")
+    mllm.add_argument("--tower", help="checkpoint whose tower and projector are taken instead")
+    mllm.add_argument("--tower-rate", type=float, default=0.2, help="of the learning rates, for the tower")
+    mllm.add_argument("--align-minutes", type=float, default=0)
+    mllm.add_argument("--expressions", type=int, default=10, help="commands a scene")
+    mllm.add_argument("--plain", type=float, default=0.1, help="share of bare names among them")
+    mllm.add_argument("--rounds", type=int, default=2, help="commands a scene that get a round 2")
+    mllm.add_argument("--points", type=int, default=8, help="points of a round 2")
+    mllm.add_argument("--looks", type=int, default=2, help="what-is-at questions a scene")
+    mllm.add_argument("--batch", type=int, default=8, help="scenes")
+    mllm.add_argument("--decay", type=float, default=0.35, help="last part of the run, in which the rate falls to zero")
+    mllm.add_argument("--gaze", type=float, default=0.5, help="weight of the taught attention")
+    mllm.add_argument("--align", type=float, default=0.2, help="weight of alignment while dialogue is trained")
+    mllm.add_argument("--hard", action="store_true", help="coordinates count as right to the unit only")
+    mllm.add_argument("--check-minutes", type=float, default=2.5)
     args = parser.parse_args()
     args.trunk = args.trunk or f"{args.out}/trunk.pt"
     torch.set_num_threads(args.threads)
@@ -45,8 +55,11 @@ def main() -> None:
         from . import sam
         sam.train(args)
     elif args.stage == "mllm":
-        from . import mllm
-        mllm.train(args)
+        from . import text
+        text.train(args)
+    elif args.stage == "features":
+        from . import features
+        features.run(args)
     else:
         from . import export
         (export.run if args.stage == "export" else export.seed)(args)

@@ -7,6 +7,7 @@ robot one pass answers them all.
 
 from __future__ import annotations
 
+import math
 import random
 import subprocess
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ DIALECT = {
     "no": "no",
     "grid": [5, 5],
 }
+TYPES = ["name", "colour", "kind", "size", "position", "relation", "ordinal", "several", "none"]
 EXTRA = "[ ] , ? : . ' find one some any no such object on yes what is at nothing background how many a".split()
 
 
@@ -63,34 +65,56 @@ def grid(value: float, side: float) -> str:
     return f"{min(SCALE, max(0, round(value / side * SCALE))):03d}"
 
 
+# What a token is trained to do, for the curves.
+BOX, ABSENT, POINT, LOOK = 1, 2, 3, 4
+# Where a token's attention is taught to go: nowhere in particular, or (as a bit set) to the image tokens of objects,
+# object i being bit i + 1, the empty set being "<s>"; or below `CELL`, to one image token.
+FREE, CELL = -1, -2
+# Weights of the answer's tokens: punctuation is learned at once, and would drown the rest.
+PLAIN, WEIGHTY, VERDICT = 0.05, 1.0, 1.5
+
+
 @dataclass
 class Packed:
     """One scene's token tree: parallel lists, and for each segment its ancestors."""
 
     tokens: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    gaze: list[int] = field(default_factory=list)
     kinds: list[int] = field(default_factory=list)
+    types: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     segments: list[int] = field(default_factory=list)
     ancestors: list[set[int]] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
 
-    def add(self, tokens: list[int], parent: int | None, answer: int, kind: int) -> int:
-        """Appends a segment whose last `answer` tokens are the assistant's; the last of them is predicted, not fed,
-        unless the segment gets children (`answer` = 0 or `keep`)."""
+    COLUMNS = ("tokens", "labels", "weights", "gaze", "kinds", "types", "positions", "segments")
+
+    def add(self, tokens: list[int], parent: int | None, answer: int = 0, kind: int = 0, weights: list[float] = (),
+            gaze: dict[int, int] = {}, type: int = 0) -> int:  # noqa: B006
+        """Appends a segment whose last `answer` tokens are the assistant's, with their `weights`; `gaze` by index."""
         seg = len(self.ancestors)
         self.ancestors.append({seg} | (self.ancestors[parent] if parent is not None else set()))
         start = self.ends[parent] if parent is not None else 0
         n = len(tokens)
         for i, t in enumerate(tokens):
-            target = tokens[i + 1] if answer and n - answer - 1 <= i < n - 1 else -100
+            asked = answer and n - answer - 1 <= i < n - 1
             self.tokens.append(t)
-            self.labels.append(target)
+            self.labels.append(tokens[i + 1] if asked else -100)
+            self.weights.append(weights[i - (n - answer - 1)] if asked else 0.0)
+            self.gaze.append(gaze.get(i, FREE))
             self.kinds.append(kind)
+            self.types.append(type)
             self.positions.append(start + i)
             self.segments.append(seg)
         self.ends.append(start + n)
         return seg
+
+    def drop_last(self) -> None:
+        """The last answer token is only predicted; where nothing follows it, feeding it would waste a step."""
+        for column in self.COLUMNS:
+            getattr(self, column).pop()
 
     def sees(self, at: np.ndarray) -> np.ndarray:
         """bool[n, n]: which of the tokens `at` sees which of them."""
@@ -100,17 +124,16 @@ class Packed:
         return ancestor[inverse[:, None], inverse[None]] & (at[None] <= at[:, None])
 
 
-BOX, ABSENT, POINT, LOOK = 1, 2, 3, 4
-
-
 class Packer:
     """Turns a scene's truth into token trees."""
 
-    def __init__(self, tokenizer, names: list[str], image_tokens: int, seed: int):
-        self.names = names
+    def __init__(self, tokenizer, names: list[str], words: dict[int, set[int]], image_tokens: int, seed: int):
+        """`words` are the classes that each token may speak of."""
+        self.names, self.words = names, words
         self.encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
         self.cache: dict[str, list[int]] = {}
         self.rng = random.Random(seed)
+        self.side = math.isqrt(image_tokens)
         self.prefix = self.encode("<s>") + self.encode("<image>") * image_tokens
         self.known: set[str] = set()
 
@@ -132,36 +155,56 @@ class Packer:
         for _ in range(n):
             if alone and rng.random() < 0.6:
                 i = rng.choice(alone)
-                made.append({"text": f"the {scene.meta['objects'][i]['name']}", "targets": [i]})
+                made.append({"type": "name", "text": f"the {scene.meta['objects'][i]['name']}", "targets": [i]})
             else:
                 absent = rng.randrange(len(self.names))
                 if absent not in classes:
-                    made.append({"text": f"the {self.names[absent]}", "targets": []})
+                    made.append({"type": "none", "text": f"the {self.names[absent]}", "targets": []})
         return made
 
-    def pack(self, scene, expressions: int, rounds: int, points: int, looks: int, plain: bool = False) -> Packed:
-        h, w = scene.instances.shape
-        rng, objects, packed = self.rng, scene.meta["objects"], Packed()
-        root = packed.add(self.prefix, None, 0, 0)
-        left = rounds
+    def pack(self, scene, expressions: int, rounds: int, points: int, looks: int, plain: float = 0.0) -> Packed:
+        """A scene's dialogues: `expressions` round 1s, `rounds` of them with a round 2 of `points` points, and `looks`
+        questions of what is where. `plain` is the share of bare names among the commands."""
+        rng, packed = self.rng, Packed()
+        root = packed.add(self.prefix, None)
         said = scene.meta["expressions"]
-        for e in self.plain(scene, expressions) if plain else rng.sample(said, min(expressions, len(said))):
-            targets = sorted(e["targets"], key=lambda t: objects[t]["box"][0] + objects[t]["box"][2])
-            hint = self.hint(len(targets))
-            command = self.estrange(e["text"], bool(targets))
-            query = self.ids(DIALECT["proposal_query"].format(hint=hint, command=command))
-            if targets:
-                text = "".join(self.box(objects[t]["box"], w, h) for t in targets)
-            else:
-                text = DIALECT["absent_answer"]
-            answer = self.ids(text) + self.ids("</s>")
-            seg = packed.add(query + answer, root, len(answer), BOX if targets else ABSENT)
-            if targets and left > 0:
-                left -= 1
-                self.points(packed, seg, scene, rng.choice(targets), points)
+        simple = sum(rng.random() < plain for _ in range(expressions))
+        said = rng.sample(said, min(expressions - simple, len(said))) + self.plain(scene, simple)
+        for i, e in enumerate(said):
+            seg = self.proposal(packed, root, scene, e)
+            if e["targets"] and i < rounds:
+                self.points(packed, seg, scene, rng.choice(e["targets"]), points)
         for _ in range(looks):
             self.look(packed, root, scene)
         return packed
+
+    def proposal(self, packed: Packed, root: int, scene, e: dict) -> int:
+        """Round 1: the command, and the boxes from left to right or that there is no such object."""
+        (h, w), objects = scene.instances.shape, scene.meta["objects"]
+        targets = sorted(e["targets"], key=lambda t: objects[t]["box"][0] + objects[t]["box"][2])
+        command = self.estrange(e["text"], bool(targets))
+        query = self.ids(DIALECT["proposal_query"].format(hint=self.hint(len(targets)), command=command))
+        gaze = {i: self.bits([k for k, o in enumerate(objects) if o["class"] in self.words[t]])
+                for i, t in enumerate(query) if t in self.words}
+        n = len(query)
+        type = TYPES.index(e.get("type", "name"))
+        if not targets:
+            answer = self.ids(DIALECT["absent_answer"]) + self.ids("</s>")
+            gaze[n - 1] = 0
+            weights = [VERDICT] + [PLAIN] * (len(answer) - 1)
+            return packed.add(query + answer, root, len(answer), ABSENT, weights, gaze, type)
+        answer = [t for i in targets for t in self.ids(self.box(objects[i]["box"], w, h))] + self.ids("</s>")
+        weights = []
+        for k, t in enumerate(targets):
+            # "[" x1 "," y1 "," x2 "," y2 "]": the token before each of the numbers has to look at the object.
+            weights += [VERDICT if k == 0 else WEIGHTY, *[WEIGHTY, PLAIN] * 4]
+            gaze |= {n - 1 + 9 * k: self.bits(targets[k:])} | {n + 9 * k + i: self.bits([t]) for i in (0, 2, 4, 6)}
+        gaze[n - 1 + 9 * len(targets)] = 0
+        return packed.add(query + answer, root, len(answer), BOX, [*weights, WEIGHTY], gaze, type)
+
+    @staticmethod
+    def bits(objects) -> int:
+        return sum(2 << i for i in objects)
 
     def estrange(self, text: str, has_target: bool) -> str:
         """Half of the nouns that never had a target become unknown words, as a user's own nouns will be."""
@@ -187,15 +230,26 @@ class Packer:
         box = [v + rng.gauss(0, level) * s for v, s in zip(b, (bw, bh, bw, bh))]
         box = [min(max(v, 0), m) for v, m in zip(box, (w, h, w, h))]
         full = self.ids(DIALECT["points_query"].format(box=self.box(box, w, h), points="[000,000]"))
-        head = packed.add(full[:-5], seg, 0, 0)
+        head = packed.add(full[:-5], seg)
         for _ in range(n):
             x = box[0] + rng.random() * (box[2] - box[0])
             y = box[1] + rng.random() * (box[3] - box[1])
             gx, gy = grid(x, w), grid(y, h)
-            on = scene.instances[min(h - 1, int(int(gy) / SCALE * h)), min(w - 1, int(int(gx) / SCALE * w))] == target + 1
+            on = self.at(scene, gx, gy) == target + 1
             tail = self.ids(f"{gx},{gy}] <assistant> {'yes' if on else 'no'}")
-            packed.add(tail, head, 1, POINT)
-            self.drop_last(packed)
+            packed.add(tail, head, 1, POINT, [WEIGHTY], {len(tail) - 2: self.cell(gx, gy)})
+            packed.drop_last()
+
+    @staticmethod
+    def at(scene, gx: str, gy: str) -> int:
+        """What the instance map holds at a grid point."""
+        h, w = scene.instances.shape
+        return int(scene.instances[min(h - 1, int(int(gy) / SCALE * h)), min(w - 1, int(int(gx) / SCALE * w))])
+
+    def cell(self, gx: str, gy: str) -> int:
+        """The image token under a grid point, as a gaze."""
+        column, row = (min(self.side - 1, int(int(v) / SCALE * self.side)) for v in (gx, gy))
+        return CELL - (row * self.side + column)
 
     def look(self, packed: Packed, root: int, scene) -> None:
         """General dialogue that teaches looking things up by position: what is at a point."""
@@ -207,12 +261,8 @@ class Packer:
         else:
             x, y = rng.random() * w, rng.random() * h
         gx, gy = grid(x, w), grid(y, h)
-        i = scene.instances[min(h - 1, int(int(gy) / SCALE * h)), min(w - 1, int(int(gx) / SCALE * w))]
+        i = self.at(scene, gx, gy)
+        query = self.ids(f"<user> what is at [{gx},{gy}]? <assistant>")
         answer = self.ids(objects[i - 1]["name"] if i else "nothing") + self.ids("</s>")
-        packed.add(self.ids(f"<user> what is at [{gx},{gy}]? <assistant>") + answer, root, len(answer), LOOK)
-
-    @staticmethod
-    def drop_last(packed: Packed) -> None:
-        """The last answer token is only predicted; feeding it would waste a step."""
-        for column in (packed.tokens, packed.labels, packed.kinds, packed.positions, packed.segments):
-            column.pop()
+        weights = [0.5] * (len(answer) - 1) + [PLAIN]
+        packed.add(query + answer, root, len(answer), LOOK, weights, {len(query) - 1: self.cell(gx, gy)})

@@ -106,3 +106,8 @@ def seed(args) -> None:
     os.makedirs(args.out, exist_ok=True)
     torch.save({"mllm": language.state_dict()}, f"{args.out}/mllm.pt")
     torch.save({"sam": segmenter.state_dict()}, f"{args.out}/sam.pt")
+    tower, trunk = mllm.tower_of(language), Trunk(vision_config())
+    mllm.rescale(tower, mllm.FEATURE_SCALE)
+    trunk.embeddings.load_state_dict(tower.embeddings.state_dict())
+    trunk.encoder.load_state_dict(tower.encoder.state_dict())
+    torch.save({"trunk": trunk.state_dict()}, f"{args.out}/trunk.pt")

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
 
 from . import optim
+from .half import halve
 from .stream import SceneStream, fit, pixels
 from .trunk import GRID, PATCH, SIDE, Trunk, vision_config
 
@@ -154,7 +155,8 @@ def train(args) -> None:
         trunk.load_state_dict(torch.load(args.trunk)["trunk"])
         sam = from_trunk(trunk)
     del trunk
-    run = optim.Run(args.out, "sam", args.minutes)
+    halve(sam)
+    run = optim.Run(args.out, "sam", args.minutes, args.decay)
     stream = SceneStream(args.binary, args.assets, "train", args.start, seed=args.seed + 100, kind="scenes", side=320)
     neck = sam.vision_encoder.neck
     frozen = [p for n, p in sam.vision_encoder.named_parameters() if not n.startswith("neck")]

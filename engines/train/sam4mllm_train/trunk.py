@@ -101,7 +101,7 @@ def dense_targets(instances: torch.Tensor, classes: list[list[int]], side: int, 
 
     `corner` is the grid row and column at which a smaller image lies in the whole one.
     """
-    b, g, s4 = len(instances), side // PATCH, side // (PATCH // SUB)
+    b, g = len(instances), side // PATCH
     n = max(len(c) for c in classes)
     ids = torch.arange(1, n + 1, dtype=torch.uint8)
     onehot = (instances[:, None] == ids[None, :, None, None]).float()
@@ -171,7 +171,8 @@ def train(args) -> None:
     if args.resume:
         state = torch.load(args.resume)
         trunk.load_state_dict(state["trunk"])
-        heads.load_state_dict(state["heads"], strict=False)
+        # A trunk that was taken from a bundle comes without its heads; they are learned anew in minutes.
+        heads.load_state_dict(state.get("heads", {}), strict=False)
     opts = optim.optimisers([trunk, heads], lr=args.lr, muon_lr=args.muon_lr)
     params = [*trunk.parameters(), *heads.parameters()]
     stages = [("crops", 64, 96, args.crop_share), ("scenes", SIDE, 6, 1.0)]

@@ -1,0 +1,72 @@
+"""What the trunk sees, stored: each scene goes through it once, and dialogue is drawn anew from it many times.
+
+A store is a folder of shards, `torch.save`d lists of scenes: `features` f16[256, 192], scaled as the language model's
+tower is, `owner` u8[256] (0 background, i + 1 the cell belongs to object i), `instances` u8[H, W], `meta` the truth.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import random
+
+import torch
+
+from .half import halve
+from .mllm import FEATURE_SCALE
+from .stream import Scene, SceneStream, fit, pixels
+from .trunk import CLASSES, SIDE, Trunk, dense_targets, vision_config
+
+SHARD = 500
+
+
+def owners(maps: torch.Tensor, objects: list[list[dict]]) -> torch.Tensor:
+    """u8[B, S, S] instance maps to u8[B, GRID * GRID]: which object each image token belongs to, from 15 % of it."""
+    n = max(map(len, objects))
+    t = dense_targets(maps, [list(range(n))] * len(maps), SIDE)
+    return torch.where(t["label"] == CLASSES, -1, t["label"]).add(1).to(torch.uint8)
+
+
+@torch.no_grad()
+def run(args) -> None:
+    trunk = Trunk(vision_config())
+    trunk.load_state_dict(torch.load(args.trunk)["trunk"])
+    halve(trunk)
+    os.makedirs(f"{args.out}/features", exist_ok=True)
+    stream = SceneStream(args.binary, args.assets, "train", args.start, seed=args.seed + 200, kind="scenes", side=320,
+                         expressions=args.drafts)
+    for shard in range(args.scenes // SHARD):
+        items = []
+        while len(items) < SHARD:
+            scenes = stream.take(20)
+            fitted = [fit(s, SIDE, "squash") for s in scenes]
+            maps = torch.stack([m for _, m in fitted])
+            own = owners(maps, [s.meta["objects"] for s in scenes])
+            h = (trunk(pixels(torch.stack([i for i, _ in fitted]))) / FEATURE_SCALE).half()
+            items += [{"features": f.clone(), "owner": o.clone(), "instances": torch.from_numpy(s.instances.copy()),
+                       "meta": s.meta} for s, f, o in zip(scenes, h, own)]
+        path = f"{args.out}/features/{args.start + shard * SHARD:07d}.pt"
+        torch.save(items, path + ".tmp")
+        os.replace(path + ".tmp", path)
+        print(f"features: {(shard + 1) * SHARD} scenes", flush=True)
+    stream.process.kill()
+
+
+class Store:
+    """The scenes of a store; shards that appear while training runs are taken in."""
+
+    def __init__(self, directory: str):
+        self.directory, self.known, self.items = directory, set(), []
+        self.refresh()
+
+    def refresh(self) -> None:
+        for path in sorted(glob.glob(f"{self.directory}/*.pt")):
+            if path not in self.known:
+                self.known.add(path)
+                self.items += torch.load(path)
+
+    def draw(self, n: int, rng: random.Random):
+        """`n` scenes: their truth, owners u8[n, 256], features f32[n, 256, 192]."""
+        chosen = rng.sample(self.items, n)
+        scenes = [Scene(None, c["instances"].numpy(), c["meta"]) for c in chosen]
+        return scenes, torch.stack([c["owner"] for c in chosen]), torch.stack([c["features"] for c in chosen]).float()

@@ -1,0 +1,283 @@
+"""Stage 3: dialogue. Commands to boxes or to "no such object", points to yes and no.
+
+The loss is next-token cross-entropy on the assistant's tokens (arXiv 2409.10542, section 3). While the decoder is
+young it is also told where to look: the attention of one head in two layers is taught the image tokens of what a noun
+names, and of the object that an answer tells of. Without that it stays at the answers' prior for a very long time.
+Three phases: `sparse` shows a few image tokens of each object, from stored features; `full` shows all of them;
+`whole` trains the tower too, on fresh scenes.
+"""
+
+from __future__ import annotations
+
+import random
+
+import torch
+import torch.nn.functional as F
+
+from . import optim
+from .align import AlignHeads, align_loss, soft_numbers, speakers, targets, word_table
+from .dialogue import ABSENT, BOX, LOOK, POINT, SCALE, TYPES, Packer, build_tokenizer
+from .features import Store, owners
+from .half import halve
+from .mllm import FEATURE_SCALE, GAZE, HOP, LOOKUP, READ, build, decoder, prefix_of, trunk_of
+from .rows import Rows, collate, gaze_targets, hop_targets
+from .stream import SceneStream, fit, pixels
+from .trunk import GRID, SIDE, Trunk, vision_config
+
+
+def sparse(owner: torch.Tensor, per_object: int, background: int, rng: random.Random) -> torch.Tensor:
+    """Picks image tokens, i64[B, K]: up to `per_object` of each object's and at least `background` others.
+
+    Finding one's token among few is learned much sooner than among 256, and carries over.
+    """
+    picks, rests = [], []
+    for row in owner.tolist():
+        by_object: dict[int, list[int]] = {}
+        for i, v in enumerate(row):
+            by_object.setdefault(v, []).append(i)
+        picks.append([i for v, at in by_object.items() if v for i in rng.sample(at, min(per_object, len(at)))])
+        rests.append(by_object.get(0, []))
+    k = max(map(len, picks)) + background
+    return torch.tensor([sorted((p + rng.sample(r, min(k - len(p), len(r))) + [0] * k)[:k]) for p, r in zip(picks, rests)])
+
+
+class Trainer:
+    """The model with all that its loss needs."""
+
+    def __init__(self, args):
+        self.args, self.rng = args, random.Random(args.seed + args.start)
+        self.tokenizer = build_tokenizer(args.binary, args.assets)
+        self.first = self.tokenizer.convert_tokens_to_ids("000")
+        self.heads = AlignHeads()
+        trunk = Trunk(vision_config())
+        trunk.load_state_dict(torch.load(args.trunk)["trunk"])
+        self.model = build(self.tokenizer, trunk)
+        if args.resume:
+            state = torch.load(args.resume)
+            if args.tower:
+                seen = torch.load(args.tower)["mllm"].items()
+                state["mllm"] |= {k: v for k, v in seen if "vision_tower" in k or "multi_modal_projector" in k}
+            self.model.load_state_dict(state["mllm"])
+            self.heads.load_state_dict(state["heads"])
+        halve(self.model.model.language_model, self.model.model.vision_tower)
+        self.words = word_table(self.tokenizer, args.assets)
+        with open(f"{args.assets}/objects.csv", encoding="utf-8") as rows:
+            names = [row.split(",")[0].replace("-", "") for row in rows][1:]
+        self.packer = Packer(self.tokenizer, names, speakers(self.words), GRID * GRID, args.seed + args.start)
+        self.projector = self.model.model.multi_modal_projector
+
+    def pack(self, scenes, shown: int, plain: float) -> Rows:
+        a, whole = self.args, shown == GRID * GRID
+        rounds, looks = (a.rounds, a.looks) if whole else (0, 0)
+        trees = [self.packer.pack(s, a.expressions, rounds, a.points, looks, plain) for s in scenes]
+        return collate(trees, shown + 1)
+
+    def loss(self, scenes, owner, h, gaze_weight: float, align_weight: float, seen=None):
+        """Of features f32[B, 256, 192] of scenes; with `seen` i64[B, K] only those image tokens exist."""
+        z = self.projector(h)
+        total, parts = 0.0, {}
+        if align_weight:
+            align, said = align_loss(self.model, self.heads, z, *targets(scenes, owner), self.words, self.first, 0.2)
+            total, parts = align_weight * align, {"name_acc": said["acc"], "name_off": said["off"]}
+        at = torch.arange(GRID * GRID + 1)[None].expand(len(z), -1)
+        if seen is not None:
+            z = z.gather(1, seen[..., None].expand(-1, -1, z.shape[-1]))
+            owner, at = owner.gather(1, seen), F.pad(seen + 1, (1, 0))
+        rows = self.pack(scenes, z.shape[1], self.args.plain)
+        table = self.model.get_input_embeddings()
+        prefix = prefix_of(self.model, z, self.tokenizer.bos_token_id)
+        state, gazes = decoder(self.model.model.language_model, prefix, table(rows.ids), rows, at)
+        answer, said = self.answer_loss(state, rows)
+        parts |= said
+        total = total + answer
+        if gaze_weight:
+            look, said = self.gaze_loss(gazes, rows, owner, at)
+            parts |= said
+            total = total + gaze_weight * look
+        return total, parts
+
+    def answer_loss(self, state, rows: Rows):
+        keep = rows.labels != -100
+        log_p = (state[keep] @ self.model.get_input_embeddings().weight.T).log_softmax(-1)
+        target, kind, weight = rows.labels[keep], rows.kinds[keep], rows.weights[keep]
+        each = -log_p.gather(1, target[:, None])[:, 0]
+        number = (target >= self.first) & (target <= self.first + SCALE)
+        hard = each.detach()
+        if not self.args.hard:
+            soft = soft_numbers(log_p[number][:, self.first:self.first + SCALE + 1], target[number] - self.first)
+            each = each.masked_scatter(number, soft)
+        loss = (each * weight).sum() / weight.sum()
+        with torch.no_grad():
+            best = log_p.argmax(-1)
+            off = (best - target).abs().float()[number & (kind == BOX)].clamp(max=SCALE).mean().item() / SCALE * 100
+            parts = {"loss": loss.item(), "off": off}
+            right = (best == target).float()
+            first = {"there": (target == self.tokenizer.convert_tokens_to_ids("[")) & (kind == BOX) & (weight > 1.2),
+                     "not_there": (kind == ABSENT) & (weight > 1.2), "point": kind == POINT, "look": (kind == LOOK) & (weight > 0.2)}
+            parts |= {k: right[m].mean().item() for k, m in first.items() if m.any()}
+            parts |= {"point_ce": hard[kind == POINT].mean().item()} if (kind == POINT).any() else {}
+        return loss, parts
+
+    def gaze_loss(self, gazes, rows: Rows, owner, at):
+        """Minus the log of the attention that falls where it should, over the tokens that are told."""
+        aim, hop = gaze_targets(rows, owner, at), hop_targets(rows)
+        answers = (rows.weights > 0)[..., None]
+        measures = ((rows.labels >= self.first) & (rows.labels <= self.first + SCALE) | (rows.kinds >= POINT))[..., None]
+        at_image = lambda m: F.pad(m, (0, rows.ids.shape[1]))  # noqa: E731
+        total, parts = 0.0, {}
+        for name, layer, aims in (("lookup", LOOKUP, at_image(aim & ~answers)),
+                                  ("hop", HOP, F.pad(hop, (at.shape[1], 0))),
+                                  ("gaze", GAZE, at_image(aim & answers)),
+                                  ("read", READ, at_image(aim & answers & measures))):
+            told = aims.any(-1)
+            logits, aims = gazes[layer].transpose(1, 2)[told], aims[told][:, None]
+            miss = logits.logsumexp(-1) - logits.masked_fill(~aims, -1e9).logsumexp(-1)
+            total = total + miss.mean()
+            parts[name] = (-miss.detach()).exp().mean().item()
+        return total, parts
+
+    @torch.no_grad()
+    def check(self, scenes, trunk: Trunk) -> None:
+        """Prints, teacher-forced: the shares of right verdicts, and the mean IoU of the first box by expression type."""
+        iou: dict[str, list[float]] = {}
+        verdict: dict[str, list[float]] = {}
+        table = self.model.get_input_embeddings()
+        for b in range(0, len(scenes), 10):
+            some, _, h = see(scenes[b:b + 10], trunk)
+            z = self.projector(h)
+            rows = self.pack(some, z.shape[1], plain=0.0)
+            at = torch.arange(z.shape[1] + 1)[None].expand(len(z), -1)
+            prefix = prefix_of(self.model, z, self.tokenizer.bos_token_id)
+            state, _ = decoder(self.model.model.language_model, prefix, table(rows.ids), rows, at)
+            logits = state @ table.weight.T
+            for n, r in (rows.weights > 1.2).nonzero().tolist():
+                if int(rows.kinds[n, r]) not in (BOX, ABSENT):
+                    continue
+                name = TYPES[int(rows.types[n, r])]
+                verdict.setdefault(name, []).append(float(logits[n, r].argmax() == rows.labels[n, r]))
+                if rows.kinds[n, r] == BOX:
+                    spots = [r + 1, r + 3, r + 5, r + 7]
+                    truth = (rows.labels[n, spots] - self.first).tolist()
+                    guess = logits[n, spots, self.first:self.first + SCALE + 1].argmax(-1).tolist()
+                    iou.setdefault(name, []).append(box_iou(guess, truth))
+            hit = (rows.kinds == POINT) & (rows.weights > 0)
+            if hit.any():
+                verdict.setdefault("point", []).extend((logits[hit].argmax(-1) == rows.labels[hit]).float().tolist())
+        mean = lambda v: sum(v) / max(1, len(v))  # noqa: E731
+        flat = [v for t in iou.values() for v in t]
+        found = [v for t, vs in verdict.items() if t not in ("none", "point") for v in vs]
+        said = {"iou": mean(flat), "p50": mean([v > 0.5 for v in flat]), "t_acc": mean(found), "n_acc": mean(verdict["none"]),
+                **{f"iou_{t}": mean(v) for t, v in sorted(iou.items())}, "point": mean(verdict.get("point", []))}
+        print("check", " ".join(f"{k}={v:.3f}" for k, v in said.items()), flush=True)
+
+
+def box_iou(a, b) -> float:
+    side = lambda i: max(0.0, min(a[i + 2], b[i + 2]) - max(a[i], b[i]))  # noqa: E731
+    area = lambda v: max(0, v[2] - v[0]) * max(0, v[3] - v[1])  # noqa: E731
+    both = side(0) * side(1)
+    return both / max(1e-6, area(a) + area(b) - both)
+
+
+def see(scenes, trunk: Trunk):
+    """Scenes, their owners u8[B, 256] and the trunk's features of them f32[B, 256, 192]."""
+    fitted = [fit(s, SIDE, "squash") for s in scenes]
+    maps = torch.stack([m for _, m in fitted])
+    return scenes, owners(maps, [s.meta["objects"] for s in scenes]), trunk(pixels(torch.stack([i for i, _ in fitted])))
+
+
+def fresh(args, n: int):
+    """Scenes that training does not see."""
+    stream = SceneStream(args.binary, args.assets, "val", 0, seed=args.seed, kind="scenes", side=320,
+                         expressions=args.expressions)
+    scenes = stream.take(n)
+    stream.process.kill()
+    return scenes
+
+
+def align(trainer: Trainer, store: Store) -> None:
+    """Projector and embeddings alone, on stored features."""
+    args, model = trainer.args, trainer.model
+    run = optim.Run(args.out, "align", args.align_minutes, decay=0.4)
+    modules = [trainer.projector, trainer.heads, model.get_input_embeddings()]
+    opts = optim.optimisers(modules, lr=args.lr, muon_lr=args.muon_lr)
+    params = [p for m in modules for p in m.parameters()]
+    while run.schedule(opts):
+        scenes, owner, h = store.draw(8, trainer.rng)
+        label, place = targets(scenes, owner)
+        loss, parts = align_loss(model, trainer.heads, trainer.projector(h), label, place, trainer.words, trainer.first)
+        optim.step(loss, opts, params)
+        run.log(loss=loss.item(), **parts)
+
+
+def tower_optimisers(trunk: Trunk, lr: float, muon_lr: float):
+    """What writes into the residual stream was scaled down, and so are its steps."""
+    writers = [trunk.embeddings.patch_embedding, trunk.embeddings.position_embedding]
+    for layer in trunk.encoder.layers:
+        writers += [layer.self_attn.out_proj, layer.mlp.fc2]
+    opts = optim.optimisers(writers, lr=lr / FEATURE_SCALE, muon_lr=muon_lr / FEATURE_SCALE)
+    names = ("out_proj", "fc2", "patch_embedding", "position_embedding")
+    return opts + optim.optimisers([trunk.embeddings, trunk.encoder], lr=lr, muon_lr=muon_lr, skip=names)
+
+
+def optimisers(trainer: Trainer, trunk: Trunk):
+    """What alignment has built moves slowly; the decoder's blocks have everything to learn."""
+    args, model, phase, live = trainer.args, trainer.model, trainer.args.phase, trainer.args.live
+    words = [trainer.heads, model.get_input_embeddings()]
+    for modules, free in (([trunk], phase in ("tower", "whole")), ([trainer.projector], live or phase != "sparse"),
+                          (words, live or phase in ("full", "whole")), (model.model.language_model.layers, phase != "tower")):
+        for p in (p for m in modules for p in m.parameters()):
+            p.requires_grad_(free)
+    opts = optim.optimisers([trainer.projector, *words], lr=args.lr * 0.3, muon_lr=args.muon_lr * 0.2)
+    opts += optim.optimisers([model.model.language_model], lr=args.lr, muon_lr=args.muon_lr, skip=("embed_tokens",))
+    return opts + tower_optimisers(trunk, args.lr * args.tower_rate, args.muon_lr * args.tower_rate)
+
+
+def train_tower(trainer: Trainer, trunk: Trunk, stream: SceneStream) -> None:
+    """Tower and projector on alignment alone, words and maps held: the decoder goes on elsewhere meanwhile, and the
+    two fit together afterwards."""
+    args = trainer.args
+    opts = optimisers(trainer, trunk)
+    run = optim.Run(args.out, "tower", args.minutes, decay=args.decay)
+    params = [p for o in opts for g in o.param_groups for p in g["params"]]
+    state = lambda: {"mllm": trainer.model.state_dict(), "heads": trainer.heads.state_dict()}  # noqa: E731
+    while run.schedule(opts):
+        scenes, owner, h = see(stream.take(args.batch), trunk)
+        loss, parts = align_loss(trainer.model, trainer.heads, trainer.projector(h), *targets(scenes, owner),
+                                 trainer.words, trainer.first)
+        optim.step(loss, opts, params)
+        run.log(loss=loss.item(), **parts)
+        run.save(state())
+    run.save(state(), True)
+
+
+def train(args) -> None:
+    torch.manual_seed(args.seed)
+    trainer = Trainer(args)
+    trunk = trunk_of(trainer.model)
+    stream = SceneStream(args.binary, args.assets, "train", args.start, seed=args.seed + 300, kind="scenes", side=320,
+                         expressions=2 * args.expressions)
+    if args.phase == "tower":
+        return train_tower(trainer, trunk, stream)
+    held, live = fresh(args, 120), args.live or args.phase == "whole"
+    store = None if live else Store(f"{args.out}/features")
+    if args.align_minutes > 0:
+        align(trainer, store)
+    opts = optimisers(trainer, trunk)
+    params = [p for o in opts for g in o.param_groups for p in g["params"]]
+    run = optim.Run(args.out, "mllm", args.minutes, decay=args.decay)
+    state = lambda: {"mllm": trainer.model.state_dict(), "heads": trainer.heads.state_dict()}  # noqa: E731
+    last = 0.0
+    while run.schedule(opts):
+        scenes, owner, h = see(stream.take(args.batch), trunk) if live else store.draw(args.batch, trainer.rng)
+        seen = None
+        if args.phase == "sparse" and trainer.rng.random() < 0.8:
+            seen = sparse(owner, trainer.rng.choice([1, 2, 4]), trainer.rng.choice([6, 6, 24, 64]), trainer.rng)
+        loss, parts = trainer.loss(scenes, owner, h, args.gaze, args.align, seen)
+        optim.step(loss, opts, params)
+        run.log(every=20, **parts)
+        run.save(state())
+        if run.progress * args.minutes - last > args.check_minutes:
+            last = run.progress * args.minutes
+            trainer.check(held, trunk)
+    run.save(state(), True)
+    trainer.check(held, trunk)

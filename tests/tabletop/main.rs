@@ -1,0 +1,123 @@
+//! The embedded default, as it ships: what it says about scenes it has not seen, through library and binary.
+//!
+//! Bounds lie below the figures of `engines/tabletop/eval.json`, by about three standard errors of the smaller sample.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use sam4mllm::dataset::{Assets, SceneGenerator, SceneOptions, Split};
+use sam4mllm::engine::bundle::{Bundle, BundleErrorKind, Verify};
+use sam4mllm::eval::{Evaluator, Options};
+use sam4mllm::frame::Image;
+use sam4mllm::model::stages::LoadOptions;
+use sam4mllm::pipeline::{Ground, Outcome, PipelineError, Segment, Stages, Strategy};
+use sam4mllm::prompt::CountHint;
+
+const BUNDLE: &str = "engines/tabletop";
+
+fn stages() -> Stages {
+    let bundle = Bundle::open(BUNDLE, Verify::Hashes).expect("is sealed");
+    Stages::load(&bundle, Strategy::Pqpp, &LoadOptions::default()).expect("loads")
+}
+
+fn sam4mllm(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sam4mllm")).args(args).env_remove("RUST_LOG").output().expect("runs")
+}
+
+#[test]
+fn held_out_scenes_are_answered_as_well_as_the_report_says() {
+    let Stages { mut grounder, mut segmenter, .. } = stages();
+    let assets = Assets::load(BUNDLE).expect("loads");
+    let generator = SceneGenerator::new(&assets, Split::Test, 0);
+    let mut evaluator = Evaluator { ground: &mut grounder, segment: &mut segmenter };
+    let options = Options { scenes: 60, ..Options::default() };
+    let evaluation = evaluator.run(&generator, &options, |_, _| ()).expect("answers");
+    let report = evaluation.report(options.scenes);
+    let m = &report.pqpp;
+    eprintln!("gIoU {:.3}, target gIoU {:.3}, N-acc {:.3}, T-acc {:.3}", m.giou, m.target_giou, m.n_acc, m.t_acc);
+    assert_eq!(m.samples, 240);
+    assert!(m.giou >= MIN.0 && m.target_giou >= MIN.1, "{m:?}");
+    assert!(m.n_acc >= MIN.2 && m.t_acc >= MIN.3, "{m:?}");
+}
+
+/// gIoU, gIoU over expressions with a target, N-acc, T-acc.
+const MIN: (f64, f64, f64, f64) = (0.50, 0.45, 0.70, 0.75);
+
+#[test]
+fn the_same_frame_gets_the_same_answer_from_two_nodes() {
+    let assets = Assets::load(BUNDLE).expect("loads");
+    let scene = SceneGenerator::new(&assets, Split::Val, 0).scene(3, &SceneOptions::default());
+    let image = Image::from_rgb(scene.size, scene.rgb.clone()).expect("fills its size");
+    let answers: Vec<_> = (0..2)
+        .map(|_| {
+            let Stages { mut grounder, mut segmenter, .. } = stages();
+            let embedding = segmenter.embed(&image).expect("embeds");
+            let answer = |text: &str| {
+                let command = grounder.check(text, CountHint::NoneOrMore).expect("is a command");
+                let grounding = grounder.ground(&image, &command, None).expect("grounds");
+                let prompts: Vec<_> = grounding.instances.iter().map(|i| i.prompt()).collect();
+                let masks = segmenter.segment(&embedding, &prompts).expect("segments");
+                (grounding.outcome, grounding.answer, grounding.instances, masks)
+            };
+            scene.expressions(6).iter().map(|e| e.text.as_str()).map(answer).collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(answers[0].iter().any(|a| a.0 == Outcome::Found), "nothing is found");
+    assert_eq!(answers[0], answers[1]);
+}
+
+#[test]
+fn words_it_was_never_taught_are_not_found() {
+    let assets = Assets::load(BUNDLE).expect("loads");
+    let scene = SceneGenerator::new(&assets, Split::Val, 0).scene(5, &SceneOptions::default());
+    let image = Image::from_rgb(scene.size, scene.rgb.clone()).expect("fills its size");
+    let mut grounder = stages().grounder;
+    for text in ["the xylophone", "the quokka", "find the zeppelin please"] {
+        match grounder.check(text, CountHint::NoneOrMore) {
+            Err(PipelineError::Command(_)) => {}
+            Err(error) => panic!("{text}: {error}"),
+            Ok(command) => {
+                let grounding = grounder.ground(&image, &command, None).expect("grounds");
+                assert_ne!(grounding.outcome, Outcome::Found, "{text}: {}", grounding.answer);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_demo_passes() {
+    let output = sam4mllm(&["demo", "--no-pictures", "--seed", "1"]);
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{table}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(table.contains("60 frames of 640x480"), "{table}");
+}
+
+#[test]
+fn one_flipped_bit_of_it_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    copy(Path::new(BUNDLE), folder.path());
+    let weights = folder.path().join("sam/model-00001-of-00002.safetensors");
+    let mut bytes = fs::read(&weights).expect("reads");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&weights, bytes).expect("writes");
+
+    let error = Bundle::open(folder.path(), Verify::Hashes).expect_err("is not what was sealed");
+    assert!(matches!(error.kind(), BundleErrorKind::Hash), "{error:#}");
+    let output = sam4mllm(&["segment", "--bundle", &folder.path().to_string_lossy(), "x.png", "the cup"]);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && log.contains("model-00001-of-00002.safetensors"), "{log}");
+}
+
+/// Copies the two checkpoints and the manifest.
+fn copy(from: &Path, to: &Path) {
+    fs::copy(from.join("bundle.toml"), to.join("bundle.toml")).expect("copies");
+    for name in ["mllm", "sam"] {
+        fs::create_dir(to.join(name)).expect("creates");
+        for entry in fs::read_dir(from.join(name)).expect("lists") {
+            let path = entry.expect("lists").path();
+            fs::copy(&path, to.join(name).join(path.file_name().expect("has a name"))).expect("copies");
+        }
+    }
+}
