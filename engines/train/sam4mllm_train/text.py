@@ -251,8 +251,10 @@ def train_tower(trainer: Trainer, trunk: Trunk, stream: SceneStream) -> None:
 
 
 def train(args) -> None:
+    rank = optim.join(args)
     torch.manual_seed(args.seed)
     trainer = Trainer(args)
+    torch.manual_seed(args.seed + rank)
     trunk = trunk_of(trainer.model)
     stream = SceneStream(args.binary, args.assets, "train", args.start, seed=args.seed + 300, kind="scenes", side=320,
                          expressions=2 * args.expressions)
@@ -274,10 +276,13 @@ def train(args) -> None:
             seen = sparse(owner, trainer.rng.choice([1, 2, 4]), trainer.rng.choice([6, 6, 24, 64]), trainer.rng)
         loss, parts = trainer.loss(scenes, owner, h, args.gaze, args.align, seen)
         optim.step(loss, opts, params)
+        if rank > 0:
+            continue
         run.log(every=20, **parts)
         run.save(state())
         if run.progress * args.minutes - last > args.check_minutes:
             last = run.progress * args.minutes
             trainer.check(held, trunk)
-    run.save(state(), True)
-    trainer.check(held, trunk)
+    if rank == 0:
+        run.save(state(), True)
+        trainer.check(held, trunk)
