@@ -159,7 +159,7 @@ fn ignored(shapes: &[Painted], size: Size<SourcePx>) -> Option<Region> {
     })
 }
 
-/// Text of a file: UTF-8 or, as a few of the set are, Windows-1252; of that the punctuation that occurs.
+/// Text of a file: UTF-8 or, as a few of the set are, Windows-1252.
 fn decode(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.into(),

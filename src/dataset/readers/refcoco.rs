@@ -28,13 +28,13 @@ pub(super) fn read(files: &Files) -> Result<Vec<Ref>, ReadError> {
     let mut reader = Reader { pickle: &pickle, sentences: pickle.len(), text_bytes: 4 * bytes.len() };
     let mut out = Vec::new();
     for (index, &id) in refs.iter().enumerate() {
-        let name = || reader_name(&pickle, id).map_or_else(|| format!("entry {index}"), Ref::name);
+        let name = || ref_id(&pickle, id).map_or_else(|| format!("entry {index}"), Ref::name);
         out.push(reader.reference(id).map_err(|reason| value(reason).of(name()))?);
     }
     Ok(out)
 }
 
-fn reader_name(pickle: &Pickle<'_>, id: ValueId) -> Option<u64> {
+fn ref_id(pickle: &Pickle<'_>, id: ValueId) -> Option<u64> {
     pickle.int(pickle.fields(id)?.get("ref_id")?)?.try_into().ok()
 }
 

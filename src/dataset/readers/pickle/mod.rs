@@ -27,8 +27,8 @@ pub(super) use value::{Fields, Pickle, ValueId};
 /// How much a pickle may ask for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Values pushed on the stack, recalled ones included. Default: 32 million, ten times those of RefCOCO; about
-    /// 1.5 GiB at worst.
+    /// Values pushed on the stack, recalled ones included. Default: 32 million, ten times those of RefCOCO;
+    /// about 2 GiB at worst.
     pub values: usize,
     /// Containers that are open at once. Default: 64.
     pub depth: usize,
