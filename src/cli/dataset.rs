@@ -1,4 +1,6 @@
-//! `sam4mllm dataset`: scenes, clips and training streams.
+//! `sam4mllm dataset`: scenes, clips and training streams; what is in data sets of others.
+
+mod inspect;
 
 use std::io::BufWriter;
 use std::ops::RangeInclusive;
@@ -30,6 +32,8 @@ enum Command {
     Clip(ClipArgs),
     /// Print every word an expression can hold, one a line.
     Vocabulary(VocabularyArgs),
+    /// Read a data set of referring expressions and print what is in it.
+    Inspect(inspect::InspectArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -156,6 +160,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Render(args) => run_render(&args),
         Command::Clip(args) => run_clip(args),
         Command::Vocabulary(args) => run_vocabulary(&args),
+        Command::Inspect(args) => inspect::run(args),
     }
 }
 

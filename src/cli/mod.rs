@@ -28,7 +28,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Render synthetic tabletop scenes with ground truth.
+    /// Render synthetic tabletop scenes with ground truth; look into the field's data sets.
     Dataset(dataset::Args),
     /// Start the node, stream a rendered clip to it and hold its answers against the truth.
     Demo(demo::Args),

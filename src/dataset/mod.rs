@@ -1,4 +1,4 @@
-//! Synthetic tabletop scenes with ground truth.
+//! Synthetic tabletop scenes with ground truth; [`readers`] for the field's data sets.
 //!
 //! [`Assets`] (objects, sprites, textures) → [`SceneGenerator`] → [`Scene`] (picture, instance map, objects) →
 //! [`Scene::expressions`]. Scene `i` of a split depends on (split, seed, `i`) alone. The test split is the scenes of
@@ -18,6 +18,7 @@ mod degrade;
 mod expression;
 mod layout;
 mod pose;
+pub mod readers;
 mod render;
 mod rng;
 mod scene;

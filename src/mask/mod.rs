@@ -1,7 +1,9 @@
-//! Binary masks in source pixels: storage, COCO run-length encoding, overlap, contours.
+//! Binary masks in source pixels: storage, COCO run-length encoding and polygons, overlap.
 
+mod polygon;
 mod rle;
 
+pub use polygon::{Polygon, PolygonError};
 pub use rle::{Rle, RleError};
 
 use crate::geometry::{BBox, Point, Size, SourcePx};

@@ -47,6 +47,18 @@ pub struct Rle {
 }
 
 impl Rle {
+    /// Run lengths that cover an image of `size` exactly.
+    ///
+    /// # Errors
+    /// [`RleError::Length`] where they do not.
+    pub fn new(size: Size<SourcePx>, counts: Vec<u32>) -> Result<Self, RleError> {
+        let (sum, expected) = (counts.iter().map(|&c| u64::from(c)).sum(), size.pixels() as u64);
+        if sum != expected {
+            return Err(RleError::Length { sum, expected });
+        }
+        Ok(Self { size, counts })
+    }
+
     /// Encodes a mask.
     pub fn encode(mask: &Mask) -> Self {
         let (w, h) = (mask.size().width as usize, mask.size().height as usize);
@@ -148,12 +160,7 @@ impl Rle {
         if shift != 0 {
             return Err(RleError::Truncated);
         }
-        let rle = Self { size, counts };
-        let (sum, expected) = (rle.counts.iter().map(|&c| u64::from(c)).sum(), size.pixels() as u64);
-        if sum != expected {
-            return Err(RleError::Length { sum, expected });
-        }
-        Ok(rle)
+        Self::new(size, counts)
     }
 }
 
