@@ -52,4 +52,5 @@ pub mod node;
 pub mod overlay;
 pub mod pipeline;
 pub mod prompt;
+mod rng;
 pub mod server;

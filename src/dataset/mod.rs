@@ -19,13 +19,14 @@ mod expression;
 mod layout;
 mod pose;
 mod render;
-mod rng;
 mod scene;
 mod split;
 mod stream;
 mod texture;
 
 use std::path::{Path, PathBuf};
+
+use crate::rng;
 
 pub use assets::{Assets, ObjectClass};
 pub use clip::{Clip, ClipOptions};
