@@ -203,9 +203,9 @@ fn judge(answer: Option<Answer>, first: First, hint: CountHint, evidence: &Evide
     match (answer, first.verdict) {
         (None, _) => nothing(Outcome::Unsure, 0.0),
         (Some(Answer::Absent), Some(Verdict::Absent)) => nothing(Outcome::Absent, first.p_absent),
-        (Some(Answer::Boxes(boxes)), Some(Verdict::Found)) => {
-            let confidences = evidence.boxes(boxes.len(), first.p_found);
-            let boxes = merge(boxes.into_iter().zip(confidences));
+        (Some(Answer::Targets(targets)), Some(Verdict::Found)) => {
+            let confidences = evidence.boxes(targets.len(), first.p_found);
+            let boxes = merge(targets.into_iter().map(|t| t.bbox).zip(confidences));
             let several = boxes.len() > 1 && hint == CountHint::One;
             let outcome = if several { Outcome::Ambiguous } else { Outcome::Found };
             Proposals { outcome, confidence: first.p_found, boxes }
