@@ -92,7 +92,7 @@ impl From<PipelineError> for NodeError {
     fn from(error: PipelineError) -> Self {
         let kind = match &error {
             PipelineError::Engine(_) | PipelineError::Output { .. } => NodeErrorKind::Engine,
-            PipelineError::Command(_) => NodeErrorKind::Command,
+            PipelineError::Command(_) | PipelineError::Strategy(_) => NodeErrorKind::Command,
             PipelineError::Deadline(_) => NodeErrorKind::Deadline,
         };
         // The whole chain: the reader of a reply cannot ask for its source.

@@ -12,6 +12,7 @@ mod filter;
 mod grid;
 mod mask_points;
 pub(crate) mod ppg;
+mod strategy;
 mod template;
 mod training;
 
@@ -23,6 +24,7 @@ pub use filter::{MIN_ANSWER_MASS, PointThresholds};
 pub use grid::candidates;
 pub use mask_points::{EncodeError, EncodeErrorKind, MaskPoints};
 pub use ppg::Ppg;
+pub use strategy::{Strategies, Strategy, StrategyError};
 pub use template::{DialectError, DialectErrorKind};
 pub use training::{POISSON_RADIUS, draw_question, label_points, poisson_disk, question_size};
 
