@@ -3,6 +3,7 @@
 //! The two traits are the seam between the node and the models: [`Ground`] is the language model's side,
 //! [`Segment`] is SAM's. Each implementation is owned by one thread.
 
+mod best_groups;
 mod evidence;
 pub mod fake;
 mod grounder;
@@ -10,6 +11,7 @@ mod groups;
 mod segmenter;
 mod tracker;
 
+pub use best_groups::{GroupSearch, GroupSearchError, TRIED_GROUPS, best_groups};
 pub use grounder::Grounder;
 pub use groups::segment_groups;
 pub use segmenter::Segmenter;
