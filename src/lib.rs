@@ -22,7 +22,7 @@
 //! | room | owns | may use |
 //! |---|---|---|
 //! | [`geometry`], [`mask`], [`frame`] | coordinate spaces; masks, run lengths, overlap; camera encodings → RGB | – |
-//! | [`prompt`] | the paper's codec: dialect, queries, strict parsing of answers, point grid, thresholds | geometry, mask |
+//! | [`prompt`] | the paper's codec: dialects, queries, strict parsing of answers, points, strategies | geometry, mask |
 //! | [`engine`] | the [`Engine`](engine::Engine) trait, backends, bundles and their hashes | – |
 //! | [`import`] | Hugging Face checkpoints → ONNX graphs that refer to the weights in place | engine |
 //! | [`model`] | tensor names, pre- and post-processing, caches of the two models | engine, frame, mask, prompt |
@@ -52,4 +52,5 @@ pub mod node;
 pub mod overlay;
 pub mod pipeline;
 pub mod prompt;
+mod rng;
 pub mod server;

@@ -12,7 +12,7 @@ use super::{Format, stages::StageArgs};
 use crate::dataset::{Assets, Clip, ClipOptions, Split};
 use crate::frame::{Encoded, Encoding, FrameLimits, Image, decode};
 use crate::mask::Rle;
-use crate::pipeline::{Ground, Segment, Stages, Track, TrackLimits};
+use crate::pipeline::{Ground, Segment, Stages, Strategy, Track, TrackLimits, segment_groups};
 use crate::prompt::{CountHint, Prompt};
 
 /// Arguments of `sam4mllm engine bench`.
@@ -52,6 +52,7 @@ struct Report {
     device: String,
     cores: usize,
     command: String,
+    strategy: Strategy,
     runs: u32,
     warmup: u32,
     /// Opening the bundle, all hashes checked, until both sides can answer.
@@ -126,6 +127,7 @@ pub fn run(args: &Args) -> anyhow::Result<String> {
         device: cpu(),
         cores: std::thread::available_parallelism()?.get(),
         command: command.text,
+        strategy: args.stages.strategy,
         runs: args.runs,
         warmup: args.warmup,
         start_ms,
@@ -152,11 +154,11 @@ fn first_mask(
     let embedding = times.time("embed", || stages.segmenter.embed(&image))?;
     // Where nothing was found, the middle of the frame stands for the box: what is timed is the work, not the answer.
     let whole = Prompt { bbox: Some(crate::geometry::BBox::new(160.0, 120.0, 480.0, 360.0)), points: Vec::new() };
-    let mut prompts: Vec<Prompt> = grounding.instances.iter().map(|i| i.prompt()).collect();
-    if prompts.is_empty() {
-        prompts.push(whole);
+    let mut groups: Vec<Vec<Prompt>> = grounding.instances.iter().map(|i| i.prompts()).collect();
+    if groups.is_empty() {
+        groups.push(vec![whole]);
     }
-    let masks = times.time("mask", || stages.segmenter.segment(&embedding, &prompts))?;
+    let masks = times.time("mask", || segment_groups(&mut stages.segmenter, &embedding, &groups))?;
     times.time("encode rle", || masks.iter().map(|m| Rle::encode(&m.mask).to_coco_string().len()).sum::<usize>());
     times.add("command to first mask", start.elapsed());
     Ok(grounding.passes)
@@ -212,7 +214,7 @@ fn text(report: &Report) -> String {
         table.add_row([(*stage).to_owned(), ms(q.p50), ms(q.p95), ms(q.p99)]);
     }
     format!(
-        "{table}\n{} {} on {}, {} cores; 640x480 JPEG, n = {}, warm-up {}\ncommand: {:?}, {:.1} passes a grounding\n\
+        "{table}\n{} {} on {}, {} cores; 640x480 JPEG, n = {}, warm-up {}\ncommand: {:?} by {}, {:.1} passes a grounding\n\
          start to ready {:.0} ms, peak memory {:.0} MiB\n",
         report.bundle,
         report.fingerprint,
@@ -221,6 +223,7 @@ fn text(report: &Report) -> String {
         report.runs,
         report.warmup,
         report.command,
+        report.strategy.word(),
         report.passes,
         report.start_ms,
         report.rss_mib,

@@ -56,16 +56,17 @@ pub fn run(mut args: Args) -> anyhow::Result<()> {
     let bar = ProgressBar::new(args.scenes).with_style(
         ProgressStyle::with_template("{bar:40} {pos}/{len} scenes  {eta} left  {msg}").expect("the template is valid"),
     );
-    let mut evaluator = Evaluator { ground: &mut grounder, segment: &mut segmenter };
+    let strategy = args.stages.strategy;
+    let mut evaluator = Evaluator { ground: &mut grounder, segment: &mut segmenter, strategy };
     let evaluation = evaluator.run(&generator, &options, |so_far, _| {
         bar.inc(1);
         if bar.position().is_multiple_of(10) {
-            let m = Metrics::of(so_far.pqpp.iter());
+            let m = Metrics::of(so_far.answers.iter());
             bar.set_message(format!("gIoU {:.3}  N-acc {:.3}  T-acc {:.3}", m.giou, m.n_acc, m.t_acc));
         }
     })?;
     bar.finish_and_clear();
-    let report = evaluation.report(args.scenes);
+    let report = evaluation.report(strategy, args.scenes);
     let json = serde_json::to_string_pretty(&report)?;
     if let Some(path) = &args.output {
         std::fs::write(path, format!("{json}\n")).with_context(|| format!("write {}", path.display()))?;
@@ -81,7 +82,9 @@ fn print(report: &Report) {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_header(["", "n", "gIoU", "cIoU", "target gIoU", "P@0.5", "P@0.7", "P@0.9", "N-acc", "T-acc"]);
-    table.add_row(row("box + points (PQPP)", &report.pqpp));
+    for (strategy, metrics) in &report.answers {
+        table.add_row(row(&format!("by {strategy}"), metrics));
+    }
     table.add_row(row("box only", &report.box_only));
     for (name, metrics) in &report.by_type {
         table.add_row(row(&format!("  {name}"), metrics));
@@ -89,10 +92,11 @@ fn print(report: &Report) {
     table.add_row(row("  near misses", &report.near_miss));
     println!("{table}");
     println!(
-        "{} scenes, {:.2} passes a grounding, {:.1} % of confident points right",
+        "{} scenes, {:.2} passes a grounding, {:.1} % of confident points right, {} malformed answers",
         report.scenes,
         report.passes_per_grounding,
-        100.0 * report.point_accuracy
+        100.0 * report.point_accuracy,
+        report.malformed
     );
 }
 

@@ -70,5 +70,6 @@ pub fn run() -> ExitCode {
 
 fn failure(error: anyhow::Error) -> ExitCode {
     eprintln!("error: {error:#}");
-    if error.is::<crate::node::ConfigError>() { ExitCode::from(BAD_CONFIG) } else { ExitCode::FAILURE }
+    let bad_config = error.is::<crate::node::ConfigError>() || error.is::<crate::pipeline::StrategyError>();
+    if bad_config { ExitCode::from(BAD_CONFIG) } else { ExitCode::FAILURE }
 }

@@ -11,8 +11,8 @@ use super::{Format, stages::StageArgs};
 use crate::frame::{Encoded, Encoding, FrameLimits, Image, decode};
 use crate::mask::{Mask, Rle};
 use crate::overlay::{Banner, Item, Tone, draw};
-use crate::pipeline::{Ground, Grounding, Outcome, Segment, Segmented, Stages};
-use crate::prompt::{CountHint, LabelledPoint, PointLabel, Prompt};
+use crate::pipeline::{Ground, Grounding, Outcome, Segment, Segmented, Stages, Strategy, segment_groups};
+use crate::prompt::{CountHint, LabelledPoint, PointLabel};
 
 /// Arguments of `sam4mllm segment`.
 #[derive(Debug, clap::Args)]
@@ -52,8 +52,12 @@ struct Report {
     /// Confidence in the verdict, 0 to 1.
     confidence: f32,
     command: String,
-    /// The language model's round-1 answer, verbatim.
+    strategy: Strategy,
+    /// The language model's first answer, verbatim.
     answer: String,
+    /// Why that answer could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    malformed: Option<String>,
     /// Passes through the language model.
     passes: u32,
     /// `[width, height]`.
@@ -155,8 +159,8 @@ fn masks(
     let embedding = stages.segmenter.embed(image)?;
     timings.push(("embed", start.elapsed()));
     let start = Instant::now();
-    let prompts: Vec<Prompt> = grounding.instances.iter().map(|i| i.prompt()).collect();
-    let masks = stages.segmenter.segment(&embedding, &prompts)?;
+    let groups: Vec<_> = grounding.instances.iter().map(|i| i.prompts()).collect();
+    let masks = segment_groups(&mut stages.segmenter, &embedding, &groups)?;
     timings.push(("masks", start.elapsed()));
     Ok(masks)
 }
@@ -199,7 +203,9 @@ fn report(
         verdict: word(verdict),
         confidence: grounding.confidence,
         command: command.to_owned(),
+        strategy: grounding.strategy,
         answer: grounding.answer.clone(),
+        malformed: grounding.malformed.map(|e| e.to_string()),
         passes: grounding.passes,
         size: [image.size().width, image.size().height],
         instances: grounding.instances.iter().zip(masks).map(instance).collect(),
@@ -224,6 +230,9 @@ fn mask_json(mask: &Mask) -> MaskJson {
 fn print(report: &Report) {
     println!("{}  {:.2}  \"{}\"", report.verdict, report.confidence, report.command);
     println!("answer: {}", report.answer);
+    if let Some(why) = &report.malformed {
+        println!("malformed: {why}");
+    }
     if !report.instances.is_empty() {
         let mut table = Table::new();
         table.load_style(UTF8_FULL_CONDENSED);

@@ -16,7 +16,8 @@ use crate::frame::FrameLimits;
 use crate::import::{Level, import_cached};
 use crate::node::{NodeConfig, Stages};
 use crate::pipeline::fake::{FakeGround, FakeSegment, Script};
-use crate::pipeline::{Grounder, Segmenter};
+use crate::pipeline::{Grounder, Segmenter, Strategies};
+use crate::prompt::Dialect;
 use crate::server::{Backend, Identity, Server, ServerConfig};
 
 /// Arguments of `sam4mllm serve`.
@@ -125,7 +126,7 @@ fn backend(args: &Args) -> anyhow::Result<Backend> {
         BackendName::Fake => {
             let script = Script::default();
             script.ground.set_delay(Duration::from_millis(args.fake_ground_ms));
-            Ok(fake(&script))
+            Ok(fake(&script, FakeGround::strategies(args.stages.strategy)?))
         }
     }
 }
@@ -134,6 +135,8 @@ fn backend(args: &Args) -> anyhow::Result<Backend> {
 pub(super) fn rten_backend(args: &StageArgs) -> anyhow::Result<Backend> {
     let bundle = Arc::new(args.open()?);
     let options = args.options();
+    // Before a socket or a thread exists.
+    let strategies = Strategies::of(&Dialect::compile(&bundle.manifest().dialect)?, args.strategy)?;
     // Once, before the two factories would do it side by side.
     import_cached(&bundle, options.cache_dir(), Level::Portable).context("import the bundle's checkpoints")?;
     let manifest = bundle.manifest();
@@ -144,18 +147,19 @@ pub(super) fn rten_backend(args: &StageArgs) -> anyhow::Result<Backend> {
         backend: "rten".to_owned(),
     };
     let min_mask_score = manifest.dialect.thresholds.mask_score;
-    let (strategy, ground, segment) = (args.strategy, (bundle.clone(), options.clone()), (bundle, options));
+    let (usual, ground, segment) = (args.strategy, (bundle.clone(), options.clone()), (bundle, options));
     Ok(Backend {
         identity,
         stages: Stages {
-            ground: Box::new(move || Ok(Box::new(Grounder::load(&ground.0, strategy, &ground.1)?))),
+            ground: Box::new(move || Ok(Box::new(Grounder::load(&ground.0, usual, &ground.1)?))),
             segment: Box::new(move || Ok(Box::new(Segmenter::load(&segment.0, &segment.1)?))),
+            strategies,
             min_mask_score,
         },
     })
 }
 
-fn fake(script: &Script) -> Backend {
+fn fake(script: &Script, strategies: Strategies) -> Backend {
     let (ground, segment) = (script.ground.clone(), script.segment.clone());
     let version = env!("CARGO_PKG_VERSION").to_owned();
     Backend {
@@ -168,6 +172,7 @@ fn fake(script: &Script) -> Backend {
         stages: Stages {
             ground: Box::new(move || Ok(Box::new(FakeGround::new(ground.clone())))),
             segment: Box::new(move || Ok(Box::new(FakeSegment::new(segment.clone())))),
+            strategies,
             min_mask_score: 0.4,
         },
     }

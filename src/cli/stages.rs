@@ -16,7 +16,7 @@ pub struct StageArgs {
     #[arg(long, env = "SAM4MLLM_BUNDLE", default_value = "engines/tabletop")]
     pub bundle: PathBuf,
     /// How the prompt is got from the language model.
-    #[arg(long, value_enum, default_value_t = Strategy::Pqpp)]
+    #[arg(long, env = "SAM4MLLM_STRATEGY", value_enum, default_value_t = Strategy::Pqpp)]
     pub strategy: Strategy,
     /// Threads an engine; by default one a core.
     #[arg(long, env = "SAM4MLLM_THREADS")]
@@ -44,6 +44,6 @@ impl StageArgs {
     /// Opens the bundle and loads both sides of the pipeline.
     pub fn load(&self) -> anyhow::Result<(Grounder, Segmenter)> {
         let models = Models::load(&self.open()?, &self.options()).context("load the bundle's models")?;
-        Ok((Grounder::new(models.mllm, self.strategy), Segmenter::new(models.encoder, models.decoder)))
+        Ok((Grounder::new(models.mllm, self.strategy)?, Segmenter::new(models.encoder, models.decoder)))
     }
 }

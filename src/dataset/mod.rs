@@ -20,13 +20,14 @@ mod layout;
 mod pose;
 pub mod readers;
 mod render;
-mod rng;
 mod scene;
 mod split;
 mod stream;
 mod texture;
 
 use std::path::{Path, PathBuf};
+
+use crate::rng;
 
 pub use assets::{Assets, ObjectClass};
 pub use clip::{Clip, ClipOptions};

@@ -1,4 +1,4 @@
-//! Runs a pipeline over a split and sums up, for the whole method and for its box alone.
+//! Runs a pipeline over a split and sums up, for a strategy and for its box alone.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use super::metrics::{Metrics, Sample};
 use crate::dataset::{Expression, ExpressionType, Scene, SceneGenerator, SceneOptions};
 use crate::frame::Image;
 use crate::mask::Mask;
-use crate::pipeline::{Embedding, Ground, Grounding, Outcome, PipelineError, Segment};
+use crate::pipeline::{Embedding, Ground, Grounding, Outcome, PipelineError, Segment, Strategy, segment_groups};
 use crate::prompt::{CountHint, PointLabel, Prompt};
 
 /// What to evaluate on.
@@ -34,12 +34,14 @@ impl Default for Options {
 /// Everything that was measured.
 #[derive(Debug, Clone, Default)]
 pub struct Evaluation {
-    /// One sample an expression, box and points.
-    pub pqpp: Vec<Sample>,
+    /// One sample an expression, by the strategy.
+    pub answers: Vec<Sample>,
     /// The same answers with SAM prompted by the proposal alone.
     pub box_only: Vec<Sample>,
     /// How often each outcome was given, by expression type.
     pub outcomes: BTreeMap<(ExpressionType, &'static str), usize>,
+    /// Answers that could not be read; each is an unsure outcome too.
+    pub malformed: usize,
     /// Time of each grounding.
     pub grounding: Vec<Duration>,
     /// Passes through the language model, over all groundings.
@@ -53,19 +55,22 @@ pub struct Evaluation {
 pub struct Report {
     /// Scenes and expressions answered.
     pub scenes: u64,
-    /// Box and points.
-    pub pqpp: Metrics,
+    /// The strategy, by its word, with its figures.
+    #[serde(flatten)]
+    pub answers: BTreeMap<&'static str, Metrics>,
     /// Box alone.
     pub box_only: Metrics,
-    /// Box and points, by expression type.
+    /// The strategy's figures by expression type.
     pub by_type: BTreeMap<&'static str, Metrics>,
     /// No-target expressions that are almost right.
     pub near_miss: Metrics,
     /// How often each outcome was given: `type/outcome`.
     pub outcomes: BTreeMap<String, usize>,
+    /// Answers that could not be read.
+    pub malformed: usize,
     /// Passes through the language model a grounding.
     pub passes_per_grounding: f64,
-    /// Share of labelled round-2 points that are right, where the box is on the right object.
+    /// Share of labelled points that are right, where the box is on the right object.
     pub point_accuracy: f64,
 }
 
@@ -75,6 +80,8 @@ pub struct Evaluator<'a> {
     pub ground: &'a mut dyn Ground,
     /// SAM's side.
     pub segment: &'a mut dyn Segment,
+    /// How the prompt is got from the language model.
+    pub strategy: Strategy,
 }
 
 impl Evaluator<'_> {
@@ -113,11 +120,11 @@ impl Evaluator<'_> {
         let truth = (!expression.targets.is_empty()).then(|| scene.mask_of(&expression.targets));
         let sample = |m: Option<&Mask>| Sample::new(expression.kind, expression.near_miss, truth.as_ref(), m);
         let command = match self.ground.check(&expression.text, CountHint::NoneOrMore) {
-            Ok(command) => command,
+            Ok(command) => command.by(self.strategy),
             // A word that the model does not know: the robot is told so, and gets no mask.
             Err(PipelineError::Command(_)) => {
                 *evaluation.outcomes.entry((expression.kind, "refused")).or_default() += 1;
-                evaluation.pqpp.push(sample(None));
+                evaluation.answers.push(sample(None));
                 evaluation.box_only.push(sample(None));
                 return Ok(());
             }
@@ -128,13 +135,14 @@ impl Evaluator<'_> {
         evaluation.grounding.push(start.elapsed());
         evaluation.passes += u64::from(grounding.passes);
         *evaluation.outcomes.entry((expression.kind, word(grounding.outcome))).or_default() += 1;
+        evaluation.malformed += usize::from(grounding.malformed.is_some());
 
         if let Some(truth) = &truth {
             count_points(&grounding, truth, &mut evaluation.points);
         }
         let with_points = self.mask(embedding, &grounding, true)?;
         let box_only = self.mask(embedding, &grounding, false)?;
-        evaluation.pqpp.push(sample(with_points.as_ref()));
+        evaluation.answers.push(sample(with_points.as_ref()));
         evaluation.box_only.push(sample(box_only.as_ref()));
         Ok(())
     }
@@ -144,15 +152,15 @@ impl Evaluator<'_> {
         if !matches!(g.outcome, Outcome::Found | Outcome::Ambiguous) || g.instances.is_empty() {
             return Ok(None);
         }
-        let prompts: Vec<Prompt> = g
+        let prompts: Vec<Vec<Prompt>> = g
             .instances
             .iter()
             .map(|i| match points {
-                true => i.prompt(),
-                false => Prompt { bbox: Some(i.proposal), points: Vec::new() },
+                true => i.prompts(),
+                false => vec![Prompt { bbox: Some(i.proposal), points: Vec::new() }],
             })
             .collect();
-        let mut masks = self.segment.segment(embedding, &prompts)?.into_iter().map(|s| s.mask);
+        let mut masks = segment_groups(self.segment, embedding, &prompts)?.into_iter().map(|s| s.mask);
         let Some(mut all) = masks.next() else { return Ok(None) };
         masks.for_each(|m| all.union_with(&m));
         Ok(Some(all))
@@ -182,17 +190,18 @@ fn word(outcome: Outcome) -> &'static str {
 }
 
 impl Evaluation {
-    /// The figures over everything that was answered so far, `scenes` scenes.
-    pub fn report(&self, scenes: u64) -> Report {
-        let of_type = |t: ExpressionType| Metrics::of(self.pqpp.iter().filter(move |s| s.kind == t));
+    /// The figures over everything that was answered so far by `strategy`, `scenes` scenes.
+    pub fn report(&self, strategy: Strategy, scenes: u64) -> Report {
+        let of_type = |t: ExpressionType| Metrics::of(self.answers.iter().filter(move |s| s.kind == t));
         let groundings = self.grounding.len().max(1) as f64;
         Report {
             scenes,
-            pqpp: Metrics::of(self.pqpp.iter()),
+            answers: BTreeMap::from([(strategy.word(), Metrics::of(self.answers.iter()))]),
             box_only: Metrics::of(self.box_only.iter()),
             by_type: ExpressionType::ALL.into_iter().map(|t| (t.word(), of_type(t))).collect(),
-            near_miss: Metrics::of(self.pqpp.iter().filter(|s| s.near_miss)),
+            near_miss: Metrics::of(self.answers.iter().filter(|s| s.near_miss)),
             outcomes: self.outcomes.iter().map(|((t, o), n)| (format!("{}/{o}", t.word()), *n)).collect(),
+            malformed: self.malformed,
             passes_per_grounding: self.passes as f64 / groundings,
             point_accuracy: self.points.0 as f64 / self.points.1.max(1) as f64,
         }

@@ -16,6 +16,7 @@ pub use kv::KvCache;
 use std::time::{Duration, Instant};
 
 use crate::engine::{EngineError, Tensor};
+use crate::prompt::StrategyError;
 
 /// A model failed on one frame or one query.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +52,9 @@ pub enum ModelError {
         /// What fits.
         limit: usize,
     },
+    /// The model was not taught the strategy.
+    #[error(transparent)]
+    Strategy(#[from] StrategyError),
     /// The deadline passed before the work was done.
     #[error("meet deadline: passed {0:?} ago")]
     Deadline(Duration),

@@ -6,7 +6,10 @@ use tokenizers::{ModelWrapper, Tokenizer};
 
 use super::ModelError;
 use crate::geometry::{BBox, Grid, Point};
-use crate::prompt::{CommandError, CommandLimits, CountHint, Dialect, DialectError, DialectErrorKind, check_command};
+use crate::prompt::{
+    Answer, CommandError, CommandLimits, CountHint, Dialect, DialectError, DialectErrorKind, GridPrompt, Ppg, Strategy,
+    StrategyError, check_command,
+};
 
 /// Largest coordinate scale whose numbers are looked up one by one when a bundle is loaded.
 const MAX_LISTED_SCALE: u32 = 9999;
@@ -22,12 +25,32 @@ pub struct Speech {
     image_token: u32,
     after_image: Vec<u32>,
     end: u32,
-    box_start: u32,
-    absent: Vec<u32>,
+    opening: Opening,
+    /// Of PPG's answer, where the model was taught it.
+    ppg_opening: Option<Opening>,
     yes: u32,
     no: u32,
     /// The token of every grid value, where each is one token.
     numbers: Option<Vec<u32>>,
+}
+
+/// The tokens that an answer can begin with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opening {
+    box_start: u32,
+    absent: Vec<u32>,
+}
+
+impl Opening {
+    /// The token that begins a box.
+    pub fn box_start(&self) -> u32 {
+        self.box_start
+    }
+
+    /// The tokens of the absent answer, at least one.
+    pub fn absent(&self) -> &[u32] {
+        &self.absent
+    }
 }
 
 impl Speech {
@@ -45,13 +68,9 @@ impl Speech {
         tokenizer.with_truncation(None).map_err(|e| token_error("tokenizer.json", e.to_string()))?;
         let context = Context::new(&tokenizer, &dialect)?;
         let end = context.single("end_of_answer", dialect.end_of_answer(), &context.proposal)?;
-        let absent = context.continuation("absent_answer", dialect.absent_answer(), &context.proposal)?;
-        let sample = dialect.write_box(BBox::new(1.0, 1.0, 2.0, 2.0));
-        let box_start = context.continuation("box", &sample, &context.proposal)?[0];
+        let opening = context.opening(&context.proposal)?;
+        let ppg_opening = dialect.ppg().map(|ppg| context.ppg_opening(ppg, end)).transpose()?;
         let (yes, no) = context.yes_and_no()?;
-        if absent[0] == box_start {
-            return Err(token_error("absent_answer", "begins with the token that begins a box"));
-        }
         let (before_image, after_image) = context.prefix_around(image_token)?;
         let numbers = context.numbers();
         let (control_tokens, unknown) = control_tokens(&tokenizer);
@@ -66,8 +85,8 @@ impl Speech {
             image_token,
             after_image,
             end,
-            box_start,
-            absent,
+            opening,
+            ppg_opening,
             yes,
             no,
             numbers,
@@ -101,14 +120,15 @@ impl Speech {
         self.end
     }
 
-    /// The token that begins a box.
-    pub fn box_start(&self) -> u32 {
-        self.box_start
-    }
-
-    /// The tokens of the absent answer, at least one.
-    pub fn absent(&self) -> &[u32] {
-        &self.absent
+    /// What the first answer of `strategy` can begin with.
+    ///
+    /// # Errors
+    /// Where the model was not taught it.
+    pub fn opening(&self, strategy: Strategy) -> Result<&Opening, StrategyError> {
+        match strategy {
+            Strategy::Box | Strategy::Pqpp => Ok(&self.opening),
+            Strategy::Ppg => self.ppg_opening.as_ref().ok_or(StrategyError::new(strategy)),
+        }
     }
 
     /// The tokens whose probabilities are p(yes) and p(no).
@@ -132,6 +152,20 @@ impl Speech {
         match at.and_then(|at| encoding.get_offsets().get(at)) {
             Some((from, to)) => Err(CommandError::UnknownWord(text.get(*from..*to).unwrap_or(text).to_owned())),
             None => Ok(text.to_owned()),
+        }
+    }
+
+    /// The tokens of the first query of `strategy` for a checked command.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenize`]; [`ModelError::Strategy`] where the model was not taught it.
+    pub fn query(&self, strategy: Strategy, hint: CountHint, command: &str) -> Result<Vec<u32>, ModelError> {
+        match strategy {
+            Strategy::Box | Strategy::Pqpp => self.proposal_query(hint, command),
+            Strategy::Ppg => {
+                let ppg = self.dialect.ppg().ok_or(StrategyError::new(strategy))?;
+                self.encode(&ppg.query(hint, command))
+            }
         }
     }
 
@@ -186,6 +220,14 @@ fn token_error(field: &'static str, detail: impl Into<String>) -> DialectError {
     DialectError::new(DialectErrorKind::Token, field, detail)
 }
 
+/// A target with as many points as PPG has.
+fn sample(ppg: Ppg<'_>) -> GridPrompt {
+    let far = ppg.dialect().scale().0 as f32;
+    let label = |i| (Point::new(0.0, far), i < ppg.positives());
+    let group = (0..ppg.positives() + ppg.negatives()).map(label).collect();
+    GridPrompt { bbox: BBox::new(0.0, 0.0, far, far), groups: vec![group; ppg.groups()] }
+}
+
 /// A conversation to continue: tokens are looked up where they will stand, for many tokenizers cut a text
 /// otherwise when it stands alone.
 struct Context<'a> {
@@ -222,6 +264,33 @@ impl<'a> Context<'a> {
         match self.continuation(field, text, before)?[..] {
             [token] => Ok(token),
             ref tokens => Err(token_error(field, format!("`{text}` is {} tokens, not one", tokens.len()))),
+        }
+    }
+
+    /// The tokens that an answer to `query` can begin with.
+    fn opening(&self, query: &str) -> Result<Opening, DialectError> {
+        let absent = self.continuation("absent_answer", self.dialect.absent_answer(), query)?;
+        let sample = self.dialect.write_box(BBox::new(1.0, 1.0, 2.0, 2.0));
+        let box_start = self.continuation("box", &sample, query)?[0];
+        if absent[0] == box_start {
+            return Err(token_error("absent_answer", "begins with the token that begins a box"));
+        }
+        Ok(Opening { box_start, absent })
+    }
+
+    /// The same for PPG; its answers must end as all do, and come back from the tokenizer as they were.
+    fn ppg_opening(&self, ppg: Ppg<'_>, end: u32) -> Result<Opening, DialectError> {
+        let query = ppg.query(CountHint::One, "it");
+        if self.single("end_of_answer", self.dialect.end_of_answer(), &query)? != end {
+            return Err(token_error("ppg.query", "is followed by another token where an answer ends"));
+        }
+        let sample = sample(ppg);
+        let text = ppg.write(std::slice::from_ref(&sample)).map_err(|e| token_error("ppg.point", e.to_string()))?;
+        let tokens = self.continuation("ppg.point", &text, &query)?;
+        let back = self.tokenizer.decode(&tokens, false).map_err(|e| token_error("ppg.point", e.to_string()))?;
+        match ppg.parse(&back) {
+            Ok(Answer::Targets(read)) if read == [sample] => self.opening(&query),
+            _ => Err(token_error("ppg.point", format!("`{text}` comes back from the tokenizer as `{back}`"))),
         }
     }
 
@@ -273,5 +342,46 @@ impl<'a> Context<'a> {
         let distinct: std::collections::HashSet<_> = numbers.iter().collect();
         let unique = distinct.len() == numbers.len();
         unique.then_some(numbers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::bundle;
+    use crate::model::toy::{speech, try_speech};
+    use crate::prompt::ppg::tests::ppg_words;
+
+    #[test]
+    fn ppg_has_a_query_of_its_own_and_begins_alike() {
+        let taught = speech(|w| w.ppg = Some(ppg_words()));
+        let [pqpp, ppg] =
+            [Strategy::Pqpp, Strategy::Ppg].map(|s| taught.query(s, CountHint::One, "the red mug").expect("tokenizes"));
+        assert_eq!(taught.text(&ppg).expect("is text"), "<user> find points exactly one : the red mug <assistant>");
+        assert_ne!(pqpp, ppg);
+        assert_eq!(taught.query(Strategy::Box, CountHint::One, "the red mug").expect("tokenizes"), pqpp);
+        assert_eq!(taught.opening(Strategy::Ppg), taught.opening(Strategy::Pqpp));
+    }
+
+    #[test]
+    fn without_ppg_it_is_refused_by_name() {
+        let plain = speech(|_| ());
+        assert_eq!(plain.opening(Strategy::Ppg).expect_err("was not taught").strategy(), Strategy::Ppg);
+        let error = plain.query(Strategy::Ppg, CountHint::One, "the red mug").expect_err("was not taught");
+        assert!(matches!(error, ModelError::Strategy(_)), "{error}");
+    }
+
+    #[test]
+    fn a_tokenizer_that_cannot_say_ppg_is_refused() {
+        let cases: [(bundle::Ppg, &str); 3] = [
+            // An unknown word, which comes back as another text.
+            (bundle::Ppg { on: "7".into(), ..ppg_words() }, "ppg.point"),
+            (bundle::Ppg { point: "<{x},{y},{label}>".into(), ..ppg_words() }, "ppg.point"),
+            (bundle::Ppg { off: "zebra".into(), ..ppg_words() }, "ppg.point"),
+        ];
+        for (ppg, field) in cases {
+            let error = try_speech(|w| w.ppg = Some(ppg.clone())).err().expect("cannot be said");
+            assert_eq!((error.kind(), error.field()), (DialectErrorKind::Token, field), "{ppg:?}: {error}");
+        }
     }
 }

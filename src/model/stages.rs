@@ -11,7 +11,7 @@ use crate::engine::bundle::Bundle;
 use crate::engine::rten::{RtenEngine, RtenOptions};
 use crate::engine::{Engine, EngineError};
 use crate::import::{ImportError, Level, default_cache_dir, import_cached};
-use crate::prompt::{CommandLimits, Dialect, DialectError};
+use crate::prompt::{CommandLimits, Dialect, DialectError, StrategyError};
 
 /// How a bundle's models are loaded.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +46,9 @@ pub enum LoadError {
     /// The dialect does not fit itself or the tokenizer.
     #[error(transparent)]
     Dialect(#[from] DialectError),
+    /// The bundle's language model was not taught the strategy that is to be the usual one.
+    #[error(transparent)]
+    Strategy(#[from] StrategyError),
     /// The checkpoint's configuration cannot be read.
     #[error("read `{path}`: {what}")]
     Config {

@@ -11,8 +11,8 @@ use crate::engine::bundle::{self, Filter, Fit, ImageSpec};
 use crate::engine::{Data, DataType, Engine, EngineError, Tensor, TensorInfo};
 use crate::frame::Image;
 use crate::geometry::Size;
-use crate::prompt::Dialect;
 use crate::prompt::dialect::tests::tabletop_words;
+use crate::prompt::{Dialect, DialectError};
 
 /// Image tokens of a frame.
 pub(crate) const IMAGE_TOKENS: usize = 4;
@@ -106,7 +106,7 @@ fn decoder(mut script: Script, calls: Calls) -> impl FnMut(Vec<(&str, Tensor<'_>
 
 /// The words of the toy's vocabulary after its special tokens and numbers.
 const WORDS: &str =
-    "find exactly one or more none : the red green mug all cups which points are on ? [ ] , no such object yes";
+    "find exactly one or more none : the red green mug all cups which points are on ? [ ] , ( ) 1 0 no such object yes";
 
 /// `tokenizer.json` of the tabletop kind: words, signs, numbers of three digits.
 pub(crate) fn tokenizer_json() -> String {
@@ -139,16 +139,25 @@ pub(crate) fn vocabulary() -> usize {
 }
 
 pub(crate) fn speech(change: impl FnOnce(&mut bundle::Dialect)) -> Speech {
+    try_speech(change).expect("fits the tokenizer")
+}
+
+pub(crate) fn try_speech(change: impl FnOnce(&mut bundle::Dialect)) -> Result<Speech, DialectError> {
     let mut words = tabletop_words();
     change(&mut words);
     let dir = tempfile::tempdir().expect("temporary directory");
     let file = dir.path().join("tokenizer.json");
     std::fs::write(&file, tokenizer_json()).expect("writable");
-    Speech::new(&file, Dialect::compile(&words).expect("valid"), 4).expect("fits the tokenizer")
+    Speech::new(&file, Dialect::compile(&words).expect("valid"), 4)
 }
 
-/// The toy with a script for its answers.
+/// The toy with a script for its answers, which are cut off after 24 tokens.
 pub(crate) fn mllm(speech: Speech, script: Script) -> (Mllm, Calls) {
+    mllm_of(speech, script, 24)
+}
+
+/// The toy with a script for its answers and their longest length in tokens.
+pub(crate) fn mllm_of(speech: Speech, script: Script, max_answer_tokens: usize) -> (Mllm, Calls) {
     let calls = Calls::default();
     let cache = |name: &str| TensorInfo {
         name: name.into(),
@@ -178,7 +187,7 @@ pub(crate) fn mllm(speech: Speech, script: Script) -> (Mllm, Calls) {
     };
     let spec =
         ImageSpec { fit: Fit::Squash, width: 16, height: 16, filter: Filter::Bilinear, mean: [0.0; 3], std: [1.0; 3] };
-    let limits = MllmLimits { max_answer_tokens: 24, max_positions: 4096 };
+    let limits = MllmLimits { max_answer_tokens, max_positions: 4096 };
     (Mllm::new(engines, &spec, speech, limits).expect("has a cache"), calls)
 }
 

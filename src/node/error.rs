@@ -1,7 +1,7 @@
 //! What can go wrong with one item, in the node's own terms.
 
 use crate::frame::{FrameError, FrameErrorKind};
-use crate::pipeline::PipelineError;
+use crate::pipeline::{PipelineError, StrategyError};
 
 /// Kinds of [`NodeError`]; deliberately few, and each has one code on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,6 +20,8 @@ pub enum NodeErrorKind {
     FrameOrder,
     /// The command is empty, too long, or cannot be asked.
     Command,
+    /// The language model was not taught the strategy that is asked for.
+    Strategy,
     /// A target id is empty, too long, given twice, or unknown.
     Target,
     /// More targets or sessions than the limits.
@@ -38,7 +40,7 @@ pub enum NodeErrorKind {
 
 impl NodeErrorKind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Request,
         Self::FrameEncoding,
         Self::FrameTooLarge,
@@ -46,6 +48,7 @@ impl NodeErrorKind {
         Self::FrameData,
         Self::FrameOrder,
         Self::Command,
+        Self::Strategy,
         Self::Target,
         Self::Limit,
         Self::Busy,
@@ -74,6 +77,11 @@ impl NodeError {
     pub fn kind(&self) -> NodeErrorKind {
         self.kind
     }
+
+    /// Whether the grounder refuses what it is asked: it would do so again on every frame.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self.kind, NodeErrorKind::Command | NodeErrorKind::Strategy)
+    }
 }
 
 impl From<FrameError> for NodeError {
@@ -88,11 +96,18 @@ impl From<FrameError> for NodeError {
     }
 }
 
+impl From<StrategyError> for NodeError {
+    fn from(error: StrategyError) -> Self {
+        Self::new(NodeErrorKind::Strategy, error.to_string())
+    }
+}
+
 impl From<PipelineError> for NodeError {
     fn from(error: PipelineError) -> Self {
         let kind = match &error {
             PipelineError::Engine(_) | PipelineError::Output { .. } => NodeErrorKind::Engine,
             PipelineError::Command(_) => NodeErrorKind::Command,
+            PipelineError::Strategy(_) => NodeErrorKind::Strategy,
             PipelineError::Deadline(_) => NodeErrorKind::Deadline,
         };
         // The whole chain: the reader of a reply cannot ask for its source.

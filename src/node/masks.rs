@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::NodeError;
 use super::frame::{Arrived, Fresh, Kept};
-use super::tracked::{Tracked, inherit_ids, prompt_of};
+use super::tracked::{Tracked, inherit_ids};
 use crate::frame::FrameLimits;
-use crate::pipeline::{Embedding, GroundedInstance, Outcome, PipelineError, Segment, TrackLimits};
+use crate::pipeline::{Embedding, GroundedInstance, Outcome, PipelineError, Segment, TrackLimits, segment_groups};
 use crate::prompt::{CountHint, Prompt};
 
 /// Instances of a target that are remembered after they were lost.
@@ -87,7 +87,8 @@ impl From<PipelineError> for Failure {
 /// What SAM is asked on this frame.
 struct Ask {
     target: usize,
-    prompt: Prompt,
+    /// One, or one for each group of points of a grounded instance.
+    prompts: Vec<Prompt>,
     kind: AskKind,
 }
 
@@ -162,14 +163,15 @@ fn segment(
             if tracked.mask_seq == frame.meta.seq {
                 found[target].followed.push(tracked.clone());
             } else {
-                asks.push(Ask { target, prompt: tracked.track.prompt(), kind: AskKind::Follow(tracked.clone()) });
+                let prompts = vec![tracked.track.prompt()];
+                asks.push(Ask { target, prompts, kind: AskKind::Follow(tracked.clone()) });
             }
         }
         match &work.fresh {
             Some(fresh) if Arc::ptr_eq(&fresh.frame, frame) => {
                 asks.extend(fresh.grounding.instances.iter().map(|instance| {
                     let kind = AskKind::Ground(Arc::new(instance.clone()));
-                    Ask { target, prompt: prompt_of(instance), kind }
+                    Ask { target, prompts: instance.prompts(), kind }
                 }));
             }
             Some(fresh) => {
@@ -177,7 +179,7 @@ fn segment(
                 let there = ground_on(stage, fresh, settings)?.into_iter().filter(|t| !t.doubtful);
                 asks.extend(there.map(|tracked| Ask {
                     target,
-                    prompt: tracked.track.prompt(),
+                    prompts: vec![tracked.track.prompt()],
                     kind: AskKind::Carry(Arc::new(tracked)),
                 }));
             }
@@ -187,10 +189,9 @@ fn segment(
     if asks.is_empty() {
         return Ok(found);
     }
-    let prompts: Vec<Prompt> = asks.iter().map(|a| a.prompt.clone()).collect();
+    let prompts: Vec<Vec<Prompt>> = asks.iter_mut().map(|a| std::mem::take(&mut a.prompts)).collect();
     let embedding = embedding(stage, frame)?;
-    let answers = stage.segment(embedding, &prompts)?;
-    check_count(answers.len(), asks.len())?;
+    let answers = segment_groups(stage, embedding, &prompts)?;
     for (ask, answer) in asks.into_iter().zip(answers) {
         let found = &mut found[ask.target];
         match ask.kind {
@@ -223,20 +224,14 @@ fn ground_on(stage: &mut dyn Segment, fresh: &Fresh, settings: Settings) -> Resu
     if instances.is_empty() {
         return Ok(Vec::new());
     }
-    let prompts: Vec<Prompt> = instances.iter().map(prompt_of).collect();
+    let prompts: Vec<Vec<Prompt>> = instances.iter().map(GroundedInstance::prompts).collect();
     let embedding = embedding(stage, &fresh.frame)?;
-    let answers = stage.segment(embedding, &prompts)?;
-    check_count(answers.len(), instances.len())?;
+    let answers = segment_groups(stage, embedding, &prompts)?;
     let ground = |(instance, answer): (&GroundedInstance, _)| {
         let instance = Arc::new(instance.clone());
         Tracked::ground(&fresh.frame, instance, answer, settings.track, settings.min_mask_score)
     };
     Ok(instances.iter().zip(answers).filter_map(ground).collect())
-}
-
-fn check_count(masks: usize, prompts: usize) -> Result<(), PipelineError> {
-    let what = || format!("{masks} masks for {prompts} prompts");
-    if masks == prompts { Ok(()) } else { Err(PipelineError::Output { engine: "segment", what: what() }) }
 }
 
 /// Which instances a target has from here on, and under which ids.

@@ -39,7 +39,7 @@ pub use session::{End, Replies, SessionInput};
 pub use slot::{Counters, DropReason};
 pub use stage::Factory;
 
-use crate::pipeline::{Ground, Segment};
+use crate::pipeline::{Ground, Segment, Strategies, Strategy};
 use crate::prompt::CountHint;
 use frame::Arrived;
 use scheduler::{Call, Event, Scheduler};
@@ -60,6 +60,8 @@ pub struct Stages {
     pub ground: Factory<dyn Ground>,
     /// SAM's side.
     pub segment: Factory<dyn Segment>,
+    /// The strategies that `ground` knows, and the one for targets that ask for none; those of its dialect.
+    pub strategies: Strategies,
     /// SAM's predicted IoU below which a grounded mask makes the verdict unsure, `0.0..=1.0`; the model's to say.
     pub min_mask_score: f32,
 }
@@ -101,17 +103,21 @@ pub enum Readiness {
 pub struct TargetSpec {
     /// Chosen by the client.
     pub id: String,
-    /// The command, or why there is none.
+    /// The command, or why it cannot be asked.
     pub command: Result<String, NodeError>,
     /// How many instances it may have.
     pub hint: CountHint,
+    /// How it is looked for.
+    pub strategy: Strategy,
 }
 
-impl TargetSpec {
-    /// A target; a command that cannot be asked becomes an error of this target alone.
-    pub fn new(id: String, command: &str, hint: CountHint, config: &NodeConfig) -> Self {
-        Self { id, command: check_command(command, config.max_command_bytes), hint }
-    }
+/// How a command is to be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Manner {
+    /// How many instances it may have.
+    pub hint: CountHint,
+    /// The strategy; `None` for the node's usual one.
+    pub strategy: Option<Strategy>,
 }
 
 fn check_command(text: &str, max_bytes: usize) -> Result<String, NodeError> {
@@ -129,6 +135,7 @@ fn check_command(text: &str, max_bytes: usize) -> Result<String, NodeError> {
 pub struct Node {
     config: Arc<NodeConfig>,
     events: mpsc::Sender<Event>,
+    strategies: Strategies,
     readiness: watch::Receiver<Readiness>,
     stopped: watch::Receiver<bool>,
     sessions: Arc<Semaphore>,
@@ -145,6 +152,7 @@ impl Node {
         let (events, inbox) = mpsc::channel(EVENT_BUFFER);
         let (readiness_out, readiness) = watch::channel(Readiness::Starting);
         let (stopped_out, stopped) = watch::channel(false);
+        let strategies = stages.strategies;
         let scheduler = Scheduler::spawn_stages(config.clone(), stages, &events, readiness_out)?;
         std::thread::Builder::new().name("schedule".to_owned()).spawn(move || {
             scheduler.run(inbox);
@@ -152,12 +160,28 @@ impl Node {
         })?;
         let sessions = Arc::new(Semaphore::new(config.max_sessions));
         let calls = Arc::new(Semaphore::new(config.max_calls));
-        Ok(Self { config, events, readiness, stopped, sessions, calls })
+        Ok(Self { config, events, strategies, readiness, stopped, sessions, calls })
     }
 
     /// The settings.
     pub fn config(&self) -> &NodeConfig {
         &self.config
+    }
+
+    /// The strategies that targets may ask for.
+    pub fn strategies(&self) -> Strategies {
+        self.strategies
+    }
+
+    /// A target; a command that cannot be asked, or not in this manner, becomes an error of this target alone.
+    pub fn target(&self, id: String, command: &str, manner: Manner) -> TargetSpec {
+        let Manner { hint, strategy } = manner;
+        let command = check_command(command, self.config.max_command_bytes);
+        let (command, strategy) = match self.strategies.choose(strategy) {
+            Ok(strategy) => (command, strategy),
+            Err(error) => (command.and(Err(error.into())), error.strategy()),
+        };
+        TargetSpec { id, command, hint, strategy }
     }
 
     /// Whether the node can work, as it changes.
@@ -182,17 +206,17 @@ impl Node {
     /// Answers one command on one frame; waits for both stages. Dropping the future gives the call up.
     ///
     /// # Errors
-    /// Everything that [`Node::open`] says, a bad frame or command, [`NodeErrorKind::Busy`],
-    /// [`NodeErrorKind::Deadline`], and failures of a stage.
+    /// Everything that [`Node::open`] says, a bad frame or command, [`NodeErrorKind::Strategy`],
+    /// [`NodeErrorKind::Busy`], [`NodeErrorKind::Deadline`], and failures of a stage.
     pub async fn segment(
         &self,
         frame: FrameIn,
         command: &str,
-        hint: CountHint,
+        manner: Manner,
         deadline: Option<Instant>,
     ) -> Result<FrameReply, NodeError> {
         self.check_ready()?;
-        let spec = TargetSpec::new(String::new(), command, hint, &self.config);
+        let spec = self.target(String::new(), command, manner);
         if let Err(error) = &spec.command {
             return Err(error.clone());
         }

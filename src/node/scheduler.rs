@@ -17,8 +17,8 @@ use super::frame::Kept;
 use super::masks::{self, Done, Failure, Job, Settings};
 use super::stage::{Condition, Stage};
 use super::target::Need;
-use super::{NodeConfig, NodeError, NodeErrorKind, Readiness, StageName, Stages};
-use crate::pipeline::{Ground, Grounding, Segment, TrackLimits};
+use super::{NodeConfig, NodeError, Readiness, StageName, Stages};
+use crate::pipeline::{Ground, Grounding, Segment, Strategy, TrackLimits};
 use crate::prompt::CountHint;
 
 /// What the scheduler hears.
@@ -49,6 +49,7 @@ enum Owner {
 struct GroundJob {
     text: String,
     hint: CountHint,
+    strategy: Strategy,
     frame: Arc<Kept>,
     deadline: Instant,
     span: tracing::Span,
@@ -307,10 +308,10 @@ fn ground_frame(stage: &mut (dyn Ground + 'static), job: GroundJob, _: &dyn Fn(E
     let _ground = tracing::debug_span!("ground").entered();
     let outcome = stage
         .check(&job.text, job.hint)
-        .and_then(|command| stage.ground(&job.frame.image, &command, Some(job.deadline)))
+        .and_then(|command| stage.ground(&job.frame.image, &command.by(job.strategy), Some(job.deadline)))
         .map_err(NodeError::from);
     if let Err(error) = outcome.as_ref().map(drop)
-        && error.kind() != NodeErrorKind::Command
+        && !error.is_refusal()
     {
         tracing::warn!(%error, "ground failed");
     }

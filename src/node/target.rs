@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::frame::{Fresh, Kept, Meta};
 use super::masks::{Work, WorkDone};
 use super::tracked::Tracked;
-use super::{InstanceReply, NodeConfig, NodeError, NodeErrorKind, TargetReply, TargetSpec, Verdict};
+use super::{InstanceReply, NodeConfig, NodeError, TargetReply, TargetSpec, Verdict};
 use crate::pipeline::{Grounding, Outcome};
 
 /// How badly a target wants the grounder.
@@ -58,7 +58,7 @@ impl Target {
 
     /// Whether it should be grounded on the frame `seq`.
     pub(super) fn need(&self, seq: u64, config: &NodeConfig) -> Option<Need> {
-        let hopeless = self.ground_error.as_ref().is_some_and(|e| e.kind() == NodeErrorKind::Command);
+        let hopeless = self.ground_error.as_ref().is_some_and(NodeError::is_refusal);
         if self.spec.command.is_err() || hopeless || self.asked || self.fresh.is_some() {
             return None;
         }

@@ -7,7 +7,7 @@ use super::Origin;
 use super::frame::{Kept, Meta};
 use crate::geometry::{BBox, SourcePx};
 use crate::pipeline::{GroundedInstance, LostReason, Segmented, Track, TrackLimits};
-use crate::prompt::{CountHint, PointLabel, Prompt};
+use crate::prompt::CountHint;
 
 /// Masks that overlap by this much are the same instance.
 const SAME_IOU: f32 = 0.5;
@@ -72,16 +72,6 @@ impl Tracked {
     }
 }
 
-/// What SAM is given for a grounded instance: its box, and the points that the model is sure of.
-pub(super) fn prompt_of(instance: &GroundedInstance) -> Prompt {
-    let sure = instance.points.iter().filter_map(|p| match p.label {
-        PointLabel::On => Some((p.point, true)),
-        PointLabel::Off => Some((p.point, false)),
-        PointLabel::Unsure => None,
-    });
-    Prompt { bbox: Some(instance.proposal), points: sure.collect() }
-}
-
 /// Gives `new` instances the ids of those they are: by overlap, the largest first; then, where exactly one is meant
 /// and one of each is left, that one, wherever it went. The others get ids of their own, counted on from `next_id`.
 pub(super) fn inherit_ids(new: &mut [Tracked], known: &[Arc<Tracked>], hint: CountHint, next_id: &mut u64) {
@@ -136,7 +126,12 @@ mod tests {
             doubtful: false,
             mask_seq: 1,
             mask_at: now,
-            grounded: Arc::new(GroundedInstance { proposal: bbox, points: Vec::new(), confidence: 0.9 }),
+            grounded: Arc::new(GroundedInstance {
+                proposal: bbox,
+                points: Vec::new(),
+                points_per_prompt: None,
+                confidence: 0.9,
+            }),
             grounded_seq: 1,
             grounded_at: now,
         }

@@ -43,22 +43,22 @@ impl<'a> Evidence<'a> {
         self.steps.push(Step { p: of(token), edge });
     }
 
-    /// For each of `count` boxes, the probability that it starts times that of its least certain edge.
+    /// For each of `count` targets, the probability that it starts times that of its box's least certain edge.
     ///
-    /// The first box starts with `p_found`. Where the dialect's numbers are not one token each, nothing is known
-    /// about edges and later boxes, and `p_found` stands for every box.
-    pub(super) fn boxes(&self, count: usize, p_found: f32) -> Vec<f32> {
-        let coordinates: Vec<_> =
-            self.steps.iter().enumerate().filter_map(|(at, s)| s.edge.map(|edge| (at, edge))).collect();
-        if coordinates.len() != 4 * count {
+    /// Each target has `coordinates` numbers, at least four, of which the first four are its box. The first target
+    /// starts with `p_found`. Where the dialect's numbers are not one token each, nothing is known about edges and later
+    /// targets, and `p_found` stands for every one.
+    pub(super) fn boxes(&self, count: usize, coordinates: usize, p_found: f32) -> Vec<f32> {
+        let said: Vec<_> = self.steps.iter().enumerate().filter_map(|(at, s)| s.edge.map(|edge| (at, edge))).collect();
+        if said.len() != coordinates * count {
             return vec![p_found; count];
         }
-        let confidence = |(i, corner): (usize, &[(usize, f32)])| {
+        let confidence = |(i, target): (usize, &[(usize, f32)])| {
             // The sign before the first number is what opened the box.
-            let p_start = if i == 0 { p_found } else { corner[0].0.checked_sub(1).map_or(1.0, |at| self.steps[at].p) };
-            p_start * corner.iter().map(|(_, edge)| *edge).fold(1.0, f32::min)
+            let p_start = if i == 0 { p_found } else { target[0].0.checked_sub(1).map_or(1.0, |at| self.steps[at].p) };
+            p_start * target.iter().take(4).map(|(_, edge)| *edge).fold(1.0, f32::min)
         };
-        coordinates.chunks_exact(4).enumerate().map(confidence).collect()
+        said.chunks_exact(coordinates).enumerate().map(confidence).collect()
     }
 }
 
@@ -87,7 +87,7 @@ mod tests {
         e.note(&spread(&[(20, 0.5), (80, 0.5)]), 20);
         e.note(&spread(&[(40, 1.0)]), 40);
         e.note(&spread(&[(50, 1.0)]), 50);
-        let [c] = e.boxes(1, 0.8)[..] else { panic!("one box") };
+        let [c] = e.boxes(1, 4, 0.8)[..] else { panic!("one box") };
         assert!((c - 0.4).abs() < 1e-6, "{c}");
     }
 
@@ -99,14 +99,27 @@ mod tests {
             e.note(&spread(&[(0, p_open)]), 0);
             (0..4).for_each(|_| e.note(&spread(&[(7, 1.0)]), 7));
         }
-        let c = e.boxes(2, 0.9);
+        let c = e.boxes(2, 4, 0.9);
         assert!((c[0] - 0.9).abs() < 1e-6 && (c[1] - 0.6).abs() < 1e-6, "{c:?}");
+    }
+
+    #[test]
+    fn points_say_nothing_about_edges() {
+        let numbers = numbers();
+        let mut e = Evidence::new(Some(&numbers), GridScale(100));
+        for p_open in [0.9, 0.5] {
+            e.note(&spread(&[(0, p_open)]), 0);
+            (0..4).for_each(|_| e.note(&spread(&[(7, 0.8)]), 7));
+            (0..2).for_each(|_| e.note(&spread(&[(7, 0.1)]), 7));
+        }
+        let c = e.boxes(2, 6, 0.9);
+        assert!((c[0] - 0.72).abs() < 1e-6 && (c[1] - 0.4).abs() < 1e-6, "{c:?}");
     }
 
     #[test]
     fn without_number_tokens_only_the_start_is_known() {
         let mut e = Evidence::new(None, GridScale(100));
         e.note(&spread(&[(7, 1.0)]), 7);
-        assert_eq!(e.boxes(2, 0.7), [0.7, 0.7]);
+        assert_eq!(e.boxes(2, 4, 0.7), [0.7, 0.7]);
     }
 }

@@ -1,7 +1,7 @@
 //! Stages without models: they really look at the frame, for colours.
 //!
-//! The grounder finds the command's colour word as connected regions; the segmenter returns the region under the
-//! prompt. Both are deterministic. They serve tests of everything around the models and `serve --backend fake`.
+//! The grounder finds the command's colour word as connected regions, by every strategy but PPG, which it was not taught;
+//! the segmenter returns the region under the prompt. Both are deterministic. They serve tests of everything around the models and `serve --backend fake`.
 //! A [`Script`] holds stages up, makes them fail or makes them panic.
 
 mod colour;
@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 pub use colour::Colour;
 pub use script::{Gate, Play, Script};
 
-use super::{Command, Embedding, Ground, GroundedInstance, Grounding, Outcome, PipelineError, Segment, Segmented};
+use super::{
+    Command, Embedding, Ground, GroundedInstance, Grounding, Outcome, PipelineError, Segment, Segmented, Strategies,
+    Strategy, StrategyError,
+};
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::frame::Image;
 use crate::geometry::{BBox, Point, SourcePx};
@@ -40,13 +43,21 @@ impl FakeGround {
     pub fn new(play: Arc<Play>) -> Self {
         Self { play }
     }
+
+    /// The strategies that it knows: all but PPG.
+    ///
+    /// # Errors
+    /// Where `usual` is none of them.
+    pub fn strategies(usual: Strategy) -> Result<Strategies, StrategyError> {
+        Strategies::new(usual, false)
+    }
 }
 
 impl Ground for FakeGround {
     fn check(&self, text: &str, hint: CountHint) -> Result<Command, PipelineError> {
         let control = ["<image>".to_owned(), "<user>".to_owned(), "<assistant>".to_owned()];
         check_command(text, CommandLimits::default(), &control)
-            .map(|text| Command { text: text.to_owned(), hint })
+            .map(|text| Command { text: text.to_owned(), hint, strategy: None })
             .map_err(|e| PipelineError::Command(e.to_string()))
     }
 
@@ -57,30 +68,36 @@ impl Ground for FakeGround {
         deadline: Option<Instant>,
     ) -> Result<Grounding, PipelineError> {
         let start = Instant::now();
+        let strategy = Self::strategies(Strategy::default())?.choose(command.strategy)?;
         self.play.enact("fake_mllm", deadline)?;
-        let instances = match Colour::in_text(&command.text) {
-            Some(colour) => instances(image, colour),
-            None => return Ok(grounding(Outcome::Unsure, Vec::new(), "i only know colours", start)),
+        let grounding = |outcome, instances, answer: &str| Grounding {
+            outcome,
+            confidence: if outcome == Outcome::Unsure { 0.0 } else { 0.9 },
+            instances,
+            strategy,
+            answer: answer.to_owned(),
+            malformed: None,
+            passes: 2,
+            timings: vec![("ground", start.elapsed())],
         };
+        let mut instances = match Colour::in_text(&command.text) {
+            Some(colour) => instances(image, colour),
+            None => return Ok(grounding(Outcome::Unsure, Vec::new(), "i only know colours")),
+        };
+        if strategy == Strategy::Box {
+            instances.iter_mut().for_each(|i| i.points.clear());
+        }
         let answer = instances.iter().map(|i| {
             let b = i.proposal;
             format!("[{:.0},{:.0},{:.0},{:.0}]", b.x1, b.y1, b.x2, b.y2)
         });
         let answer: String = answer.collect();
         Ok(match (instances.len(), command.hint) {
-            (0, _) => grounding(Outcome::Absent, instances, "no such object", start),
-            (1, _) | (_, CountHint::OneOrMore | CountHint::NoneOrMore) => {
-                grounding(Outcome::Found, instances, &answer, start)
-            }
-            (_, CountHint::One) => grounding(Outcome::Ambiguous, instances, &answer, start),
+            (0, _) => grounding(Outcome::Absent, instances, "no such object"),
+            (1, _) | (_, CountHint::OneOrMore | CountHint::NoneOrMore) => grounding(Outcome::Found, instances, &answer),
+            (_, CountHint::One) => grounding(Outcome::Ambiguous, instances, &answer),
         })
     }
-}
-
-fn grounding(outcome: Outcome, instances: Vec<GroundedInstance>, answer: &str, start: Instant) -> Grounding {
-    let confidence = if outcome == Outcome::Unsure { 0.0 } else { 0.9 };
-    let timings = vec![("ground", start.elapsed())];
-    Grounding { outcome, confidence, instances, answer: answer.to_owned(), passes: 2, timings }
 }
 
 /// The regions of `colour`, largest first, each with a grid of labelled points.
@@ -97,7 +114,7 @@ fn instances(image: &Image, colour: Colour) -> Vec<GroundedInstance> {
             let p_yes = if mask.at(point) { P_YES.0 } else { P_YES.1 };
             LabelledPoint { point, p_yes, label: thresholds.label(p_yes, 1.0 - p_yes).1 }
         });
-        Some(GroundedInstance { proposal, points: points.collect(), confidence: 0.9 })
+        Some(GroundedInstance { proposal, points: points.collect(), points_per_prompt: None, confidence: 0.9 })
     };
     found.iter().filter_map(instance).collect()
 }

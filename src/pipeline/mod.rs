@@ -3,16 +3,23 @@
 //! The two traits are the seam between the node and the models: [`Ground`] is the language model's side,
 //! [`Segment`] is SAM's. Each implementation is owned by one thread.
 
+mod best_groups;
 mod evidence;
 pub mod fake;
 mod grounder;
+mod groups;
 mod segmenter;
 mod tracker;
 
-pub use grounder::{Grounder, Strategy};
+pub use best_groups::{GroupSearch, GroupSearchError, TRIED_GROUPS, best_groups};
+pub use grounder::Grounder;
+pub use groups::segment_groups;
 pub use segmenter::Segmenter;
 pub use tracker::{LostReason, Track, TrackLimits};
 
+pub use crate::prompt::{Strategies, Strategy, StrategyError};
+
+use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use crate::engine::EngineError;
@@ -22,7 +29,7 @@ use crate::geometry::{BBox, SourcePx};
 use crate::mask::Mask;
 use crate::model::ModelError;
 use crate::model::stages::{LoadError, LoadOptions, Models, load_mllm, load_sam};
-use crate::prompt::{CountHint, LabelledPoint, Prompt};
+use crate::prompt::{AnswerError, CountHint, LabelledPoint, Prompt};
 
 /// A bundle's two sides of the pipeline, loaded.
 pub struct Stages {
@@ -35,24 +42,24 @@ pub struct Stages {
 }
 
 impl Stages {
-    /// Loads `bundle`.
+    /// Loads `bundle`; `usual` is the strategy of commands that ask for none.
     ///
     /// # Errors
     /// Every [`LoadError`].
-    pub fn load(bundle: &Bundle, strategy: Strategy, options: &LoadOptions) -> Result<Self, LoadError> {
+    pub fn load(bundle: &Bundle, usual: Strategy, options: &LoadOptions) -> Result<Self, LoadError> {
         let Models { mllm, encoder, decoder, timings } = Models::load(bundle, options)?;
-        let grounder = Grounder::new(mllm, strategy);
+        let grounder = Grounder::new(mllm, usual)?;
         Ok(Self { grounder, segmenter: Segmenter::new(encoder, decoder), timings })
     }
 }
 
 impl Grounder {
-    /// Loads the language model's side of `bundle` alone.
+    /// Loads the language model's side of `bundle` alone; `usual` is the strategy of commands that ask for none.
     ///
     /// # Errors
     /// Every [`LoadError`].
-    pub fn load(bundle: &Bundle, strategy: Strategy, options: &LoadOptions) -> Result<Self, LoadError> {
-        Ok(Self::new(load_mllm(bundle, options)?.0, strategy))
+    pub fn load(bundle: &Bundle, usual: Strategy, options: &LoadOptions) -> Result<Self, LoadError> {
+        Ok(Self::new(load_mllm(bundle, options)?.0, usual)?)
     }
 }
 
@@ -74,6 +81,16 @@ pub struct Command {
     pub text: String,
     /// How many targets it may have.
     pub hint: CountHint,
+    /// The strategy to use; `None` for the usual one.
+    pub strategy: Option<Strategy>,
+}
+
+impl Command {
+    /// The same command by `strategy`.
+    #[must_use]
+    pub fn by(self, strategy: Strategy) -> Self {
+        Self { strategy: Some(strategy), ..self }
+    }
 }
 
 /// What the language model made of a command on one frame.
@@ -85,8 +102,12 @@ pub struct Grounding {
     pub confidence: f32,
     /// The instances, best first; empty unless the outcome names some.
     pub instances: Vec<GroundedInstance>,
-    /// The model's round-1 answer, verbatim.
+    /// The strategy that was used.
+    pub strategy: Strategy,
+    /// The model's first answer, verbatim.
     pub answer: String,
+    /// Why that answer could not be read; then the outcome is [`Outcome::Unsure`] without instances.
+    pub malformed: Option<AnswerError>,
     /// Passes through the language model that it took.
     pub passes: u32,
     /// Where the time went, by stage name.
@@ -109,10 +130,13 @@ pub enum Outcome {
 /// One grounded instance: a proposal with its labelled points.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GroundedInstance {
-    /// The round-1 box.
+    /// The box of the first answer.
     pub proposal: BBox<SourcePx>,
-    /// The round-2 points, all of them, in the order they were asked.
+    /// With PQPP the round-2 points, all of them, in the order they were asked; with PPG those of the answer, one group
+    /// after the other, their p(yes) 1 or 0.
     pub points: Vec<LabelledPoint>,
+    /// Points of each group, where each group is a prompt of its own; `None` where all points make one prompt.
+    pub points_per_prompt: Option<NonZeroUsize>,
     /// Confidence in this instance, `0.0..=1.0`.
     pub confidence: f32,
 }
@@ -150,6 +174,9 @@ pub enum PipelineError {
     /// The command cannot be asked.
     #[error("check command: {0}")]
     Command(String),
+    /// The command asks for a strategy that the language model was not taught.
+    #[error(transparent)]
+    Strategy(#[from] StrategyError),
     /// The deadline passed before the work was done.
     #[error("meet deadline: passed {0:?} ago")]
     Deadline(Duration),
@@ -164,6 +191,7 @@ impl From<ModelError> for PipelineError {
             ModelError::Prompt(what) => Self::Output { engine: "mask_decoder", what },
             ModelError::Tokenize(what) => Self::Command(what),
             ModelError::TooLong { .. } => Self::Command(error.to_string()),
+            ModelError::Strategy(error) => Self::Strategy(error),
             ModelError::Deadline(late) => Self::Deadline(late),
         }
     }
@@ -180,7 +208,8 @@ pub trait Ground: Send {
     /// Grounds `command` in `image`; gives up between passes once `deadline` is over.
     ///
     /// # Errors
-    /// Engine failures and missed deadlines. An unreadable model answer is no error but [`Outcome::Unsure`].
+    /// Engine failures, missed deadlines, and [`PipelineError::Strategy`]. An unreadable model answer is no error but
+    /// [`Outcome::Unsure`] with [`Grounding::malformed`].
     fn ground(
         &mut self,
         image: &Image,

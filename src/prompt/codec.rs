@@ -1,72 +1,46 @@
-//! Boxes and points to text, and the model's answer back to boxes: hostile input, read strictly, never repaired.
+//! Boxes and points to text, and the model's round-1 answer back to boxes.
 
+use super::Prompt;
+use super::cursor::{AnswerError, AnswerErrorKind, Cursor};
 use super::dialect::Dialect;
-use super::template::{Piece, Template};
-use crate::geometry::{BBox, Grid, Point};
+use crate::geometry::{BBox, Grid, GridScale, Point, Size, SourcePx};
 
 /// Most boxes in one answer; a model that writes more is babbling.
 pub const MAX_BOXES: usize = 32;
 
-/// What the model answered in round 1.
+/// A point of the grid, and whether it is on the target.
+pub type GridLabel = (Point<Grid>, bool);
+
+/// A target in the model's coordinates: what SAM is prompted with, before it becomes pixels or text.
+///
+/// Source: arXiv 2409.10542, section 3.2 (Prompt_B and Prompt_P).
+#[derive(Debug, Clone, PartialEq)]
+pub struct GridPrompt {
+    /// The box, with positive width and height.
+    pub bbox: BBox<Grid>,
+    /// Groups of points in the box; each is a prompt of its own, with the box. Empty where the box is all.
+    pub groups: Vec<Vec<GridLabel>>,
+}
+
+/// What the model answered.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
-    /// At least one box, at most [`MAX_BOXES`], each with positive width and height, in the model's order.
-    Boxes(Vec<BBox<Grid>>),
+    /// At least one target, at most [`MAX_BOXES`], in the model's order.
+    Targets(Vec<GridPrompt>),
     /// The dialect's sentence for "there is no such object".
     Absent,
 }
 
-/// Kinds of [`AnswerError`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AnswerErrorKind {
-    /// Nothing but white space.
-    Empty,
-    /// The text ends inside a box or inside the absent answer.
-    Truncated,
-    /// Text that neither a box nor the absent answer has at this place.
-    Unexpected,
-    /// Something other than the dialect's fixed number of digits where a coordinate belongs.
-    NotANumber,
-    /// A coordinate above the dialect's scale.
-    OutOfRange,
-    /// A box whose second corner lies left of or above the first.
-    Inverted,
-    /// A box without width or height.
-    Degenerate,
-    /// Text after a complete answer.
-    Trailing,
-    /// More than [`MAX_BOXES`] boxes.
-    TooMany,
-}
-
-/// An answer that cannot be read: why, and at which byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("parse answer at byte {at}: {}", match .kind {
-    AnswerErrorKind::Empty => "empty",
-    AnswerErrorKind::Truncated => "truncated",
-    AnswerErrorKind::Unexpected => "neither a box nor the absent answer",
-    AnswerErrorKind::NotANumber => "not a coordinate",
-    AnswerErrorKind::OutOfRange => "coordinate out of range",
-    AnswerErrorKind::Inverted => "inverted box",
-    AnswerErrorKind::Degenerate => "box without area",
-    AnswerErrorKind::Trailing => "text after the answer",
-    AnswerErrorKind::TooMany => "too many boxes",
-})]
-pub struct AnswerError {
-    kind: AnswerErrorKind,
-    at: usize,
-}
-
-impl AnswerError {
-    /// What is wrong.
-    pub fn kind(&self) -> AnswerErrorKind {
-        self.kind
-    }
-
-    /// Byte offset in the answer.
-    pub fn at(&self) -> usize {
-        self.at
+impl GridPrompt {
+    /// What SAM is given for it on a frame of `size`: the box with each group, or alone where there are no groups.
+    pub fn prompts(&self, scale: GridScale, size: Size<SourcePx>) -> Vec<Prompt> {
+        let bbox = Some(scale.bbox_to_source(self.bbox, size));
+        let point = |(p, on): &GridLabel| (scale.to_source(*p, size), *on);
+        let prompt = |group: &Vec<GridLabel>| Prompt { bbox, points: group.iter().map(point).collect() };
+        match &self.groups[..] {
+            [] => vec![Prompt { bbox, points: Vec::new() }],
+            groups => groups.iter().map(prompt).collect(),
+        }
     }
 }
 
@@ -89,116 +63,38 @@ impl Dialect {
     }
 }
 
-/// Reads the model's round-1 answer, without its end-of-answer token.
-///
-/// White space between words, signs and numbers carries no meaning (tokenizers put it where they like), nor does
-/// letter case; inside a number there is none. Nothing is guessed, completed, clamped or swapped.
+/// Reads the model's round-1 answer, without its end-of-answer token: boxes alone, or the absent answer.
 ///
 /// # Errors
-/// Every [`AnswerErrorKind`].
+/// Every [`AnswerErrorKind`] but `Label` and `OutsideBox`, which take points, and `Endless`.
 pub fn parse_answer(text: &str, dialect: &Dialect) -> Result<Answer, AnswerError> {
-    let mut cursor = Cursor { text, at: 0 };
+    read_answer(text, dialect, |cursor| Ok(GridPrompt { bbox: cursor.bbox(dialect)?, groups: Vec::new() }))
+}
+
+/// Reads the absent answer, or targets up to the end of the text; each begins with a box.
+pub(super) fn read_answer(
+    text: &str,
+    dialect: &Dialect,
+    target: impl Fn(&mut Cursor<'_>) -> Result<GridPrompt, AnswerError>,
+) -> Result<Answer, AnswerError> {
+    let mut cursor = Cursor::new(text);
     cursor.skip_space();
     if cursor.rest().is_empty() {
         return Err(cursor.error(AnswerErrorKind::Empty));
     }
-    if !starts_box(&cursor, dialect.box_template()) {
+    if !cursor.starts(dialect.box_template()) {
         cursor.literal(dialect.absent_answer())?;
         return cursor.end().map(|()| Answer::Absent);
     }
-    let mut boxes = Vec::new();
-    while starts_box(&cursor, dialect.box_template()) {
-        if boxes.len() == MAX_BOXES {
+    let mut targets = Vec::new();
+    while cursor.starts(dialect.box_template()) {
+        if targets.len() == MAX_BOXES {
             return Err(cursor.error(AnswerErrorKind::TooMany));
         }
-        boxes.push(cursor.bbox(dialect)?);
+        targets.push(target(&mut cursor)?);
         cursor.skip_space();
     }
-    cursor.end().map(|()| Answer::Boxes(boxes))
-}
-
-/// Whether a box begins here, judged by the first sign of the template.
-fn starts_box(cursor: &Cursor<'_>, template: &Template) -> bool {
-    let Some(Piece::Text(opening)) = template.pieces().first() else { return false };
-    match (opening.trim_start().chars().next(), cursor.rest().chars().next()) {
-        (Some(a), Some(b)) => a.eq_ignore_ascii_case(&b),
-        _ => false,
-    }
-}
-
-struct Cursor<'a> {
-    text: &'a str,
-    at: usize,
-}
-
-impl<'a> Cursor<'a> {
-    fn rest(&self) -> &'a str {
-        &self.text[self.at..]
-    }
-
-    fn error(&self, kind: AnswerErrorKind) -> AnswerError {
-        AnswerError { kind, at: self.at }
-    }
-
-    fn skip_space(&mut self) {
-        self.at += self.rest().len() - self.rest().trim_start().len();
-    }
-
-    /// Consumes `literal`, white space on either side aside.
-    fn literal(&mut self, literal: &str) -> Result<(), AnswerError> {
-        for expected in literal.chars().filter(|c| !c.is_whitespace()) {
-            self.skip_space();
-            match self.rest().chars().next() {
-                Some(c) if c.eq_ignore_ascii_case(&expected) => self.at += c.len_utf8(),
-                Some(_) => return Err(self.error(AnswerErrorKind::Unexpected)),
-                None => return Err(self.error(AnswerErrorKind::Truncated)),
-            }
-        }
-        Ok(())
-    }
-
-    fn number(&mut self, dialect: &Dialect) -> Result<u32, AnswerError> {
-        self.skip_space();
-        let rest = self.rest();
-        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-        if digits < dialect.digits() && digits == rest.len() {
-            return Err(AnswerError { kind: AnswerErrorKind::Truncated, at: self.text.len() });
-        }
-        if digits != dialect.digits() {
-            return Err(self.error(AnswerErrorKind::NotANumber));
-        }
-        // A dialect has at most six digits, so this cannot overflow.
-        let value = rest[..digits].bytes().fold(0, |v, b| v * 10 + u32::from(b - b'0'));
-        if value > dialect.scale().0 {
-            return Err(self.error(AnswerErrorKind::OutOfRange));
-        }
-        self.at += digits;
-        Ok(value)
-    }
-
-    fn bbox(&mut self, dialect: &Dialect) -> Result<BBox<Grid>, AnswerError> {
-        let start = self.at;
-        let mut corner = [0u32; 4];
-        for piece in dialect.box_template().pieces() {
-            match piece {
-                Piece::Text(text) => self.literal(text)?,
-                Piece::Slot(slot) => corner[*slot] = self.number(dialect)?,
-            }
-        }
-        let [x1, y1, x2, y2] = corner;
-        if x1 > x2 || y1 > y2 {
-            return Err(AnswerError { kind: AnswerErrorKind::Inverted, at: start });
-        }
-        if x1 == x2 || y1 == y2 {
-            return Err(AnswerError { kind: AnswerErrorKind::Degenerate, at: start });
-        }
-        Ok(BBox::new(x1 as f32, y1 as f32, x2 as f32, y2 as f32))
-    }
-
-    fn end(&mut self) -> Result<(), AnswerError> {
-        self.skip_space();
-        if self.rest().is_empty() { Ok(()) } else { Err(self.error(AnswerErrorKind::Trailing)) }
-    }
+    cursor.end().map(|()| Answer::Targets(targets))
 }
 
 #[cfg(test)]
@@ -206,11 +102,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::geometry::{Size, SourcePx};
     use crate::prompt::dialect::tests::{tabletop, words};
 
     fn boxes(list: &[(u32, u32, u32, u32)]) -> Answer {
-        Answer::Boxes(list.iter().map(|&(a, b, c, d)| BBox::new(a as f32, b as f32, c as f32, d as f32)).collect())
+        let bbox = |&(a, b, c, d): &(u32, u32, u32, u32)| BBox::new(a as f32, b as f32, c as f32, d as f32);
+        Answer::Targets(list.iter().map(|b| GridPrompt { bbox: bbox(b), groups: Vec::new() }).collect())
     }
 
     #[test]
@@ -267,6 +163,21 @@ mod tests {
         assert_eq!(parse_answer("[001,002,501,400]", &narrow).expect_err("501 > 500").kind(), OutOfRange);
     }
 
+    #[test]
+    fn a_target_is_one_prompt_a_group() {
+        let size = Size::new(1998, 999);
+        let label = |x: f32, y: f32, on| (Point::new(x, y), on);
+        let mut target = GridPrompt { bbox: BBox::new(10.0, 20.0, 30.0, 40.0), groups: Vec::new() };
+        let bbox = Some(BBox::new(20.0, 20.0, 60.0, 40.0));
+        assert_eq!(target.prompts(GridScale(999), size), [Prompt { bbox, points: Vec::new() }]);
+        target.groups = vec![vec![label(11.0, 21.0, true), label(12.0, 22.0, false)], vec![label(13.0, 23.0, true)]];
+        let points = [
+            vec![(Point::new(22.0, 21.0), true), (Point::new(24.0, 22.0), false)],
+            vec![(Point::new(26.0, 23.0), true)],
+        ];
+        assert_eq!(target.prompts(GridScale(999), size), points.map(|points| Prompt { bbox, points }));
+    }
+
     proptest! {
         #[test]
         fn arbitrary_answers_never_panic(text in ".{0,80}") {
@@ -275,9 +186,9 @@ mod tests {
 
         #[test]
         fn answer_like_text_never_panics_and_never_yields_a_bad_box(text in "(\\[|[0-9]{1,4}|,|\\]| |no|such|é){0,24}") {
-            if let Ok(Answer::Boxes(boxes)) = parse_answer(&text, &tabletop()) {
+            if let Ok(Answer::Targets(boxes)) = parse_answer(&text, &tabletop()) {
                 prop_assert!(!boxes.is_empty() && boxes.len() <= MAX_BOXES);
-                for b in boxes {
+                for GridPrompt { bbox: b, .. } in boxes {
                     prop_assert!(b.x1 >= 0.0 && b.x1 < b.x2 && b.x2 <= 999.0);
                     prop_assert!(b.y1 >= 0.0 && b.y1 < b.y2 && b.y2 <= 999.0);
                 }
@@ -295,8 +206,8 @@ mod tests {
             let (fw, fh) = (w as f32, h as f32);
             let bbox = BBox::<SourcePx>::new(a * fw, b * fh, c * fw, d * fh);
             let text = dialect.write_box(dialect.scale().bbox_to_grid(bbox, size));
-            let Ok(Answer::Boxes(read)) = parse_answer(&text, &dialect) else { panic!("unreadable {text}") };
-            let back = dialect.scale().bbox_to_source(read[0], size);
+            let Ok(Answer::Targets(read)) = parse_answer(&text, &dialect) else { panic!("unreadable {text}") };
+            let back = dialect.scale().bbox_to_source(read[0].bbox, size);
             // Half a step, and the rounding of f32.
             let (sx, sy) = (fw / 999.0 * 0.501, fh / 999.0 * 0.501);
             prop_assert!((back.x1 - bbox.x1).abs() <= sx && (back.x2 - bbox.x2).abs() <= sx);

@@ -2,6 +2,7 @@
 
 use super::CountHint;
 use super::filter::PointThresholds;
+use super::ppg::{Ppg, PpgWords};
 use super::template::{DialectError, DialectErrorKind, Piece, Template};
 use crate::engine::bundle;
 use crate::geometry::GridScale;
@@ -42,6 +43,7 @@ pub struct Dialect {
     no: String,
     grid: [usize; 2],
     thresholds: Thresholds,
+    ppg: Option<PpgWords>,
 }
 
 impl Dialect {
@@ -72,6 +74,7 @@ impl Dialect {
             no: words.no.clone(),
             grid: grid(words)?,
             thresholds: thresholds(words)?,
+            ppg: words.ppg.as_ref().map(PpgWords::compile).transpose()?,
         };
         dialect.check_absent_answer_is_no_box()?;
         Ok(dialect)
@@ -94,12 +97,16 @@ impl Dialect {
 
     /// The round-1 query for a command.
     pub fn proposal_query(&self, hint: CountHint, command: &str) -> String {
-        let hint = match hint {
+        self.proposal_query.fill(&[command, self.hint(hint)])
+    }
+
+    /// The words of a hint.
+    pub(super) fn hint(&self, hint: CountHint) -> &str {
+        match hint {
             CountHint::One => &self.hints[0],
             CountHint::OneOrMore => &self.hints[1],
             CountHint::NoneOrMore => &self.hints[2],
-        };
-        self.proposal_query.fill(&[command, hint])
+        }
     }
 
     /// The round-2 query for a box and points, both already in the model's words.
@@ -140,6 +147,11 @@ impl Dialect {
     /// From which probabilities on a verdict is given.
     pub fn thresholds(&self) -> Thresholds {
         self.thresholds
+    }
+
+    /// How PPG is spoken; `None` where the model was not taught it.
+    pub fn ppg(&self) -> Option<Ppg<'_>> {
+        self.ppg.as_ref().map(|words| Ppg::new(self, words))
     }
 
     pub(crate) fn box_template(&self) -> &Template {
@@ -232,7 +244,7 @@ fn check_texts(words: &bundle::Dialect) -> Result<(), DialectError> {
 
 /// Numbers of a fixed width stay apart only where a sign that is no digit stands between them, and a list of
 /// boxes only where each begins and ends with one.
-fn check_numbers_apart(field: &'static str, template: &Template) -> Result<(), DialectError> {
+pub(super) fn check_numbers_apart(field: &'static str, template: &Template) -> Result<(), DialectError> {
     let mut need_text = true;
     for piece in template.pieces() {
         match piece {

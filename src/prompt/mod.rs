@@ -1,18 +1,32 @@
-//! The paper's codec: what the language model is asked, what it answers, and the prompt SAM gets from it.
+//! The paper's codec: what the language model is asked, what it answers, and the prompt SAM gets from it; and the
+//! way back, from a mask to what the model is taught to say.
+//!
+//! One checkpoint may speak two dialects: boxes with yes or no to points ([`parse_answer`], [`candidates`]), and boxes
+//! with points in one answer ([`Ppg`]).
 
 mod codec;
 mod command;
+mod cursor;
 pub(crate) mod dialect;
 mod filter;
 mod grid;
+mod mask_points;
+pub(crate) mod ppg;
+mod strategy;
 mod template;
+mod training;
 
-pub use codec::{Answer, AnswerError, AnswerErrorKind, MAX_BOXES, parse_answer};
+pub use codec::{Answer, GridLabel, GridPrompt, MAX_BOXES, parse_answer};
 pub use command::{CommandError, CommandLimits, check_command};
+pub use cursor::{AnswerError, AnswerErrorKind};
 pub use dialect::{Dialect, Thresholds};
 pub use filter::{MIN_ANSWER_MASS, PointThresholds};
 pub use grid::candidates;
+pub use mask_points::{EncodeError, EncodeErrorKind, MaskPoints};
+pub use ppg::Ppg;
+pub use strategy::{Strategies, Strategy, StrategyError};
 pub use template::{DialectError, DialectErrorKind};
+pub use training::{POISSON_RADIUS, draw_question, label_points, poisson_disk, question_size};
 
 use crate::geometry::{BBox, Point, SourcePx};
 

@@ -10,10 +10,10 @@ use crate::frame::Encoding;
 use crate::geometry::{BBox, SourcePx};
 use crate::mask::{Mask, Rle};
 use crate::node::{
-    Counters, DropReason, FrameIn, FrameOptions, FrameReply, InstanceReply, NodeConfig, NodeError, NodeErrorKind,
+    Counters, DropReason, FrameIn, FrameOptions, FrameReply, InstanceReply, Manner, Node, NodeError, NodeErrorKind,
     Origin, Reply, TargetReply, TargetSpec, Verdict,
 };
-use crate::pipeline::GroundedInstance;
+use crate::pipeline::{GroundedInstance, Strategy};
 use crate::prompt::{CountHint, LabelledPoint, PointLabel};
 
 /// The most bytes of an optical frame's name.
@@ -52,18 +52,35 @@ fn options(options: wire::Options) -> Result<FrameOptions, NodeError> {
     Ok(FrameOptions { max_wait, revise: options.revise, png, evidence: options.evidence })
 }
 
-pub(super) fn hint(hint: i32) -> Result<CountHint, NodeError> {
-    match wire::CountHint::try_from(hint) {
-        Ok(wire::CountHint::Unspecified | wire::CountHint::NoneOrMore) => Ok(CountHint::NoneOrMore),
-        Ok(wire::CountHint::One) => Ok(CountHint::One),
-        Ok(wire::CountHint::OneOrMore) => Ok(CountHint::OneOrMore),
-        Err(_) => Err(bad_request(format!("read target: count hint {hint} is unknown"))),
+/// How a command is to be asked.
+pub(super) fn manner(hint: i32, strategy: i32) -> Result<Manner, NodeError> {
+    let hint = match wire::CountHint::try_from(hint) {
+        Ok(wire::CountHint::Unspecified | wire::CountHint::NoneOrMore) => CountHint::NoneOrMore,
+        Ok(wire::CountHint::One) => CountHint::One,
+        Ok(wire::CountHint::OneOrMore) => CountHint::OneOrMore,
+        Err(_) => return Err(bad_request(format!("read target: count hint {hint} is unknown"))),
+    };
+    let strategy = match wire::Strategy::try_from(strategy) {
+        Ok(wire::Strategy::Unspecified) => None,
+        Ok(wire::Strategy::Box) => Some(Strategy::Box),
+        Ok(wire::Strategy::Ppg) => Some(Strategy::Ppg),
+        Ok(wire::Strategy::Pqpp) => Some(Strategy::Pqpp),
+        Err(_) => return Err(bad_request(format!("read target: strategy {strategy} is unknown"))),
+    };
+    Ok(Manner { hint, strategy })
+}
+
+pub(super) fn strategy(strategy: Strategy) -> wire::Strategy {
+    match strategy {
+        Strategy::Box => wire::Strategy::Box,
+        Strategy::Ppg => wire::Strategy::Ppg,
+        Strategy::Pqpp => wire::Strategy::Pqpp,
     }
 }
 
-pub(super) fn target(target: wire::Target, config: &NodeConfig) -> Result<TargetSpec, NodeError> {
-    let hint = hint(target.hint)?;
-    Ok(TargetSpec::new(target.target_id, &target.command, hint, config))
+pub(super) fn target(target: wire::Target, node: &Node) -> Result<TargetSpec, NodeError> {
+    let manner = manner(target.hint, target.strategy)?;
+    Ok(node.target(target.target_id, &target.command, manner))
 }
 
 /// A request that was refused.
@@ -130,6 +147,8 @@ fn target_result(target: &TargetReply, options: FrameOptions) -> wire::TargetRes
             answer: grounding.answer.clone(),
             passes: grounding.passes,
             timings: timings(&grounding.timings),
+            strategy: strategy(grounding.strategy).into(),
+            malformed: grounding.malformed.map(|error| error.to_string()).unwrap_or_default(),
         }),
     }
 }

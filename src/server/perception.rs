@@ -30,8 +30,8 @@ impl perception_server::Perception for Perception {
         let answer = async {
             let missing = || NodeError::new(NodeErrorKind::Request, "read request: it has no frame");
             let frame = convert::frame(request.frame.ok_or_else(missing)?, request.options)?;
-            let hint = convert::hint(request.hint)?;
-            self.node.segment(frame, &request.command, hint, deadline).await
+            let manner = convert::manner(request.hint, request.strategy)?;
+            self.node.segment(frame, &request.command, manner, deadline).await
         };
         let reply = answer.await.map_err(|error| status::status(&error))?;
         let response = tokio::task::spawn_blocking(move || convert::segment_response(&reply)).await;
@@ -71,6 +71,8 @@ impl perception_server::Perception for Perception {
                 max_calls: narrow(config.max_calls),
             }),
             encodings: Encoding::ALL.map(|e| e.name().to_owned()).to_vec(),
+            strategies: self.node.strategies().all().map(|s| convert::strategy(s).into()).collect(),
+            default_strategy: convert::strategy(self.node.strategies().usual()).into(),
             ready: *self.node.readiness().borrow() == Readiness::Ready,
         }))
     }
@@ -111,7 +113,6 @@ fn take(
     input: &mut SessionInput,
     node: &Node,
 ) -> Result<(), Box<wire::PerceiveResponse>> {
-    let config = node.config();
     let (seq, target_id, outcome) = match request.request {
         None => {
             let empty = NodeError::new(NodeErrorKind::Request, "read request: it is empty");
@@ -129,12 +130,12 @@ fn take(
             (Some(seq), None, outcome)
         }
         Some(Asked::SetTargets(set)) => {
-            let specs: Result<Vec<_>, _> = set.targets.into_iter().map(|t| convert::target(t, config)).collect();
+            let specs: Result<Vec<_>, _> = set.targets.into_iter().map(|t| convert::target(t, node)).collect();
             (None, None, specs.and_then(|specs| input.set_targets(specs)))
         }
         Some(Asked::AddTarget(target)) => {
             let id = target.target_id.clone();
-            (None, Some(id), convert::target(target, config).and_then(|spec| input.add_target(spec)))
+            (None, Some(id), convert::target(target, node).and_then(|spec| input.add_target(spec)))
         }
         Some(Asked::RemoveTarget(remove)) => {
             let outcome = input.remove_target(&remove.target_id);

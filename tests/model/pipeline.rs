@@ -168,7 +168,8 @@ fn answers_are_those_of_transformers_token_by_token() {
     for dialogue in expected().dialogues {
         let query = mllm.speech().proposal_query(dialogue.hint(), &dialogue.command).unwrap();
         let cache = mllm.prefix(&picture(dialogue.picture), None, &mut Timings::default()).unwrap();
-        let (box_start, absent) = (mllm.speech().box_start(), mllm.speech().absent().to_vec());
+        let opening = mllm.speech().opening(Strategy::Pqpp).unwrap();
+        let (box_start, absent) = (opening.box_start(), opening.absent().to_vec());
         let mut first = None;
         let decoding = Decoding {
             first: &mut |p| {

@@ -87,10 +87,13 @@ fn signals_end_it_well_and_stdout_stays_clean() {
 
 #[test]
 fn exit_codes_tell_bad_settings_from_bad_usage() {
-    let cases: [(&[&str], i32); 4] = [
+    let cases: [(&[&str], i32); 6] = [
         (&["--max-targets", "0"], 64),
         (&["--max-targets", "many"], 2),
         (&["--listen", "nowhere"], 2),
+        // What the fake was not taught, and what nobody is.
+        (&["--strategy", "ppg"], 64),
+        (&["--strategy", "guess"], 2),
         // An address that is not this machine's.
         (&["--listen", "192.0.2.1:1"], 1),
     ];

@@ -8,6 +8,7 @@ use std::time::Duration;
 use sam4mllm::geometry::Size;
 use sam4mllm::mask::{Mask, Rle};
 use sam4mllm::node::Stages;
+use sam4mllm::pipeline::Strategy;
 use sam4mllm::pipeline::fake::{FakeGround, FakeSegment, Script};
 use sam4mllm::server::wire::perceive_request::Request;
 use sam4mllm::server::wire::perceive_response::Response;
@@ -58,6 +59,7 @@ pub fn backend(script: &Script) -> Backend {
         stages: Stages {
             ground: Box::new(move || Ok(Box::new(FakeGround::new(ground.clone())))),
             segment: Box::new(move || Ok(Box::new(FakeSegment::new(segment.clone())))),
+            strategies: FakeGround::strategies(Strategy::Pqpp).expect("is known"),
             min_mask_score: 0.4,
         },
     }
@@ -226,7 +228,7 @@ pub fn target(id: &str, command: &str) -> wire::Target {
 }
 
 pub fn hinted(id: &str, command: &str, hint: wire::CountHint) -> wire::Target {
-    wire::Target { target_id: id.into(), command: command.into(), hint: hint.into() }
+    wire::Target { target_id: id.into(), command: command.into(), hint: hint.into(), ..Default::default() }
 }
 
 /// The result of a target.

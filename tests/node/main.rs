@@ -7,6 +7,7 @@ mod binary;
 mod drops;
 mod faults;
 mod lifecycle;
+mod strategies;
 mod stream;
 mod targets;
 mod unary;

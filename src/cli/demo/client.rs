@@ -66,7 +66,9 @@ pub async fn stream(
     let mut client = PerceptionClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let (requests, receiver) = mpsc::channel(4);
     let targets = commands.iter().enumerate();
-    let targets = targets.map(|(i, c)| Target { target_id: target_id(i), command: c.text.clone(), hint: 0 }).collect();
+    let targets = targets
+        .map(|(i, c)| Target { target_id: target_id(i), command: c.text.clone(), ..Target::default() })
+        .collect();
     requests.send(request(Request::SetTargets(SetTargets { targets }))).await?;
     let mut replies = client.perceive(ReceiverStream::new(receiver)).await?.into_inner();
     let mut answers = Vec::with_capacity(clip.frames());

@@ -145,6 +145,32 @@ pub struct Dialect {
     pub grid: [usize; 2],
     /// From probabilities to verdicts.
     pub thresholds: Thresholds,
+    /// How PPG is spoken. Default: not at all, the model was not taught it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ppg: Option<Ppg>,
+}
+
+/// PPG, boxes and points in one answer; everything else is as in [`Dialect`].
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ppg {
+    /// The query; holds `{command}` once and may hold `{hint}` once.
+    pub query: String,
+    /// How a point is written after its box: `{x}`, `{y}` and `{label}`, each once.
+    pub point: String,
+    /// `{label}` of a point on the object.
+    pub on: String,
+    /// `{label}` of a point off it.
+    pub off: String,
+    /// Points on the object in a group; they come first. Default: 2. Range: 1..=16.
+    #[serde(default = "Ppg::default_positives")]
+    pub positives: usize,
+    /// Points off the object in a group. Default: 1. Range: 0..=16.
+    #[serde(default = "Ppg::default_negatives")]
+    pub negatives: usize,
+    /// Groups of a target. Default: 1. Range: 1..=16.
+    #[serde(default = "Ppg::default_groups")]
+    pub groups: usize,
 }
 
 /// From probabilities to verdicts; each `0.0..=1.0`.
@@ -236,7 +262,7 @@ impl Dialect {
         ] {
             require((0.0..=1.0).contains(&value), &format!("dialect.thresholds.{key}"), "0.0..=1.0")?;
         }
-        Ok(())
+        self.ppg.as_ref().map_or(Ok(()), Ppg::validate)
     }
 
     fn validate_texts(&self) -> Result<(), BundleError> {
@@ -257,6 +283,31 @@ impl Dialect {
         template("dialect.box", &self.bbox, &["x1", "y1", "x2", "y2"], &[])?;
         template("dialect.points_query", &self.points_query, &["points"], &["box"])?;
         template("dialect.point", &self.point, &["x", "y"], &[])
+    }
+}
+
+impl Ppg {
+    fn default_positives() -> usize {
+        2
+    }
+
+    fn default_negatives() -> usize {
+        1
+    }
+
+    fn default_groups() -> usize {
+        1
+    }
+
+    fn validate(&self) -> Result<(), BundleError> {
+        template("dialect.ppg.query", &self.query, &["command"], &["hint"])?;
+        template("dialect.ppg.point", &self.point, &["x", "y", "label"], &[])?;
+        require(!self.on.trim().is_empty(), "dialect.ppg.on", "a text that is not empty")?;
+        require(!self.off.trim().is_empty(), "dialect.ppg.off", "a text that is not empty")?;
+        require(self.on != self.off, "dialect.ppg.off", "another text than dialect.ppg.on")?;
+        require((1..=16).contains(&self.positives), "dialect.ppg.positives", "1..=16")?;
+        require((0..=16).contains(&self.negatives), "dialect.ppg.negatives", "0..=16")?;
+        require((1..=16).contains(&self.groups), "dialect.ppg.groups", "1..=16")
     }
 }
 

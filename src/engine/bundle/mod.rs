@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 mod tests;
 
 pub use error::{BundleError, BundleErrorKind};
-pub use manifest::{Dialect, FileEntry, Filter, Fit, ImageSpec, Manifest, Mllm, Sam, Thresholds};
+pub use manifest::{Dialect, FileEntry, Filter, Fit, ImageSpec, Manifest, Mllm, Ppg, Sam, Thresholds};
 pub use seal::{Sealed, seal};
 
 /// Name of the manifest inside a bundle's directory.

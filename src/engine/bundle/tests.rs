@@ -46,6 +46,16 @@ fn sealed_bundle_opens() {
 }
 
 #[test]
+fn ppg_is_optional_and_its_counts_have_defaults() {
+    let ppg = |text: &str| Manifest::parse(text).unwrap().dialect.ppg.map(|p| (p.positives, p.negatives, p.groups));
+    assert_eq!(ppg(TEXT), Some((3, 2, 4)));
+    let counts = "positives = 3\nnegatives = 2\ngroups = 4\n";
+    assert_eq!(ppg(&TEXT.replace(counts, "")), Some((2, 1, 1)));
+    let (start, end) = (TEXT.find("[dialect.ppg]").unwrap(), TEXT.find("[files]").unwrap());
+    assert_eq!(ppg(&[&TEXT[..start], &TEXT[end..]].concat()), None);
+}
+
+#[test]
 fn seal_keeps_everything_but_the_files() {
     let dir = bundle();
     let sealed = fs::read_to_string(dir.path().join(MANIFEST)).unwrap();
@@ -153,6 +163,12 @@ fn manifest_values_are_rejected_not_clamped() {
         ("{points} <assistant>", "{points} {points}", "dialect.points_query"),
         ("[{x},{y}]", "[{x},{z}]", "dialect.point"),
         ("no = \"no\"", "no = \"yes\"", "dialect.no"),
+        ("points {hint}: {command}", "points {hint}", "dialect.ppg.query"),
+        ("({x},{y},{label})", "({x},{y})", "dialect.ppg.point"),
+        ("off = \"0\"", "off = \"1\"", "dialect.ppg.off"),
+        ("positives = 3", "positives = 0", "dialect.ppg.positives"),
+        ("negatives = 2", "negatives = 17", "dialect.ppg.negatives"),
+        ("groups = 4", "groups = 0", "dialect.ppg.groups"),
     ];
     for (from, to, place) in cases {
         let error = open_edited(|text| text.replacen(from, to, 1));
@@ -164,6 +180,8 @@ fn manifest_values_are_rejected_not_clamped() {
         ("yes = \"yes\"\n", ""),
         ("grid = [5, 5]", "grid = [5, 5, 5]"),
         ("[sam]", "[sam"),
+        ("groups = 4", "group = 4"),
+        ("on = \"1\"\n", ""),
     ] {
         let error = open_edited(|text| text.replacen(from, to, 1));
         assert_eq!(error.kind(), BundleErrorKind::Parse, "{from} -> {to}: {error}");

@@ -90,8 +90,9 @@ impl Call {
         self.step = Step::Grounding;
         self.target.ask(self.frame.meta.seq);
         let deadline = self.deadline.map_or(latest, |d| d.min(latest));
-        let (hint, frame, span) = (self.target.spec.hint, self.frame.clone(), self.span.clone());
-        Some((self.target.epoch, GroundJob { text, hint, frame, deadline, span }))
+        let TargetSpec { hint, strategy, .. } = *self.target.spec;
+        let (frame, span) = (self.frame.clone(), self.span.clone());
+        Some((self.target.epoch, GroundJob { text, hint, strategy, frame, deadline, span }))
     }
 
     /// The grounder's answer; the call goes on where it has instances.

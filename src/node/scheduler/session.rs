@@ -9,7 +9,7 @@ use super::super::frame::{Kept, Meta};
 use super::super::masks::{Done, Failure, Input, Job, Settings};
 use super::super::slot::Slot;
 use super::super::target::{Need, Target};
-use super::super::{DropReason, FrameReply, NodeConfig, NodeError, Reply};
+use super::super::{DropReason, FrameReply, NodeConfig, NodeError, Reply, TargetSpec};
 use super::GroundJob;
 use crate::pipeline::Grounding;
 
@@ -197,7 +197,8 @@ impl Session {
         let text = target.spec.command.clone().ok()?;
         target.ask(seq);
         let span = tracing::info_span!(parent: &self.span, "frame", seq, target = target.spec.id);
-        Some((target.epoch, GroundJob { text, hint: target.spec.hint, frame, deadline, span }))
+        let TargetSpec { hint, strategy, .. } = *target.spec;
+        Some((target.epoch, GroundJob { text, hint, strategy, frame, deadline, span }))
     }
 
     /// Takes the grounder's answer about `frame`.

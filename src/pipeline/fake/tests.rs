@@ -38,6 +38,22 @@ fn colour_words_are_found_largest_first() {
 }
 
 #[test]
+fn every_strategy_but_ppg_is_known() {
+    let image = scene(&[([40, 20, 80, 60], RED)]);
+    let mut ground = FakeGround::new(Arc::default());
+    let mut by = |strategy| {
+        let command = ground.check("red", CountHint::One).expect("a fair command").by(strategy);
+        ground.ground(&image, &command, None)
+    };
+    for (strategy, points) in [(Strategy::Pqpp, 25), (Strategy::Box, 0)] {
+        let found = by(strategy).expect("grounds");
+        assert_eq!((found.strategy, found.instances[0].points.len()), (strategy, points));
+    }
+    assert!(matches!(by(Strategy::Ppg), Err(PipelineError::Strategy(_))));
+    assert!(FakeGround::strategies(Strategy::Ppg).is_err());
+}
+
+#[test]
 fn prompts_get_the_region_under_them() {
     let image = scene(&[([40, 20, 80, 60], RED), ([50, 30, 60, 40], BLUE)]);
     let mut segment = FakeSegment::new(Arc::default());

@@ -1,61 +1,55 @@
-//! PQPP end to end: round 1 proposes boxes or says that there is nothing, round 2 asks about points of each box.
+//! A command to a grounding: the first question gives targets or says that there is nothing, and where the strategy is
+//! PQPP a second one asks about points of each box.
 
+mod judge;
+
+use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use super::evidence::Evidence;
 use super::{Command, Ground, GroundedInstance, Grounding, Outcome, PipelineError};
 use crate::frame::Image;
-use crate::geometry::{BBox, Grid, Point, Size, SourcePx};
+use crate::geometry::{Grid, Point, Size, SourcePx};
 use crate::model::mllm::{Decoding, Generated, Mllm, Question, argmax};
-use crate::model::{ModelError, Timings};
-use crate::prompt::{Answer, CountHint, LabelledPoint, PointLabel, Thresholds, candidates, parse_answer};
+use crate::model::{KvCache, ModelError, Timings};
+use crate::prompt::{
+    Answer, AnswerError, CountHint, Dialect, GridLabel, LabelledPoint, PointLabel, Strategies, Strategy, StrategyError,
+    Thresholds, candidates, parse_answer,
+};
+use judge::{First, Proposal, Proposals, Verdict, judge};
 
-/// Boxes of one answer that overlap more than this are the same target said twice.
-const SAME_TARGET_IOU: f32 = 0.7;
-
-/// How much of the method is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Strategy {
-    /// Round 1 alone: SAM gets the box.
-    Box,
-    /// Both rounds: SAM gets the box and the points that the model is sure of.
-    ///
-    /// Source: arXiv 2409.10542, section 3.3.
-    #[default]
-    Pqpp,
-}
+/// Numbers of a box.
+const BOX_COORDINATES: usize = 4;
 
 /// The language model's side of the pipeline.
 ///
 /// The confidence of an instance is the product of the probability that its box was started, the probability of the
-/// box's least certain edge (give or take 2.5 % of the image side) and, with points, the highest p(yes) among them:
+/// box's least certain edge (give or take 2.5 % of the image side) and, with PQPP, the highest p(yes) among its points:
 /// whether the target is there, where it is, and whether a second look agrees.
 /// The confidence of an outcome is p(found) for [`Outcome::Found`], p(absent) for [`Outcome::Absent`], the lowest
 /// confidence among the rivals for [`Outcome::Ambiguous`], and for [`Outcome::Unsure`] the larger of p(found) and
 /// p(absent), or 0 where the answer could not be read.
 pub struct Grounder {
     mllm: Mllm,
-    strategy: Strategy,
+    strategies: Strategies,
     thresholds: Thresholds,
 }
 
-/// Round 1, read.
-struct Proposals {
-    outcome: Outcome,
-    confidence: f32,
-    boxes: Vec<(BBox<Grid>, f32)>,
-}
-
 impl Grounder {
-    /// A grounder around a language model, with the thresholds of its dialect.
-    pub fn new(mllm: Mllm, strategy: Strategy) -> Self {
-        let thresholds = mllm.speech().dialect().thresholds();
-        Self { mllm, strategy, thresholds }
+    /// A grounder around a language model, with the thresholds of its dialect; `usual` is the strategy of commands that
+    /// ask for none.
+    ///
+    /// # Errors
+    /// Where the model was not taught `usual`.
+    pub fn new(mllm: Mllm, usual: Strategy) -> Result<Self, StrategyError> {
+        let dialect = mllm.speech().dialect();
+        let (thresholds, strategies) = (dialect.thresholds(), Strategies::of(dialect, usual)?);
+        Ok(Self { mllm, strategies, thresholds })
     }
 
-    /// Another strategy from now on.
-    pub fn set_strategy(&mut self, strategy: Strategy) {
-        self.strategy = strategy;
+    /// The strategies that it can use.
+    pub fn strategies(&self) -> Strategies {
+        self.strategies
     }
 
     /// The language model.
@@ -63,16 +57,18 @@ impl Grounder {
         &mut self.mllm
     }
 
-    /// Round 1: the decoded answer and what it says.
+    /// The first question: the decoded answer and what it says.
     fn propose(
         &mut self,
-        cache: &crate::model::KvCache,
+        cache: &KvCache,
         command: &Command,
+        strategy: Strategy,
         deadline: Option<Instant>,
     ) -> Result<(Generated, String, Proposals), ModelError> {
         let speech = self.mllm.speech();
-        let query = speech.proposal_query(command.hint, &command.text)?;
-        let (box_start, absent) = (speech.box_start(), speech.absent().to_vec());
+        let query = speech.query(strategy, command.hint, &command.text)?;
+        let opening = speech.opening(strategy)?.clone();
+        let (box_start, absent) = (opening.box_start(), opening.absent());
         let numbers = speech.numbers().map(<[u32]>::to_vec);
         let mut evidence = Evidence::new(numbers.as_deref(), speech.dialect().scale());
         let thresholds = self.thresholds;
@@ -86,21 +82,21 @@ impl Grounder {
                     None => argmax(p),
                 }
             },
-            draft: &absent,
+            draft: absent,
             observe: &mut |p, token| evidence.note(p, token),
         };
         let generated = self.mllm.generate(cache, &query, decoding, deadline)?;
         let text = self.mllm.speech().text(&generated.tokens)?;
-        let answer = if generated.stopped { parse_answer(&text, self.mllm.speech().dialect()).ok() } else { None };
-        let proposals = judge(answer, first, command.hint, &evidence);
+        let (answer, coordinates) = read(self.mllm.speech().dialect(), strategy, &text, generated.stopped);
+        let proposals = judge(answer, first, command.hint, &evidence, coordinates);
         Ok((generated, text, proposals))
     }
 
-    /// Round 2: the labelled points of each box.
+    /// PQPP's second round: the labelled points of each box.
     fn verify(
         &mut self,
         generated: &Generated,
-        boxes: &[(BBox<Grid>, f32)],
+        proposals: &[Proposal],
         size: Size<SourcePx>,
         deadline: Option<Instant>,
     ) -> Result<Vec<Vec<LabelledPoint>>, ModelError> {
@@ -108,11 +104,12 @@ impl Grounder {
         let dialect = speech.dialect();
         let ([columns, rows], scale) = (dialect.grid(), dialect.scale());
         let points: Vec<Vec<Point<Grid>>> =
-            boxes.iter().map(|(bbox, _)| candidates(*bbox, columns, rows, scale)).collect();
+            proposals.iter().map(|p| candidates(p.target.bbox, columns, rows, scale)).collect();
         let mut questions = Vec::new();
-        for ((bbox, _), points) in boxes.iter().zip(&points) {
+        for (proposal, points) in proposals.iter().zip(&points) {
             for group in points.chunks(dialect.points_per_question()) {
-                questions.push(Question { tokens: speech.points_query(*bbox, group)?, answers: group.len() });
+                let tokens = speech.points_query(proposal.target.bbox, group)?;
+                questions.push(Question { tokens, answers: group.len() });
             }
         }
         // However the answer ended, the conversation goes on with the token that the dialect ends it with.
@@ -125,12 +122,41 @@ impl Grounder {
         };
         Ok(points.iter().map(|points| points.iter().zip(&mut answers).map(|(p, a)| label(p, a)).collect()).collect())
     }
+
+    /// The points that PPG's answer itself gave for each target; nobody was asked how sure they are.
+    fn said_points(&self, proposals: &[Proposal], size: Size<SourcePx>) -> Vec<Vec<LabelledPoint>> {
+        let scale = self.mllm.speech().dialect().scale();
+        let label = |(p, on): &GridLabel| {
+            let (p_yes, label) = if *on { (1.0, PointLabel::On) } else { (0.0, PointLabel::Off) };
+            LabelledPoint { point: scale.to_source(*p, size), p_yes, label }
+        };
+        proposals.iter().map(|p| p.target.groups.iter().flatten().map(label).collect()).collect()
+    }
+
+    /// The instances of an answer, best first.
+    fn instances(
+        &self,
+        proposals: Vec<Proposal>,
+        points: Vec<Vec<LabelledPoint>>,
+        size: Size<SourcePx>,
+    ) -> Vec<GroundedInstance> {
+        let scale = self.mllm.speech().dialect().scale();
+        let instance = |(proposal, points): (Proposal, Vec<LabelledPoint>)| GroundedInstance {
+            proposal: scale.bbox_to_source(proposal.target.bbox, size),
+            confidence: proposal.confidence * points.iter().map(|p| p.p_yes).reduce(f32::max).unwrap_or(1.0),
+            points_per_prompt: proposal.target.groups.first().and_then(|group| NonZeroUsize::new(group.len())),
+            points,
+        };
+        let mut instances: Vec<_> = proposals.into_iter().zip(points).map(instance).collect();
+        instances.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
+        instances
+    }
 }
 
 impl Ground for Grounder {
     fn check(&self, text: &str, hint: CountHint) -> Result<Command, PipelineError> {
         let text = self.mllm.speech().check(text).map_err(|e| PipelineError::Command(e.to_string()))?;
-        Ok(Command { text, hint })
+        Ok(Command { text, hint, strategy: None })
     }
 
     fn ground(
@@ -139,105 +165,45 @@ impl Ground for Grounder {
         command: &Command,
         deadline: Option<Instant>,
     ) -> Result<Grounding, PipelineError> {
+        let strategy = self.strategies.choose(command.strategy)?;
         // A command can be made without a check, and unchecked text could speak for the assistant.
         let command = self.check(&command.text, command.hint)?;
         let mut timings = Timings::default();
         self.mllm.take_passes();
         let cache = self.mllm.prefix(image, deadline, &mut timings)?;
-        let (generated, answer, proposals) = timings.time("proposal", || self.propose(&cache, &command, deadline))?;
-        let scale = self.mllm.speech().dialect().scale();
-        let points = if self.strategy == Strategy::Pqpp && !proposals.boxes.is_empty() {
-            timings.time("points", || self.verify(&generated, &proposals.boxes, image.size(), deadline))?
-        } else {
-            vec![Vec::new(); proposals.boxes.len()]
+        let (generated, answer, proposals) =
+            timings.time("proposal", || self.propose(&cache, &command, strategy, deadline))?;
+        let Proposals { outcome, confidence, found, malformed } = proposals;
+        let points = match strategy {
+            Strategy::Pqpp if !found.is_empty() => {
+                timings.time("points", || self.verify(&generated, &found, image.size(), deadline))?
+            }
+            Strategy::Box | Strategy::Ppg | Strategy::Pqpp => self.said_points(&found, image.size()),
         };
-        let instance = |((bbox, confidence), points): ((BBox<Grid>, f32), Vec<LabelledPoint>)| GroundedInstance {
-            proposal: scale.bbox_to_source(bbox, image.size()),
-            confidence: confidence * points.iter().map(|p| p.p_yes).reduce(f32::max).unwrap_or(1.0),
-            points,
-        };
-        let mut instances: Vec<_> = proposals.boxes.into_iter().zip(points).map(instance).collect();
-        instances.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
-        let confidence = match proposals.outcome {
+        let instances = self.instances(found, points, image.size());
+        let confidence = match outcome {
             Outcome::Ambiguous => instances.last().map_or(0.0, |i| i.confidence),
-            _ => proposals.confidence,
+            Outcome::Found | Outcome::Absent | Outcome::Unsure => confidence,
         };
         let passes = self.mllm.take_passes();
-        Ok(Grounding { outcome: proposals.outcome, confidence, instances, answer, passes, timings: timings.0 })
+        Ok(Grounding { outcome, confidence, instances, strategy, answer, malformed, passes, timings: timings.0 })
     }
 }
 
-/// What the first token of the answer decides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Found,
-    Absent,
-}
-
-/// The probabilities of the answer's first token.
-#[derive(Debug, Clone, Copy, Default)]
-struct First {
-    p_found: f32,
-    p_absent: f32,
-    verdict: Option<Verdict>,
-}
-
-impl First {
-    fn read(p: &[f32], box_start: u32, absent: u32, thresholds: Thresholds) -> Self {
-        let of = |token: u32| p.get(token as usize).copied().unwrap_or(0.0);
-        let (p_found, p_absent) = (of(box_start), of(absent));
-        // With low thresholds both may be reached; then the more likely one holds.
-        let verdict = match (p_found >= thresholds.found, p_absent >= thresholds.absent) {
-            (true, true) if p_found < p_absent => Some(Verdict::Absent),
-            (true, _) => Some(Verdict::Found),
-            (false, true) => Some(Verdict::Absent),
-            (false, false) => None,
-        };
-        Self { p_found, p_absent, verdict }
-    }
-}
-
-/// The outcome of round 1; `answer` is `None` where it could not be read.
-fn judge(answer: Option<Answer>, first: First, hint: CountHint, evidence: &Evidence<'_>) -> Proposals {
-    let nothing = |outcome, confidence| Proposals { outcome, confidence, boxes: Vec::new() };
-    match (answer, first.verdict) {
-        (None, _) => nothing(Outcome::Unsure, 0.0),
-        (Some(Answer::Absent), Some(Verdict::Absent)) => nothing(Outcome::Absent, first.p_absent),
-        (Some(Answer::Boxes(boxes)), Some(Verdict::Found)) => {
-            let confidences = evidence.boxes(boxes.len(), first.p_found);
-            let boxes = merge(boxes.into_iter().zip(confidences));
-            let several = boxes.len() > 1 && hint == CountHint::One;
-            let outcome = if several { Outcome::Ambiguous } else { Outcome::Found };
-            Proposals { outcome, confidence: first.p_found, boxes }
+/// The first answer as `strategy` reads it, and how many numbers each of its targets has.
+fn read(dialect: &Dialect, strategy: Strategy, text: &str, stopped: bool) -> (Result<Answer, AnswerError>, usize) {
+    let (answer, coordinates) = match (strategy, dialect.ppg()) {
+        (Strategy::Ppg, Some(ppg)) => {
+            let points = ppg.groups() * (ppg.positives() + ppg.negatives());
+            (ppg.parse(text), BOX_COORDINATES + 2 * points)
         }
-        (Some(_), _) => nothing(Outcome::Unsure, first.p_found.max(first.p_absent)),
-    }
+        (Strategy::Box | Strategy::Ppg | Strategy::Pqpp, _) => (parse_answer(text, dialect), BOX_COORDINATES),
+    };
+    // What was cut off may look complete and is not what the model meant to say.
+    (if stopped { answer } else { Err(AnswerError::endless(text.len())) }, coordinates)
 }
 
-/// Boxes that are the same target said twice become the more certain one of them.
-fn merge(boxes: impl Iterator<Item = (BBox<Grid>, f32)>) -> Vec<(BBox<Grid>, f32)> {
-    let mut kept: Vec<(BBox<Grid>, f32)> = Vec::new();
-    for (bbox, confidence) in boxes {
-        match kept.iter_mut().find(|(k, _)| k.iou(&bbox) > SAME_TARGET_IOU) {
-            Some(same) if same.1 < confidence => *same = (bbox, confidence),
-            Some(_) => {}
-            None => kept.push((bbox, confidence)),
-        }
-    }
-    kept
-}
-
-impl GroundedInstance {
-    /// What SAM is given for this instance: the box and the points whose label is sure.
-    pub fn prompt(&self) -> crate::prompt::Prompt {
-        let told = |p: &LabelledPoint| match p.label {
-            PointLabel::On => Some((p.point, true)),
-            PointLabel::Off => Some((p.point, false)),
-            PointLabel::Unsure => None,
-        };
-        crate::prompt::Prompt { bbox: Some(self.proposal), points: self.points.iter().filter_map(told).collect() }
-    }
-}
-
+#[cfg(test)]
+mod ppg_tests;
 #[cfg(test)]
 mod tests;

@@ -129,6 +129,24 @@ def check_unary(stub, pb):
         check(error.code() == grpc.StatusCode.INVALID_ARGUMENT, error)
 
 
+def check_strategies(stub, pb, about):
+    check(list(about.strategies) == [pb.STRATEGY_BOX, pb.STRATEGY_PQPP], about)
+    check(about.default_strategy == pb.STRATEGY_PQPP, about)
+    rgb, _ = scene([((205, 25, 35), 90, 70, 60)])
+    request = pb.SegmentRequest(frame=pb.Frame(seq=1, encoding="jpeg", data=jpeg(rgb)), command="red")
+    request.options.evidence = True
+    request.strategy = pb.STRATEGY_BOX
+    result = stub.Segment(request, timeout=TIMEOUT_S).result
+    check(result.evidence.strategy == pb.STRATEGY_BOX, "the strategy that was asked for")
+    check(len(result.instances[0].evidence.points) == 0, "the box alone")
+    request.strategy = pb.STRATEGY_PPG
+    try:
+        stub.Segment(request, timeout=TIMEOUT_S)
+        raise AssertionError("a strategy that was not taught was accepted")
+    except grpc.RpcError as error:
+        check(error.code() == grpc.StatusCode.FAILED_PRECONDITION, error)
+
+
 def check_stream(stub, pb):
     red, blue = (205, 25, 35), (25, 45, 200)
     stream = Stream(stub, pb)
@@ -182,6 +200,7 @@ def main():
             assert time.monotonic() < deadline, "the node is not ready"
         check(about.backend == "fake" and "jpeg" in about.encodings, about)
         check_unary(stub, pb)
+        check_strategies(stub, pb, about)
         check_stream(stub, pb)
     print(f"passed: {checks} checks")
 

@@ -1,4 +1,4 @@
-//! The only source of randomness of the generator, with range helpers whose values never change.
+//! The only source of randomness, of scenes and of training points, with range helpers whose values never change.
 //!
 //! The helpers are written out here because those of `rand` may draw differently in another version;
 //! a scene must stay the same scene for years.
