@@ -11,7 +11,7 @@ use sam4mllm::engine::bundle::{Bundle, BundleErrorKind, Verify};
 use sam4mllm::eval::{Evaluator, Options};
 use sam4mllm::frame::Image;
 use sam4mllm::model::stages::LoadOptions;
-use sam4mllm::pipeline::{Ground, Outcome, PipelineError, Segment, Stages, Strategy};
+use sam4mllm::pipeline::{Ground, Outcome, PipelineError, Segment, Stages, Strategy, segment_groups};
 use sam4mllm::prompt::CountHint;
 
 const BUNDLE: &str = "engines/tabletop";
@@ -30,11 +30,12 @@ fn held_out_scenes_are_answered_as_well_as_the_report_says() {
     let Stages { mut grounder, mut segmenter, .. } = stages();
     let assets = Assets::load(BUNDLE).expect("loads");
     let generator = SceneGenerator::new(&assets, Split::Test, 0);
-    let mut evaluator = Evaluator { ground: &mut grounder, segment: &mut segmenter };
+    let strategy = Strategy::Pqpp;
+    let mut evaluator = Evaluator { ground: &mut grounder, segment: &mut segmenter, strategy };
     let options = Options { scenes: 60, ..Options::default() };
     let evaluation = evaluator.run(&generator, &options, |_, _| ()).expect("answers");
-    let report = evaluation.report(options.scenes);
-    let m = &report.pqpp;
+    let report = evaluation.report(strategy, options.scenes);
+    let m = &report.answers[strategy.word()];
     eprintln!("gIoU {:.3}, target gIoU {:.3}, N-acc {:.3}, T-acc {:.3}", m.giou, m.target_giou, m.n_acc, m.t_acc);
     assert_eq!(m.samples, 240);
     assert!(m.giou >= MIN.0 && m.target_giou >= MIN.1, "{m:?}");
@@ -56,8 +57,8 @@ fn the_same_frame_gets_the_same_answer_from_two_nodes() {
             let answer = |text: &str| {
                 let command = grounder.check(text, CountHint::NoneOrMore).expect("is a command");
                 let grounding = grounder.ground(&image, &command, None).expect("grounds");
-                let prompts: Vec<_> = grounding.instances.iter().map(|i| i.prompt()).collect();
-                let masks = segmenter.segment(&embedding, &prompts).expect("segments");
+                let groups: Vec<_> = grounding.instances.iter().map(|i| i.prompts()).collect();
+                let masks = segment_groups(&mut segmenter, &embedding, &groups).expect("segments");
                 (grounding.outcome, grounding.answer, grounding.instances, masks)
             };
             scene.expressions(6).iter().map(|e| e.text.as_str()).map(answer).collect::<Vec<_>>()
