@@ -34,11 +34,13 @@ pub struct Speech {
     numbers: Option<Vec<u32>>,
 }
 
-/// The tokens that an answer can begin with.
+/// The tokens that an answer can begin with, and those that are the same in every answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opening {
     box_start: u32,
     absent: Vec<u32>,
+    /// One target of an answer, `None` where a number stands; empty where the tokenizer cuts targets differently.
+    frame: Vec<Option<u32>>,
 }
 
 impl Opening {
@@ -50,6 +52,21 @@ impl Opening {
     /// The tokens of the absent answer, at least one.
     pub fn absent(&self) -> &[u32] {
         &self.absent
+    }
+
+    /// What is likely to follow `answer`: the rest of the absent answer once that has begun, else what stands before
+    /// the next number, be it of this target or of another one.
+    ///
+    /// A guess, to be checked: it halves the passes of a box, for every second token of it is punctuation.
+    pub fn likely(&self, answer: &[u32]) -> Vec<u32> {
+        match self.absent.strip_prefix(answer) {
+            Some(rest) if !answer.is_empty() => rest.to_vec(),
+            _ if self.frame.is_empty() => Vec::new(),
+            _ => {
+                let ahead = self.frame.iter().cycle().skip(answer.len() % self.frame.len());
+                ahead.take(self.frame.len()).map_while(|token| *token).collect()
+            }
+        }
     }
 }
 
@@ -220,12 +237,12 @@ fn token_error(field: &'static str, detail: impl Into<String>) -> DialectError {
     DialectError::new(DialectErrorKind::Token, field, detail)
 }
 
-/// A target with as many points as PPG has.
-fn sample(ppg: Ppg<'_>) -> GridPrompt {
-    let far = ppg.dialect().scale().0 as f32;
-    let label = |i| (Point::new(0.0, far), i < ppg.positives());
+/// A target with as many points as PPG has, `inset` from the edges of the image.
+fn sample(ppg: Ppg<'_>, inset: f32) -> GridPrompt {
+    let far = ppg.dialect().scale().0 as f32 - inset;
+    let label = |i| (Point::new(inset, far), i < ppg.positives());
     let group = (0..ppg.positives() + ppg.negatives()).map(label).collect();
-    GridPrompt { bbox: BBox::new(0.0, 0.0, far, far), groups: vec![group; ppg.groups()] }
+    GridPrompt { bbox: BBox::new(inset, inset, far, far), groups: vec![group; ppg.groups()] }
 }
 
 /// A conversation to continue: tokens are looked up where they will stand, for many tokenizers cut a text
@@ -269,13 +286,24 @@ impl<'a> Context<'a> {
 
     /// The tokens that an answer to `query` can begin with.
     fn opening(&self, query: &str) -> Result<Opening, DialectError> {
+        let sample = |v: f32| self.dialect.write_box(BBox::new(v, v, v + 1.0, v + 1.0));
+        self.opening_of(query, &[sample(1.0), sample(3.0)])
+    }
+
+    /// The same for two targets, as they are written, that have no number in common.
+    fn opening_of(&self, query: &str, targets: &[String; 2]) -> Result<Opening, DialectError> {
         let absent = self.continuation("absent_answer", self.dialect.absent_answer(), query)?;
-        let sample = self.dialect.write_box(BBox::new(1.0, 1.0, 2.0, 2.0));
-        let box_start = self.continuation("box", &sample, query)?[0];
+        let [one, other] =
+            [self.continuation("box", &targets[0], query)?, self.continuation("box", &targets[1], query)?];
+        let box_start = one[0];
         if absent[0] == box_start {
             return Err(token_error("absent_answer", "begins with the token that begins a box"));
         }
-        Ok(Opening { box_start, absent })
+        let frame = match one.len() == other.len() {
+            true => one.iter().zip(&other).map(|(a, b)| (a == b).then_some(*a)).collect(),
+            false => Vec::new(),
+        };
+        Ok(Opening { box_start, absent, frame })
     }
 
     /// The same for PPG; its answers must end as all do, and come back from the tokenizer as they were.
@@ -284,12 +312,17 @@ impl<'a> Context<'a> {
         if self.single("end_of_answer", self.dialect.end_of_answer(), &query)? != end {
             return Err(token_error("ppg.query", "is followed by another token where an answer ends"));
         }
-        let sample = sample(ppg);
-        let text = ppg.write(std::slice::from_ref(&sample)).map_err(|e| token_error("ppg.point", e.to_string()))?;
+        let write = |target: &GridPrompt| {
+            ppg.write(std::slice::from_ref(target)).map_err(|e| token_error("ppg.point", e.to_string()))
+        };
+        let target = sample(ppg, 0.0);
+        let text = write(&target)?;
         let tokens = self.continuation("ppg.point", &text, &query)?;
         let back = self.tokenizer.decode(&tokens, false).map_err(|e| token_error("ppg.point", e.to_string()))?;
         match ppg.parse(&back) {
-            Ok(Answer::Targets(read)) if read == [sample] => self.opening(&query),
+            Ok(Answer::Targets(read)) if read == [target] => {
+                self.opening_of(&query, &[text, write(&sample(ppg, 1.0))?])
+            }
             _ => Err(token_error("ppg.point", format!("`{text}` comes back from the tokenizer as `{back}`"))),
         }
     }

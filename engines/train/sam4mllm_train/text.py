@@ -58,7 +58,8 @@ class Trainer:
                 seen = torch.load(args.tower)["mllm"].items()
                 state["mllm"] |= {k: v for k, v in seen if "vision_tower" in k or "multi_modal_projector" in k}
             self.model.load_state_dict(state["mllm"])
-            self.heads.load_state_dict(state["heads"])
+            # A checkpoint that was taken from a bundle comes without these; alignment learns them anew.
+            self.heads.load_state_dict(state.get("heads", self.heads.state_dict()))
         halve(self.model.model.language_model, self.model.model.vision_tower)
         self.words = word_table(self.tokenizer, args.assets)
         with open(f"{args.assets}/objects.csv", encoding="utf-8") as rows:

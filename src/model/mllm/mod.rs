@@ -43,9 +43,9 @@ pub struct MllmLimits {
 pub struct Decoding<'a> {
     /// Chooses the first token from the probabilities of all; later ones are greedy.
     pub first: &'a mut dyn FnMut(&[f32]) -> u32,
-    /// An answer that is likely once its first token is chosen: its tokens are checked in one pass. The answer is
-    /// the same with and without.
-    pub draft: &'a [u32],
+    /// What is likely to follow the answer so far: those tokens are checked in the pass that feeds the last one. The
+    /// answer is the same with and without.
+    pub draft: &'a dyn Fn(&[u32]) -> Vec<u32>,
     /// Sees the probabilities of every step and the token that was chosen, the ending one included.
     pub observe: &'a mut dyn FnMut(&[f32], u32),
 }
@@ -185,8 +185,11 @@ impl Mllm {
     ) -> Result<Generated, ModelError> {
         let Decoding { first, draft, observe } = decoding;
         let (mut tokens, mut cache) = (Vec::new(), std::borrow::Cow::Borrowed(cache));
-        let (mut feed, mut guesses) = (query.to_vec(), 0);
+        let mut feed = query.to_vec();
         loop {
+            let guess = draft(&tokens);
+            let guesses = guess.len();
+            feed.extend(guess);
             check_deadline(deadline)?;
             let certain = cache.tokens() + feed.len() - guesses;
             let (rows, mut grown) = self.append(&cache, &feed, guesses + 1)?;
@@ -213,11 +216,6 @@ impl Mllm {
             grown.truncate(&self.layout, certain + accepted);
             cache = std::borrow::Cow::Owned(grown);
             feed = vec![next];
-            guesses = 0;
-            if let Some(rest) = draft.strip_prefix(tokens.as_slice()) {
-                feed.extend(rest);
-                guesses = rest.len();
-            }
         }
     }
 

@@ -82,7 +82,7 @@ impl Grounder {
                     None => argmax(p),
                 }
             },
-            draft: absent,
+            draft: &|answer| opening.likely(answer),
             observe: &mut |p, token| evidence.note(p, token),
         };
         let generated = self.mllm.generate(cache, &query, decoding, deadline)?;

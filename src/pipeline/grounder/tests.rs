@@ -83,9 +83,9 @@ fn a_found_target_has_its_box_and_labelled_points() {
     assert_eq!(prompt.points.iter().filter(|(_, on)| *on).count(), 10);
     // 0.9 for the start, about 0.99 for the edges, 0.89 for the best point.
     assert!((instance.confidence - 0.9 * 0.99 * 0.889).abs() < 0.01, "{}", instance.confidence);
-    // Prefix, query, nine more tokens, one pass for all points.
-    assert_eq!(found.passes, 12);
-    assert_eq!(*calls.lock().expect("not poisoned"), (1, 12));
+    // Prefix, query, one pass for each number of the box with the punctuation behind it, one for all points.
+    assert_eq!(found.passes, 7);
+    assert_eq!(*calls.lock().expect("not poisoned"), (1, 7));
     let stages: Vec<_> = found.timings.iter().map(|(name, _)| *name).collect();
     assert_eq!(stages, ["vision", "prefix", "proposal", "points"]);
 }
@@ -96,11 +96,11 @@ fn the_prefix_serves_later_commands_and_changes_nothing() {
     let first = ground(&mut g, CountHint::One);
     let second = ground(&mut g, CountHint::One);
     assert_eq!(calls.lock().expect("not poisoned").0, 1, "one look at the frame");
-    assert_eq!((first.passes, second.passes), (12, 11));
+    assert_eq!((first.passes, second.passes), (7, 6));
     assert_eq!(first.instances, second.instances);
     g.mllm_mut().set_prefix_reuse(false);
     let third = ground(&mut g, CountHint::One);
-    assert_eq!((&third.instances, &third.answer, third.passes), (&first.instances, &first.answer, 12));
+    assert_eq!((&third.instances, &third.answer, third.passes), (&first.instances, &first.answer, 7));
 }
 
 #[test]
