@@ -37,6 +37,8 @@ DIALECT = {
     "grid": [5, 5],
 }
 TYPES = ["name", "colour", "kind", "size", "position", "relation", "ordinal", "several", "none"]
+# How much more often the types that are learned last are drawn.
+EFFORT = {"ordinal": 3.0, "relation": 1.5, "size": 1.5}
 EXTRA = "[ ] , ? : . ' find one some any no such object on yes what is at nothing background how many a".split()
 
 
@@ -169,7 +171,8 @@ class Packer:
         root = packed.add(self.prefix, None)
         said = scene.meta["expressions"]
         simple = sum(rng.random() < plain for _ in range(expressions))
-        said = rng.sample(said, min(expressions - simple, len(said))) + self.plain(scene, simple)
+        drawn = sorted(said, key=lambda e: rng.random() ** (1 / EFFORT.get(e["type"], 1.0)), reverse=True)
+        said = drawn[:expressions - simple] + self.plain(scene, simple)
         for i, e in enumerate(said):
             seg = self.proposal(packed, root, scene, e)
             if e["targets"] and i < rounds:

@@ -16,7 +16,8 @@ from .dialogue import DIALECT, build_tokenizer
 from .trunk import SIDE, Trunk, vision_config
 
 MEAN = STD = [0.5, 0.5, 0.5]
-THRESHOLDS = {"found": 0.5, "absent": 0.5, "positive": 0.75, "negative": 0.9, "mask_score": 0.4}
+# A wrong mask is worse than none: what is found less surely than 0.8 is UNSURE.
+THRESHOLDS = {"found": 0.8, "absent": 0.5, "positive": 0.75, "negative": 0.9, "mask_score": 0.4}
 
 
 def processor_configs(directory: str) -> None:

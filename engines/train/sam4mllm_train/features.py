@@ -53,17 +53,10 @@ def run(args) -> None:
 
 
 class Store:
-    """The scenes of a store; shards that appear while training runs are taken in."""
+    """The scenes of a store, all in memory."""
 
     def __init__(self, directory: str):
-        self.directory, self.known, self.items = directory, set(), []
-        self.refresh()
-
-    def refresh(self) -> None:
-        for path in sorted(glob.glob(f"{self.directory}/*.pt")):
-            if path not in self.known:
-                self.known.add(path)
-                self.items += torch.load(path)
+        self.items = [item for path in sorted(glob.glob(f"{directory}/*.pt")) for item in torch.load(path)]
 
     def draw(self, n: int, rng: random.Random):
         """`n` scenes: their truth, owners u8[n, 256], features f32[n, 256, 192]."""

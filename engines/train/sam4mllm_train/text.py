@@ -1,10 +1,9 @@
 """Stage 3: dialogue. Commands to boxes or to "no such object", points to yes and no.
 
 The loss is next-token cross-entropy on the assistant's tokens (arXiv 2409.10542, section 3). While the decoder is
-young it is also told where to look: the attention of one head in two layers is taught the image tokens of what a noun
-names, and of the object that an answer tells of. Without that it stays at the answers' prior for a very long time.
-Three phases: `sparse` shows a few image tokens of each object, from stored features; `full` shows all of them;
-`whole` trains the tower too, on fresh scenes.
+young it is also told where to look (`mllm.LOOKUP` and what follows it), without which it stays at the answers' prior.
+Four phases: `sparse` shows a few image tokens of each object, from stored features or, `--live`, from fresh scenes;
+`full` shows all of them; `tower` trains tower and projector on alignment alone; `whole` trains everything.
 """
 
 from __future__ import annotations
