@@ -393,7 +393,23 @@ mod tests {
         assert_eq!(taught.text(&ppg).expect("is text"), "<user> find points exactly one : the red mug <assistant>");
         assert_ne!(pqpp, ppg);
         assert_eq!(taught.query(Strategy::Box, CountHint::One, "the red mug").expect("tokenizes"), pqpp);
-        assert_eq!(taught.opening(Strategy::Ppg), taught.opening(Strategy::Pqpp));
+        let [box_first, points_too] = [Strategy::Pqpp, Strategy::Ppg].map(|s| taught.opening(s).expect("is taught"));
+        assert_eq!(points_too.box_start(), box_first.box_start());
+        assert_eq!(points_too.absent(), box_first.absent());
+    }
+
+    #[test]
+    fn what_is_the_same_in_every_answer_is_likely() {
+        let speech = speech(|_| ());
+        let opening = speech.opening(Strategy::Pqpp).expect("is taught");
+        let answer = speech.encode("[100,200,600,700]").expect("tokenizes");
+        assert_eq!(answer.len(), 9);
+        assert_eq!(opening.likely(&[]), answer[..1]);
+        assert_eq!(opening.likely(&answer[..1]), []);
+        assert_eq!(opening.likely(&answer[..2]), answer[2..3]);
+        // The end of a box, and the beginning of another one, should there be one.
+        assert_eq!(opening.likely(&answer[..8]), [answer[8], answer[0]]);
+        assert_eq!(opening.likely(&opening.absent()[..1]), opening.absent()[1..]);
     }
 
     #[test]

@@ -106,7 +106,8 @@ fn one_flipped_bit_of_it_is_refused() {
 
     let error = Bundle::open(folder.path(), Verify::Hashes).expect_err("is not what was sealed");
     assert!(matches!(error.kind(), BundleErrorKind::Hash), "{error:#}");
-    let output = sam4mllm(&["segment", "--bundle", &folder.path().to_string_lossy(), "x.png", "the cup"]);
+    let output =
+        sam4mllm(&["segment", "--bundle", &folder.path().to_string_lossy(), "tests/pictures/answer.png", "the cup"]);
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && log.contains("model-00001-of-00002.safetensors"), "{log}");
 }

@@ -181,7 +181,7 @@ fn the_box_strategy_asks_about_no_points() {
     assert!(found.instances[0].points.is_empty());
     let [prompt] = &found.instances[0].prompts()[..] else { panic!("one prompt") };
     assert_eq!(prompt.points, []);
-    assert_eq!(calls.lock().expect("not poisoned").1, 11);
+    assert_eq!(calls.lock().expect("not poisoned").1, 6);
 }
 
 #[test]
