@@ -15,16 +15,22 @@ import torch
 from .half import halve
 from .mllm import FEATURE_SCALE
 from .stream import Scene, SceneStream, fit, pixels
-from .trunk import CLASSES, SIDE, Trunk, dense_targets, vision_config
+from .trunk import SIDE, Trunk, cells, vision_config
 
 SHARD = 500
 
 
 def owners(maps: torch.Tensor, objects: list[list[dict]]) -> torch.Tensor:
     """u8[B, S, S] instance maps to u8[B, GRID * GRID]: which object each image token belongs to, from 15 % of it."""
-    n = max(map(len, objects))
-    t = dense_targets(maps, [list(range(n))] * len(maps), SIDE)
-    return torch.where(t["label"] == CLASSES, -1, t["label"]).add(1).to(torch.uint8)
+    _, _, owner, empty = cells(maps, max(map(len, objects)))
+    return (owner + 1).masked_fill(empty, 0).flatten(1).to(torch.uint8)
+
+
+def see(scenes, trunk: Trunk):
+    """Scenes, their owners u8[B, 256] and the trunk's features of them f32[B, 256, 192]."""
+    fitted = [fit(s, SIDE, "squash") for s in scenes]
+    maps = torch.stack([m for _, m in fitted])
+    return scenes, owners(maps, [s.meta["objects"] for s in scenes]), trunk(pixels(torch.stack([i for i, _ in fitted])))
 
 
 @torch.no_grad()
@@ -38,11 +44,8 @@ def run(args) -> None:
     for shard in range(args.scenes // SHARD):
         items = []
         while len(items) < SHARD:
-            scenes = stream.take(20)
-            fitted = [fit(s, SIDE, "squash") for s in scenes]
-            maps = torch.stack([m for _, m in fitted])
-            own = owners(maps, [s.meta["objects"] for s in scenes])
-            h = (trunk(pixels(torch.stack([i for i, _ in fitted]))) / FEATURE_SCALE).half()
+            scenes, own, h = see(stream.take(20), trunk)
+            h = (h / FEATURE_SCALE).half()
             items += [{"features": f.clone(), "owner": o.clone(), "instances": torch.from_numpy(s.instances.copy()),
                        "meta": s.meta} for s, f, o in zip(scenes, h, own)]
         path = f"{args.out}/features/{args.start + shard * SHARD:07d}.pt"

@@ -71,6 +71,12 @@ def tower_of(model: LlavaForConditionalGeneration):
     return getattr(model.model.vision_tower, "vision_model", model.model.vision_tower)
 
 
+def writers_of(tower) -> list[nn.Module]:
+    """What writes into the residual stream of a tower or trunk."""
+    blocks = [m for layer in tower.encoder.layers for m in (layer.self_attn.out_proj, layer.mlp.fc2)]
+    return [tower.embeddings.patch_embedding, tower.embeddings.position_embedding, *blocks]
+
+
 @torch.no_grad()
 def rescale(tower, factor: float) -> None:
     """Scales the residual stream, and so the features, by `factor`: the pre-norm blocks compute the same.
@@ -78,13 +84,8 @@ def rescale(tower, factor: float) -> None:
     The trunk's features end at 18 a dimension; with them a step of the projector is 18 times as long as it looks,
     and dialogue training tears down in a minute what alignment has built.
     """
-    writers = [tower.embeddings.patch_embedding]
-    for layer in tower.encoder.layers:
-        writers += [layer.self_attn.out_proj, layer.mlp.fc2]
-    for module in writers:
-        module.weight.mul_(factor)
-        module.bias.mul_(factor)
-    tower.embeddings.position_embedding.weight.mul_(factor)
+    for p in (p for module in writers_of(tower) for p in module.parameters()):
+        p.mul_(factor)
 
 
 def trunk_of(model: LlavaForConditionalGeneration) -> Trunk:

@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from . import optim
 from .align import AlignHeads, align_loss, soft_numbers, speakers, targets, word_table
 from .dialogue import ABSENT, BOX, LOOK, POINT, SCALE, TYPES, Packer, build_tokenizer
-from .features import Store, owners
+from .features import Store, see
 from .half import halve
-from .mllm import FEATURE_SCALE, GAZE, HOP, LOOKUP, READ, build, decoder, prefix_of, trunk_of
+from .mllm import FEATURE_SCALE, GAZE, HOP, LOOKUP, READ, build, decoder, prefix_of, trunk_of, writers_of
 from .rows import Rows, collate, gaze_targets, hop_targets
-from .stream import SceneStream, fit, pixels
-from .trunk import GRID, SIDE, Trunk, vision_config
+from .stream import SceneStream
+from .trunk import GRID, Trunk, vision_config
 
 
 def sparse(owner: torch.Tensor, per_object: int, background: int, rng: random.Random) -> torch.Tensor:
@@ -84,9 +84,7 @@ class Trainer:
             z = z.gather(1, seen[..., None].expand(-1, -1, z.shape[-1]))
             owner, at = owner.gather(1, seen), F.pad(seen + 1, (1, 0))
         rows = self.pack(scenes, z.shape[1], self.args.plain)
-        table = self.model.get_input_embeddings()
-        prefix = prefix_of(self.model, z, self.tokenizer.bos_token_id)
-        state, gazes = decoder(self.model.model.language_model, prefix, table(rows.ids), rows, at)
+        state, gazes = self.decode(z, rows, at)
         answer, said = self.answer_loss(state, rows)
         parts |= said
         total = total + answer
@@ -95,6 +93,15 @@ class Trainer:
             parts |= said
             total = total + gaze_weight * look
         return total, parts
+
+    def decode(self, z, rows: Rows, at):
+        """Image tokens z f32[B, K, D] at `at` i64[B, K + 1], "<s>" included, and rows through the decoder."""
+        prefix = prefix_of(self.model, z, self.tokenizer.bos_token_id)
+        return decoder(self.model.model.language_model, prefix, self.model.get_input_embeddings()(rows.ids), rows, at)
+
+    def state(self) -> dict:
+        """What a checkpoint holds."""
+        return {"mllm": self.model.state_dict(), "heads": self.heads.state_dict()}
 
     def answer_loss(self, state, rows: Rows):
         keep = rows.labels != -100
@@ -147,8 +154,7 @@ class Trainer:
             z = self.projector(h)
             rows = self.pack(some, z.shape[1], plain=0.0)
             at = torch.arange(z.shape[1] + 1)[None].expand(len(z), -1)
-            prefix = prefix_of(self.model, z, self.tokenizer.bos_token_id)
-            state, _ = decoder(self.model.model.language_model, prefix, table(rows.ids), rows, at)
+            state, _ = self.decode(z, rows, at)
             logits = state @ table.weight.T
             for n, r in (rows.weights > 1.2).nonzero().tolist():
                 if int(rows.kinds[n, r]) not in (BOX, ABSENT):
@@ -178,13 +184,6 @@ def box_iou(a, b) -> float:
     return both / max(1e-6, area(a) + area(b) - both)
 
 
-def see(scenes, trunk: Trunk):
-    """Scenes, their owners u8[B, 256] and the trunk's features of them f32[B, 256, 192]."""
-    fitted = [fit(s, SIDE, "squash") for s in scenes]
-    maps = torch.stack([m for _, m in fitted])
-    return scenes, owners(maps, [s.meta["objects"] for s in scenes]), trunk(pixels(torch.stack([i for i, _ in fitted])))
-
-
 def fresh(args, n: int):
     """Scenes that training does not see."""
     stream = SceneStream(args.binary, args.assets, "val", 0, seed=args.seed, kind="scenes", side=320,
@@ -211,10 +210,7 @@ def align(trainer: Trainer, store: Store) -> None:
 
 def tower_optimisers(trunk: Trunk, lr: float, muon_lr: float):
     """What writes into the residual stream was scaled down, and so are its steps."""
-    writers = [trunk.embeddings.patch_embedding, trunk.embeddings.position_embedding]
-    for layer in trunk.encoder.layers:
-        writers += [layer.self_attn.out_proj, layer.mlp.fc2]
-    opts = optim.optimisers(writers, lr=lr / FEATURE_SCALE, muon_lr=muon_lr / FEATURE_SCALE)
+    opts = optim.optimisers(writers_of(trunk), lr=lr / FEATURE_SCALE, muon_lr=muon_lr / FEATURE_SCALE)
     names = ("out_proj", "fc2", "patch_embedding", "position_embedding")
     return opts + optim.optimisers([trunk.embeddings, trunk.encoder], lr=lr, muon_lr=muon_lr, skip=names)
 
@@ -239,15 +235,14 @@ def train_tower(trainer: Trainer, trunk: Trunk, stream: SceneStream) -> None:
     opts = optimisers(trainer, trunk)
     run = optim.Run(args.out, "tower", args.minutes, decay=args.decay)
     params = [p for o in opts for g in o.param_groups for p in g["params"]]
-    state = lambda: {"mllm": trainer.model.state_dict(), "heads": trainer.heads.state_dict()}  # noqa: E731
     while run.schedule(opts):
         scenes, owner, h = see(stream.take(args.batch), trunk)
         loss, parts = align_loss(trainer.model, trainer.heads, trainer.projector(h), *targets(scenes, owner),
                                  trainer.words, trainer.first)
         optim.step(loss, opts, params)
         run.log(loss=loss.item(), **parts)
-        run.save(state())
-    run.save(state(), True)
+        run.save(trainer.state())
+    run.save(trainer.state(), True)
 
 
 def train(args) -> None:
@@ -267,7 +262,6 @@ def train(args) -> None:
     opts = optimisers(trainer, trunk)
     params = [p for o in opts for g in o.param_groups for p in g["params"]]
     run = optim.Run(args.out, "mllm", args.minutes, decay=args.decay)
-    state = lambda: {"mllm": trainer.model.state_dict(), "heads": trainer.heads.state_dict()}  # noqa: E731
     last = 0.0
     while run.schedule(opts):
         scenes, owner, h = see(stream.take(args.batch), trunk) if live else store.draw(args.batch, trainer.rng)
@@ -279,10 +273,10 @@ def train(args) -> None:
         if rank > 0:
             continue
         run.log(every=20, **parts)
-        run.save(state())
+        run.save(trainer.state())
         if run.progress * args.minutes - last > args.check_minutes:
             last = run.progress * args.minutes
             trainer.check(held, trunk)
     if rank == 0:
-        run.save(state(), True)
+        run.save(trainer.state(), True)
         trainer.check(held, trunk)

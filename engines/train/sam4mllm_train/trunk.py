@@ -96,6 +96,16 @@ class DenseHeads(nn.Module):
         return *self.head(h).split([CLASSES + 1, 4, SUB * SUB, SUB * SUB], -1), self.place(h)
 
 
+def cells(instances: torch.Tensor, n: int):
+    """u8[B, S, S] instance maps of up to `n` objects to one map an object f32[B, n, S, S], the shares of its sub-cells
+    f32[B, n, 4 G, 4 G], and of each cell the object that covers most of it i64[B, G, G] and whether that is too little."""
+    ids = torch.arange(1, n + 1, dtype=torch.uint8)
+    onehot = (instances[:, None] == ids[None, :, None, None]).float()
+    sub = F.avg_pool2d(onehot, PATCH // SUB)
+    share, owner = F.avg_pool2d(sub, SUB).max(1)
+    return onehot, sub, owner, share < 0.15
+
+
 def dense_targets(instances: torch.Tensor, classes: list[list[int]], side: int, corner=(0, 0)) -> dict[str, torch.Tensor]:
     """u8[B, S, S] instance maps to per-cell targets; a cell belongs to the object that covers most of it, from 15 %.
 
@@ -103,12 +113,7 @@ def dense_targets(instances: torch.Tensor, classes: list[list[int]], side: int, 
     """
     b, g = len(instances), side // PATCH
     n = max(len(c) for c in classes)
-    ids = torch.arange(1, n + 1, dtype=torch.uint8)
-    onehot = (instances[:, None] == ids[None, :, None, None]).float()
-    sub = F.avg_pool2d(onehot, PATCH // SUB)
-    cell = F.avg_pool2d(sub, SUB)
-    share, owner = cell.max(1)
-    empty = share < 0.15
+    onehot, sub, owner, empty = cells(instances, n)
     table = torch.full((b, n), CLASSES)
     for i, c in enumerate(classes):
         table[i, :len(c)] = torch.tensor(c)
