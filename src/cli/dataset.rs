@@ -100,6 +100,9 @@ struct StreamArgs {
     /// Expressions per scene.
     #[arg(long, default_value_t = 10)]
     expressions: usize,
+    /// Expressions per scene that say what is not meant.
+    #[arg(long, default_value_t = 0)]
+    exclusions: usize,
 }
 
 #[derive(Debug, clap::Args)]
@@ -169,6 +172,7 @@ fn run_stream(args: &StreamArgs) -> anyhow::Result<()> {
         start: args.start,
         count: args.count,
         expressions: args.expressions,
+        exclusions: args.exclusions,
         threads: args.threads as usize,
         scenes: args.scenes.options(args.kind),
     };

@@ -164,6 +164,36 @@ mod tests {
         }
     }
 
+    #[test]
+    fn exclusions_say_less_than_their_base() {
+        let trained = vocabulary(assets().lexicon());
+        let (mut with_target, mut without) = (0, 0);
+        for split in [Split::Train, Split::Test] {
+            let generator = SceneGenerator::new(assets(), split, 0);
+            for index in 0..150 {
+                let scene = generator.scene(index, &SceneOptions { longest_side: 160, ..Default::default() });
+                let exclusions = scene.exclusions(6);
+                assert_eq!(
+                    exclusions[..exclusions.len().min(2)],
+                    scene.exclusions(2)[..],
+                    "fewer are a prefix of more"
+                );
+                for e in &exclusions {
+                    let says_not = ["not", "except"].iter().any(|w| e.text.split([' ', ',']).any(|t| t == *w));
+                    assert!(says_not && !e.text.contains("  "), "{}", e.text);
+                    assert!(e.text.split([' ', ',']).all(|w| w.is_empty() || trained.contains(w)), "{}", e.text);
+                    assert!(e.targets.len() < scene.objects.len(), "{e:?}");
+                    match e.kind {
+                        ExpressionType::Exclusion => with_target += usize::from(!e.targets.is_empty() && !e.near_miss),
+                        _ => without += usize::from(e.targets.is_empty() && e.near_miss),
+                    }
+                }
+            }
+        }
+        eprintln!("{with_target} exclusions with a target, {without} without");
+        assert!(with_target > 1000 && (0.03..0.3).contains(&(without as f32 / with_target as f32)));
+    }
+
     /// The split is fixed for good: a change here makes every figure measured before incomparable.
     #[test]
     fn the_test_split_stays_fixed() {
@@ -171,7 +201,7 @@ mod tests {
         let mut hash = Sha256::new();
         for index in 0..24 {
             let scene = generator.scene(index, &SceneOptions::default());
-            hash.update(serde_json::to_vec(&SceneTruth::new(index, &scene, 10)).expect("plain data"));
+            hash.update(serde_json::to_vec(&SceneTruth::new(index, &scene, 10, 0)).expect("plain data"));
             hash.update(&scene.instance_map);
         }
         let digest: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();

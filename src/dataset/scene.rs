@@ -102,6 +102,13 @@ impl Scene {
         expression::generate(self, count, &mut SceneRng::new(&self.words))
     }
 
+    /// Up to `count` expressions that say what is not meant ("the mug, not the red one"), as [`Scene::expressions`].
+    /// One in ten or so excludes everything it names, and has no target.
+    pub fn exclusions(&self, count: usize) -> Vec<Expression> {
+        let [stream, seed, index] = self.words;
+        expression::generate_exclusions(self, count, &mut SceneRng::new(&[stream, seed, index, EXCLUSIONS]))
+    }
+
     /// The nouns that name the objects.
     pub fn lexicon(&self) -> &Lexicon {
         &self.lexicon
@@ -115,6 +122,9 @@ pub struct SceneGenerator {
     split: Split,
     seed: u64,
 }
+
+/// Keeps the words of exclusions apart from those of other expressions.
+const EXCLUSIONS: u64 = 1;
 
 /// Independent streams of randomness of one scene, so that a change to one does not shift the others.
 #[derive(Debug, Clone, Copy)]

@@ -72,8 +72,8 @@ impl From<Expression> for ExpressionTruth {
 }
 
 impl SceneTruth {
-    /// What is known about `scene`, with up to `expressions` expressions.
-    pub fn new(index: u64, scene: &Scene, expressions: usize) -> Self {
+    /// What is known about `scene`, with up to `expressions` expressions and `exclusions` more that say what is not meant.
+    pub fn new(index: u64, scene: &Scene, expressions: usize, exclusions: usize) -> Self {
         let objects = scene.objects.iter().map(|o| {
             let class = &scene.lexicon().classes[o.class];
             ObjectTruth {
@@ -86,7 +86,8 @@ impl SceneTruth {
                 visible: (o.visible * 1e4).round() / 1e4,
             }
         });
-        let expressions = scene.expressions(expressions).into_iter().map(ExpressionTruth::from);
+        let said = scene.expressions(expressions).into_iter().chain(scene.exclusions(exclusions));
+        let expressions = said.map(ExpressionTruth::from);
         Self { index, main: scene.main, objects: objects.collect(), expressions: expressions.collect() }
     }
 }
@@ -100,6 +101,8 @@ pub struct StreamOptions {
     pub count: Option<u64>,
     /// Expressions per scene.
     pub expressions: usize,
+    /// Expressions per scene that say what is not meant; they come last.
+    pub exclusions: usize,
     /// Worker threads. Range: 1..=256.
     pub threads: usize,
     /// Size and content of the scenes.
@@ -149,7 +152,8 @@ fn in_parallel(generator: &SceneGenerator, options: &StreamOptions, end: u64, ou
 /// The bytes of one scene.
 fn record(generator: &SceneGenerator, options: &StreamOptions, index: u64) -> Vec<u8> {
     let scene = generator.scene(index, &options.scenes);
-    let json = serde_json::to_vec(&SceneTruth::new(index, &scene, options.expressions)).expect("plain data serialises");
+    let json = serde_json::to_vec(&SceneTruth::new(index, &scene, options.expressions, options.exclusions))
+        .expect("plain data serialises");
     let mut bytes = Vec::with_capacity(20 + json.len() + scene.rgb.len() + scene.instance_map.len());
     bytes.extend_from_slice(&MAGIC);
     for value in [VERSION, json.len() as u32, scene.size.width, scene.size.height] {
@@ -170,7 +174,7 @@ mod tests {
     fn bytes(threads: usize, start: u64, count: u64) -> Vec<u8> {
         let generator = SceneGenerator::new(assets(), Split::Train, 5);
         let scenes = SceneOptions { longest_side: 96, ..SceneOptions::default() };
-        let options = StreamOptions { start, count: Some(count), expressions: 4, threads, scenes };
+        let options = StreamOptions { start, count: Some(count), expressions: 4, exclusions: 2, threads, scenes };
         let mut out = Vec::new();
         stream(&generator, &options, &mut out).expect("memory takes everything");
         out
@@ -212,7 +216,8 @@ mod tests {
         let generator = SceneGenerator::new(assets(), Split::Train, 0);
         let scenes = SceneOptions { longest_side: 64, ..SceneOptions::default() };
         for threads in [1, 2] {
-            let options = StreamOptions { start: 0, count: None, expressions: 1, threads, scenes: scenes.clone() };
+            let options =
+                StreamOptions { start: 0, count: None, expressions: 1, exclusions: 0, threads, scenes: scenes.clone() };
             stream(&generator, &options, &mut Gone).expect("a broken pipe is a normal end");
         }
     }

@@ -36,9 +36,21 @@ DIALECT = {
     "no": "no",
     "grid": [5, 5],
 }
-TYPES = ["name", "colour", "kind", "size", "position", "relation", "ordinal", "several", "none"]
+# PPG, in the same words: one answer with the box and a group of points, those on the object first.
+PPG = {
+    "query": "<user> point {hint}: {command} <assistant>",
+    "point": "[{x},{y},{label}]",
+    "on": "yes",
+    "off": "no",
+    "positives": 2,
+    "negatives": 1,
+    "groups": 1,
+}
+TYPES = ["name", "colour", "kind", "size", "position", "relation", "ordinal", "several", "none", "exclusion"]
 # How much more often the types that are learned last are drawn.
 EFFORT = {"ordinal": 3.0, "relation": 1.5, "size": 1.5}
+# Words that came later than the first checkpoints keep their places at the end.
+LATER = ["but", "except", "not"]
 EXTRA = "[ ] , ? : . ' find one some any no such object on yes what is at nothing background how many a".split()
 
 
@@ -52,7 +64,7 @@ def build_tokenizer(binary: str, assets: str) -> PreTrainedTokenizerFast:
     pre = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("isolated")])
     for w in words:
         plain += [t for t, _ in pre.pre_tokenize_str(w.lower())]
-    for token in [*SPECIAL, *numbers, *sorted({*EXTRA, *plain})]:
+    for token in [*SPECIAL, *numbers, *sorted({*EXTRA, *plain} - {*LATER}), *LATER]:
         vocab.setdefault(token, len(vocab))
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -65,6 +77,32 @@ def build_tokenizer(binary: str, assets: str) -> PreTrainedTokenizerFast:
 
 def grid(value: float, side: float) -> str:
     return f"{min(SCALE, max(0, round(value / side * SCALE))):03d}"
+
+
+def margin(mask: np.ndarray) -> np.ndarray:
+    """How many pixels each pixel of bool[H, W] lies inside the mask's outline, i16[H, W]; outside of it 0. The frame of
+    the array is no outline."""
+    depth, inner = np.zeros(mask.shape, np.int16), np.pad(mask, 1, constant_values=True)
+    while inner[1:-1, 1:-1].any() and depth.max() < 64:
+        depth += inner[1:-1, 1:-1]
+        inner[1:-1, 1:-1] &= inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+    return depth
+
+
+def mask_points(mask: np.ndarray, box) -> list[tuple[float, float, str]]:
+    """PPG's points of a mask bool[H, W] in its box, in pixels: two as far inside the outline as they go, then one off
+    the mask, as far from it. Always the same for one mask, so that there is one thing to learn."""
+    x1, y1, x2, y2 = (int(v) for v in box)
+    inside = mask[y1:y2, x1:x2]
+    on, off = margin(inside), margin(~inside)
+    ys, xs = np.mgrid[:y2 - y1, :x2 - x1]
+    top = np.unravel_index(on.argmax(), on.shape)
+    apart = np.hypot(ys - top[0], xs - top[1]) * (on * 2 >= on.max())
+    second = np.unravel_index(apart.argmax(), on.shape)
+    corner = np.abs(ys - (y2 - y1) / 2) / (y2 - y1) + np.abs(xs - (x2 - x1) / 2) / (x2 - x1)
+    third = np.unravel_index((off + 0.1 * corner).argmax(), off.shape)
+    said = [(top, PPG["on"]), (second, PPG["on"]), (third, PPG["off"])]
+    return [(x1 + x + 0.5, y1 + y + 0.5, label) for (y, x), label in said]
 
 
 # What a token is trained to do, for the curves.
@@ -164,9 +202,11 @@ class Packer:
                     made.append({"type": "none", "text": f"the {self.names[absent]}", "targets": []})
         return made
 
-    def pack(self, scene, expressions: int, rounds: int, points: int, looks: int, plain: float = 0.0) -> Packed:
+    def pack(self, scene, expressions: int, rounds: int, points: int, looks: int, plain: float = 0.0,
+             ppg: float = 0.0) -> Packed:
         """A scene's dialogues: `expressions` round 1s, `rounds` of them with a round 2 of `points` points, and `looks`
-        questions of what is where. `plain` is the share of bare names among the commands."""
+        questions of what is where. `plain` is the share of bare names among the commands, `ppg` that of commands that
+        are answered with points at once."""
         rng, packed = self.rng, Packed()
         root = packed.add(self.prefix, None)
         said = scene.meta["expressions"]
@@ -174,6 +214,9 @@ class Packer:
         drawn = sorted(said, key=lambda e: rng.random() ** (1 / EFFORT.get(e["type"], 1.0)), reverse=True)
         said = drawn[:expressions - simple] + self.plain(scene, simple)
         for i, e in enumerate(said):
+            if len(e["targets"]) <= 2 and rng.random() < ppg:
+                self.proposal(packed, root, scene, e, with_points=True)
+                continue
             seg = self.proposal(packed, root, scene, e)
             if e["targets"] and i < rounds:
                 self.points(packed, seg, scene, rng.choice(e["targets"]), points)
@@ -181,12 +224,14 @@ class Packer:
             self.look(packed, root, scene)
         return packed
 
-    def proposal(self, packed: Packed, root: int, scene, e: dict) -> int:
-        """Round 1: the command, and the boxes from left to right or that there is no such object."""
+    def proposal(self, packed: Packed, root: int, scene, e: dict, with_points: bool = False) -> int:
+        """Round 1: the command, and the boxes from left to right or that there is no such object. `with_points` is
+        PPG: each box is followed by its points."""
         (h, w), objects = scene.instances.shape, scene.meta["objects"]
         targets = sorted(e["targets"], key=lambda t: objects[t]["box"][0] + objects[t]["box"][2])
         command = self.estrange(e["text"], bool(targets))
-        query = self.ids(DIALECT["proposal_query"].format(hint=self.hint(len(targets)), command=command))
+        template = PPG["query"] if with_points else DIALECT["proposal_query"]
+        query = self.ids(template.format(hint=self.hint(len(targets)), command=command))
         gaze = {i: self.bits([k for k, o in enumerate(objects) if o["class"] in self.words[t]])
                 for i, t in enumerate(query) if t in self.words}
         n = len(query)
@@ -196,13 +241,20 @@ class Packer:
             gaze[n - 1] = 0
             weights = [VERDICT] + [PLAIN] * (len(answer) - 1)
             return packed.add(query + answer, root, len(answer), ABSENT, weights, gaze, type)
-        answer = [t for i in targets for t in self.ids(self.box(objects[i]["box"], w, h))] + self.ids("</s>")
-        weights = []
+        answer, weights = [], []
         for k, t in enumerate(targets):
             # "[" x1 "," y1 "," x2 "," y2 "]": the token before each of the numbers has to look at the object.
+            at, said = n + len(answer), list(self.ids(self.box(objects[t]["box"], w, h)))
+            gaze |= {at - 1: self.bits(targets[k:])} | {at + i: self.bits([t]) for i in (0, 2, 4, 6)}
             weights += [VERDICT if k == 0 else WEIGHTY, *[WEIGHTY, PLAIN] * 4]
-            gaze |= {n - 1 + 9 * k: self.bits(targets[k:])} | {n + 9 * k + i: self.bits([t]) for i in (0, 2, 4, 6)}
-        gaze[n - 1 + 9 * len(targets)] = 0
+            for x, y, label in mask_points(scene.instances == t + 1, objects[t]["box"]) if with_points else ():
+                at = n + len(answer) + len(said)
+                said += self.ids(PPG["point"].format(x=grid(x, w), y=grid(y, h), label=label))
+                gaze |= {at + i: self.bits([t]) for i in (0, 2)}
+                weights += [PLAIN, WEIGHTY, PLAIN, WEIGHTY, PLAIN, PLAIN, PLAIN]
+            answer += said
+        answer += self.ids("</s>")
+        gaze[n + len(answer) - 2] = 0
         return packed.add(query + answer, root, len(answer), BOX, [*weights, WEIGHTY], gaze, type)
 
     @staticmethod

@@ -12,7 +12,7 @@ import torch
 from transformers import SamImageProcessor, SiglipImageProcessor
 
 from . import mllm, sam
-from .dialogue import DIALECT, build_tokenizer
+from .dialogue import DIALECT, PPG, build_tokenizer
 from .trunk import SIDE, Trunk, vision_config
 
 MEAN = STD = [0.5, 0.5, 0.5]
@@ -36,8 +36,7 @@ def toml_value(value) -> str:
 def manifest(version: str) -> str:
     image = lambda fit: "\n".join([  # noqa: E731
         f'fit = "{fit}"', f"width = {SIDE}", f"height = {SIDE}", 'filter = "bilinear"', f"mean = {MEAN}", f"std = {STD}"])
-    dialect = "\n".join(f"{k} = {toml_value(v)}" for k, v in DIALECT.items())
-    thresholds = "\n".join(f"{k} = {v}" for k, v in THRESHOLDS.items())
+    table = lambda values: "\n".join(f"{k} = {toml_value(v)}" for k, v in values.items())  # noqa: E731
     return f"""# The embedded default: 121 everyday objects on rendered tables. Small on purpose; real scenes need a real checkpoint.
 format = 1
 name = "tabletop"
@@ -48,7 +47,7 @@ description = "tiny MLLM and SAM trained on rendered tabletop scenes"
 [mllm]
 directory = "mllm"
 class = "LlavaForConditionalGeneration"
-max_answer_tokens = 80
+max_answer_tokens = 160
 
 [mllm.image]
 {image("squash")}
@@ -61,10 +60,13 @@ class = "SamModel"
 {image("letterbox")}
 
 [dialect]
-{dialect}
+{table(DIALECT)}
+
+[dialect.ppg]
+{table(PPG)}
 
 [dialect.thresholds]
-{thresholds}
+{table(THRESHOLDS)}
 
 [files]
 """

@@ -68,7 +68,7 @@ def from_trunk(trunk: Trunk) -> SamModel:
 
 def prompts(maps: torch.Tensor, counts: list[int], rng: torch.Generator):
     """Picks objects and makes prompts as the language model would give them: a box that is a little off, and points
-    of a 5 x 5 grid over it, labelled.
+    over it, on a 5 x 5 grid or anywhere, labelled almost as surely as the language model labels them.
 
     Returns boxes f32[B, P, 4], points f32[B, P, N, 2], labels i64[B, P, N], masks bool[B, P, S, S].
     """
@@ -86,12 +86,14 @@ def prompts(maps: torch.Tensor, counts: list[int], rng: torch.Generator):
     n = int(torch.randint(0, 13, (), generator=rng)) if torch.rand((), generator=rng) < 0.6 else 0
     cell = torch.stack([torch.randperm(25, generator=rng)[:n] for _ in range(b * PROMPTS)]).view(b, PROMPTS, n)
     fx, fy = (cell % 5 + 0.5) / 5, (cell // 5 + 0.5) / 5
+    if torch.rand((), generator=rng) < 0.5:
+        fx, fy = torch.rand(2, *cell.shape, generator=rng)
     px = box[..., 0:1] + fx * (box[..., 2:3] - box[..., 0:1])
     py = box[..., 1:2] + fy * (box[..., 3:4] - box[..., 1:2])
     xi, yi = px.long().clamp(0, SIDE - 1), py.long().clamp(0, SIDE - 1)
     flat = masks.flatten(2)
     labels = torch.gather(flat, 2, yi * SIDE + xi).long() if n else torch.zeros(b, PROMPTS, 0, dtype=torch.long)
-    flip = torch.rand(labels.shape, generator=rng) < 0.03
+    flip = torch.rand(labels.shape, generator=rng) < 0.06
     labels = torch.where(flip, 1 - labels, labels)
     return box, torch.stack([px, py], -1), labels, masks
 

@@ -40,6 +40,14 @@ def sparse(owner: torch.Tensor, per_object: int, background: int, rng: random.Ra
     return torch.tensor([sorted((p + rng.sample(r, min(k - len(p), len(r))) + [0] * k)[:k]) for p, r in zip(picks, rests)])
 
 
+def with_new_words(state: dict, model) -> dict:
+    """A checkpoint's weights with rows as `model` has them for words that came later."""
+    for name, own in model.state_dict().items():
+        if name.endswith(("embed_tokens.weight", "lm_head.weight")) and len(state[name]) < len(own):
+            state[name] = torch.cat([state[name], own[len(state[name]):]])
+    return state
+
+
 class Trainer:
     """The model with all that its loss needs."""
 
@@ -56,7 +64,7 @@ class Trainer:
             if args.tower:
                 seen = torch.load(args.tower)["mllm"].items()
                 state["mllm"] |= {k: v for k, v in seen if "vision_tower" in k or "multi_modal_projector" in k}
-            self.model.load_state_dict(state["mllm"])
+            self.model.load_state_dict(with_new_words(state["mllm"], self.model))
             # A checkpoint that was taken from a bundle comes without these; alignment learns them anew.
             self.heads.load_state_dict(state.get("heads", self.heads.state_dict()))
         halve(self.model.model.language_model, self.model.model.vision_tower)
@@ -69,7 +77,7 @@ class Trainer:
     def pack(self, scenes, shown: int, plain: float) -> Rows:
         a, whole = self.args, shown == GRID * GRID
         rounds, looks = (a.rounds, a.looks) if whole else (0, 0)
-        trees = [self.packer.pack(s, a.expressions, rounds, a.points, looks, plain) for s in scenes]
+        trees = [self.packer.pack(s, a.expressions, rounds, a.points, looks, plain, a.ppg if whole else 0.0) for s in scenes]
         return collate(trees, shown + 1)
 
     def loss(self, scenes, owner, h, gaze_weight: float, align_weight: float, seen=None):
@@ -252,7 +260,7 @@ def train(args) -> None:
     torch.manual_seed(args.seed + rank)
     trunk = trunk_of(trainer.model)
     stream = SceneStream(args.binary, args.assets, "train", args.start, seed=args.seed + 300, kind="scenes", side=320,
-                         expressions=2 * args.expressions)
+                         expressions=2 * args.expressions, exclusions=args.exclusions)
     if args.phase == "tower":
         return train_tower(trainer, trunk, stream)
     held, live = fresh(args, 120), args.live or args.phase == "whole"

@@ -11,7 +11,7 @@ use super::{Expression, ExpressionType};
 use crate::geometry::{Size, SourcePx};
 
 /// Proposals per expression before its type is given up.
-const TRIES: usize = 14;
+pub(super) const TRIES: usize = 14;
 
 /// A query that was judged, before it is put into words.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,8 +39,8 @@ impl Draft {
 
 /// Makes expressions about one scene.
 pub(crate) struct Builder<'a> {
-    world: World<'a>,
-    grammar: Grammar<'a>,
+    pub(super) world: World<'a>,
+    pub(super) grammar: Grammar<'a>,
 }
 
 impl<'a> Builder<'a> {
@@ -126,7 +126,7 @@ impl<'a> Builder<'a> {
                 }
                 Query { phrase, modifier: Modifier::Ordinal(n, *rng.pick(&Side::ALL)) }
             }
-            ExpressionType::Several | ExpressionType::None => return None,
+            ExpressionType::Several | ExpressionType::None | ExpressionType::Exclusion => return None,
         })
     }
 
@@ -138,7 +138,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn countable(&self, phrase: &Phrase) -> bool {
+    pub(super) fn countable(&self, phrase: &Phrase) -> bool {
         phrase.noun.is_none_or(|n| self.world.lexicon.nouns[n].plural.is_some())
     }
 
@@ -146,13 +146,13 @@ impl<'a> Builder<'a> {
         self.world.facts[object].class
     }
 
-    fn noun_of(&self, object: usize, level: Level, rng: &mut SceneRng) -> Option<usize> {
+    pub(super) fn noun_of(&self, object: usize, level: Level, rng: &mut SceneRng) -> Option<usize> {
         let nouns: Vec<usize> = self.world.lexicon.naming(self.class(object), level).collect();
         (!nouns.is_empty()).then(|| *rng.pick(&nouns))
     }
 
     /// A name, a synonym or a group word of the object.
-    fn named(&self, object: usize, rng: &mut SceneRng) -> Phrase {
+    pub(super) fn named(&self, object: usize, rng: &mut SceneRng) -> Phrase {
         let names = &self.world.lexicon.names[self.class(object)];
         let noun = match rng.unit() {
             u if u < 0.12 => self.noun_of(object, Level::Group, rng).unwrap_or(names[0]),
@@ -162,12 +162,12 @@ impl<'a> Builder<'a> {
         Phrase::noun(noun)
     }
 
-    fn colour_of(&self, object: usize) -> Colour {
+    pub(super) fn colour_of(&self, object: usize) -> Colour {
         self.world.lexicon.classes[self.class(object)].colour
     }
 
     /// Whether "COLOUR NOUN" is natural: the noun does not name a colour itself.
-    fn takes_colour(&self, noun: usize) -> bool {
+    pub(super) fn takes_colour(&self, noun: usize) -> bool {
         let text = &self.world.lexicon.nouns[noun].text;
         !text.split(' ').any(|w| Colour::parse(w).is_some())
     }
@@ -184,7 +184,7 @@ impl<'a> Builder<'a> {
     }
 
     /// A phrase that often applies to several objects, this one among them.
-    fn group(&self, object: usize, rng: &mut SceneRng) -> Phrase {
+    pub(super) fn group(&self, object: usize, rng: &mut SceneRng) -> Phrase {
         let same = self.world.facts.iter().filter(|f| f.class == self.class(object)).count();
         let weights = if same > 1 { [0.55, 0.15, 0.15, 0.1, 0.05] } else { [0.0, 0.36, 0.36, 0.2, 0.08] };
         let noun = |level, rng: &mut SceneRng| self.noun_of(object, level, rng).map(Phrase::noun);
@@ -199,7 +199,7 @@ impl<'a> Builder<'a> {
     }
 
     /// A phrase that applies to `object` alone, to name it in a relation.
-    fn anchor(&self, object: usize, rng: &mut SceneRng) -> Option<Phrase> {
+    pub(super) fn anchor(&self, object: usize, rng: &mut SceneRng) -> Option<Phrase> {
         for _ in 0..3 {
             let phrase = match rng.weighted(&[0.72, 0.12, 0.16]) {
                 0 => Some(self.named(object, rng)),
@@ -215,7 +215,7 @@ impl<'a> Builder<'a> {
         None
     }
 
-    fn other(&self, object: usize, rng: &mut SceneRng) -> Option<usize> {
+    pub(super) fn other(&self, object: usize, rng: &mut SceneRng) -> Option<usize> {
         let n = self.world.facts.len();
         (n > 1).then(|| (object + 1 + rng.below(n - 1)) % n)
     }
@@ -318,7 +318,7 @@ impl<'a> Builder<'a> {
         (Query { phrase, modifier }, number)
     }
 
-    fn random_relation(&self, rng: &mut SceneRng) -> Option<Modifier> {
+    pub(super) fn random_relation(&self, rng: &mut SceneRng) -> Option<Modifier> {
         let n = self.world.facts.len();
         let anchor = self.anchor((n > 0).then(|| rng.below(n))?, rng)?;
         Some(Modifier::Relation(*rng.pick(&Relation::ALL), anchor))

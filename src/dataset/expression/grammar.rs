@@ -110,6 +110,14 @@ pub(crate) const BOTH: Wording =
     Wording { train: &["both {p}", "both the {p}", "the two {p}"], test: &["both of the {p}", "each of the two {p}"] };
 pub(crate) const COUNTED: Wording =
     Wording { train: &["the {m} {p}", "all {m} {p}"], test: &["all of the {m} {p}", "all the {m} {p}"] };
+/// `{x}` names one object, `{y}` what it is not.
+pub(crate) const NOT: Wording =
+    Wording { train: &["{x}, not {y}", "{x} but not {y}"], test: &["{x}, but not {y}", "{x}, and not {y}"] };
+/// `{x}` names several objects, `{y}` those of them that are not meant.
+pub(crate) const ALL_BUT: Wording = Wording {
+    train: &["{x} except {y}", "{x}, not {y}", "{x} but not {y}"],
+    test: &["{x}, except {y}", "{x}, but not {y}"],
+};
 
 /// `{x}` is the whole noun phrase, `{bare}` the same without a leading article, `{is}` its verb.
 pub(crate) const WRAPPERS: Wording = Wording {
@@ -279,6 +287,13 @@ pub(crate) const STRANGERS: Wording = Wording {
 /// Those of [`STRANGERS`] that take a plural verb.
 const PLURAL_STRANGERS: [&str; 2] = ["pliers", "tweezers"];
 
+/// What stands where a template has `{n}` or `{p}`.
+enum Head<'a> {
+    Phrase(&'a Phrase),
+    /// "one", for what was named before.
+    One,
+}
+
 /// Chooses words.
 pub(crate) struct Grammar<'a> {
     held_out: bool,
@@ -306,11 +321,52 @@ impl<'a> Grammar<'a> {
         let (phrase, plural) = match number {
             Number::One => {
                 let plural = self.is_plural(&query.phrase);
-                (agree(&format!("the {}", self.singular(query, candidates, rng)?), plural), plural)
+                (
+                    agree(
+                        &format!(
+                            "the {}",
+                            self.singular(&Head::Phrase(&query.phrase), &query.modifier, candidates, rng)?
+                        ),
+                        plural,
+                    ),
+                    plural,
+                )
             }
             Number::All(count) => self.all(query, count, rng)?,
         };
         Some(self.wrap(&phrase, plural, rng))
+    }
+
+    /// A command for `number` objects that `base` applies to, without those that `except` applies to, one or `several`.
+    /// `None` where the words would be clumsy.
+    pub fn exclusion(
+        &self,
+        base: &Phrase,
+        number: Number,
+        except: &Query,
+        several: bool,
+        rng: &mut SceneRng,
+    ) -> Option<String> {
+        if self.is_plural(base) || self.is_plural(&except.phrase) {
+            return None;
+        }
+        let x = match number {
+            Number::One => format!("the {}", self.phrase(base, rng).0),
+            Number::All(count) => self.all(&Query { phrase: *base, modifier: Modifier::Plain }, count, rng)?.0,
+        };
+        let y = match (&except.modifier, except.phrase.colour) {
+            (Modifier::Plain, Some(colour)) if except.phrase.noun == base.noun => {
+                format!("{} {}", self.colour(colour, rng), if several { "ones" } else { "one" })
+            }
+            (Modifier::Plain, _) if several => self.phrase(&except.phrase, rng).1?,
+            (Modifier::Plain, _) => self.phrase(&except.phrase, rng).0,
+            (modifier, _) => self.singular(&Head::One, modifier, usize::MAX, rng)?,
+        };
+        let wording = if matches!(number, Number::One) { &NOT } else { &ALL_BUT };
+        let phrase = self.pick(wording, rng).replace("{x}", &x).replace("{y}", &format!("the {y}"));
+        // What follows the phrase would seem to belong to what is excluded.
+        let wrapper = (0..12).map(|_| self.pick(&WRAPPERS, rng)).find(|w| w.ends_with("{x}") && !w.contains("{is}"));
+        Some(wrapper.unwrap_or("{x}").replace("{x}", &phrase))
     }
 
     /// A command for an object outside the table.
@@ -364,14 +420,21 @@ impl<'a> Grammar<'a> {
         (format!("{colour} {one}"), many.map(|m| format!("{colour} {m}")))
     }
 
+    fn words(&self, head: &Head<'_>, rng: &mut SceneRng) -> (String, Option<String>) {
+        match head {
+            Head::Phrase(phrase) => self.phrase(phrase, rng),
+            Head::One => ("one".to_owned(), None),
+        }
+    }
+
     /// A phrase with its article, naming one object.
     fn anchor(&self, phrase: &Phrase, rng: &mut SceneRng) -> String {
         format!("the {}", self.phrase(phrase, rng).0)
     }
 
     /// A template with its noun filled in; another one where the noun has no plural that this one needs.
-    fn fill(&self, wording: &Wording, phrase: &Phrase, rng: &mut SceneRng) -> Option<String> {
-        let (one, many) = self.phrase(phrase, rng);
+    fn fill(&self, wording: &Wording, head: &Head<'_>, rng: &mut SceneRng) -> Option<String> {
+        let (one, many) = self.words(head, rng);
         for _ in 0..12 {
             let template = self.pick(wording, rng);
             match &many {
@@ -386,10 +449,9 @@ impl<'a> Grammar<'a> {
         None
     }
 
-    fn singular(&self, query: &Query, candidates: usize, rng: &mut SceneRng) -> Option<String> {
-        let phrase = &query.phrase;
-        Some(match &query.modifier {
-            Modifier::Plain => self.phrase(phrase, rng).0,
+    fn singular(&self, head: &Head<'_>, modifier: &Modifier, candidates: usize, rng: &mut SceneRng) -> Option<String> {
+        Some(match modifier {
+            Modifier::Plain => self.words(head, rng).0,
             Modifier::Size(biggest) => {
                 let wording = match (biggest, candidates == 2 && rng.chance(0.7)) {
                     (true, false) => &BIGGEST,
@@ -397,10 +459,10 @@ impl<'a> Grammar<'a> {
                     (false, false) => &SMALLEST,
                     (false, true) => &SMALLER,
                 };
-                self.fill(wording, phrase, rng)?
+                self.fill(wording, head, rng)?
             }
             Modifier::Region(region) => {
-                let one = self.phrase(phrase, rng).0;
+                let one = self.words(head, rng).0;
                 self.region(*region, rng).replace("{n}", &one)
             }
             Modifier::Extreme(side) => {
@@ -409,23 +471,23 @@ impl<'a> Grammar<'a> {
                     Side::Top => &TOPMOST,
                     Side::Bottom => &LOWEST,
                 };
-                self.fill(wording, phrase, rng)?.replace("{h}", SIDES[*side as usize])
+                self.fill(wording, head, rng)?.replace("{h}", SIDES[*side as usize])
             }
             Modifier::Relation(relation, anchor) => {
                 let relation = self.relation(*relation, rng);
                 let anchor = self.anchor(anchor, rng);
-                self.fill(&RELATION, phrase, rng)?.replace("{r}", &relation).replace("{b}", &anchor)
+                self.fill(&RELATION, head, rng)?.replace("{r}", &relation).replace("{b}", &anchor)
             }
             Modifier::Closest(anchor) => {
                 let anchor = self.anchor(anchor, rng);
-                self.fill(&CLOSEST, phrase, rng)?.replace("{b}", &anchor)
+                self.fill(&CLOSEST, head, rng)?.replace("{b}", &anchor)
             }
             Modifier::Between(a, b) => {
                 let (a, b) = (self.anchor(a, rng), self.anchor(b, rng));
-                self.fill(&BETWEEN, phrase, rng)?.replace("{b}", &a).replace("{c}", &b)
+                self.fill(&BETWEEN, head, rng)?.replace("{b}", &a).replace("{c}", &b)
             }
             Modifier::Ordinal(n, side) => {
-                self.fill(&ORDINAL, phrase, rng)?.replace("{o}", ORDINALS[n - 1]).replace("{s}", SIDES[*side as usize])
+                self.fill(&ORDINAL, head, rng)?.replace("{o}", ORDINALS[n - 1]).replace("{s}", SIDES[*side as usize])
             }
         })
     }

@@ -4,6 +4,7 @@
 //! put into words: the words never decide what is right.
 
 mod build;
+mod exclusion;
 mod grammar;
 mod lexicon;
 mod query;
@@ -42,10 +43,12 @@ pub enum ExpressionType {
     Several,
     /// Nothing in the scene.
     None,
+    /// With what is not meant: "the mug, not the red one". Only [`Scene::exclusions`] makes these.
+    Exclusion,
 }
 
 impl ExpressionType {
-    /// Every type.
+    /// The types of [`Scene::expressions`].
     pub const ALL: [Self; 9] = [
         Self::Name,
         Self::Colour,
@@ -70,6 +73,7 @@ impl ExpressionType {
             Self::Ordinal => "ordinal",
             Self::Several => "several",
             Self::None => "none",
+            Self::Exclusion => "exclusion",
         }
     }
 }
@@ -87,7 +91,7 @@ pub struct Expression {
     pub kind: ExpressionType,
     /// Lower-case English; letters, spaces and commas.
     pub text: String,
-    /// Indices into [`Scene::objects`]: one; at least two for `several`; none for `none`.
+    /// Indices into [`Scene::objects`]: one; at least two for `several`; at least one for `exclusion`; none for `none`.
     pub targets: Vec<usize>,
     /// Of type none, and wrong only in its colour, place or relation.
     pub near_miss: bool,
@@ -100,14 +104,22 @@ const BOOST: [f32; 9] = [1.04, 1.06, 1.8, 1.5, 1.25, 1.65, 1.75, 0.88, 0.93];
 
 /// Draws up to `count` different expressions.
 pub(crate) fn generate(scene: &Scene, count: usize, rng: &mut SceneRng) -> Vec<Expression> {
-    let builder = build::Builder::new(&scene.objects, scene.size, &scene.lexicon, scene.split);
     let weights: Vec<f32> = SHARES.iter().zip(BOOST).map(|(s, b)| s * b).collect();
+    distinct(scene, count, |builder| builder.expression(ExpressionType::ALL[rng.weighted(&weights)], rng))
+}
+
+/// Draws up to `count` different expressions that say what is not meant.
+pub(crate) fn generate_exclusions(scene: &Scene, count: usize, rng: &mut SceneRng) -> Vec<Expression> {
+    distinct(scene, count, |builder| builder.exclusion(rng))
+}
+
+fn distinct(scene: &Scene, count: usize, mut draw: impl FnMut(&Builder<'_>) -> Option<Expression>) -> Vec<Expression> {
+    let builder = Builder::new(&scene.objects, scene.size, &scene.lexicon, scene.split);
     let mut seen = HashSet::new();
     let mut out = Vec::with_capacity(count);
     let mut failures = 0;
     while out.len() < count && failures < 6 * count + 20 {
-        let kind = ExpressionType::ALL[rng.weighted(&weights)];
-        match builder.expression(kind, rng) {
+        match draw(&builder) {
             Some(expression) if seen.insert(expression.text.clone()) => out.push(expression),
             _ => failures += 1,
         }

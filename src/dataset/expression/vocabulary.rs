@@ -6,7 +6,7 @@ use super::super::colour::Colour;
 use super::grammar::{self, Wording};
 use super::lexicon::Lexicon;
 
-const WORDINGS: [&Wording; 24] = [
+const WORDINGS: [&Wording; 26] = [
     &grammar::BIGGEST,
     &grammar::BIGGER,
     &grammar::SMALLEST,
@@ -29,6 +29,8 @@ const WORDINGS: [&Wording; 24] = [
     &grammar::ALL,
     &grammar::BOTH,
     &grammar::COUNTED,
+    &grammar::NOT,
+    &grammar::ALL_BUT,
     &grammar::WRAPPERS,
     &grammar::STRANGERS,
 ];
