@@ -2,12 +2,13 @@
 
     python tests/reference/make_adapter_goldens.py
 
-Run make_goldens.py first. Writes adapters/{plain,patterns}/ as peft saves them and goldens/adapter-*.safetensors. All is
-a function of the seeds below. Needs what make_goldens.py needs, and peft.
+Run make_goldens.py first. Writes adapters/{plain,patterns}/ as peft saves them and goldens/adapter-*.safetensors. All
+is a function of the seeds below. Needs what make_goldens.py needs, and peft.
 
 `plain` is the paper's recipe: every linear layer of the language model, the projector whole. `patterns` has what else
-changes an adapter's meaning: rank-stabilised scales, patterns of ranks and factors (a regular expression among them),
-layers of the vision tower and the head (whose own weights peft saves, too), weights in bfloat16, and the paths of transformers before 4.52.
+changes an adapter's meaning: rank-stabilised scales, patterns of ranks and factors (regular expressions among them),
+layers of the vision tower and the head (whose own weights peft saves, too), weights in bfloat16, and the paths of
+transformers before 4.52.
 """
 
 import json
@@ -81,8 +82,8 @@ def golden(name: str, checkpoint: str, model, plain, seed: int) -> None:
     moved = ((logits - before).abs().max() / logits.abs().max()).item()
     print(f"{name}: the adapter moves the logits by {moved:.2f} of the largest")
     assert moved > 0.1
-    tensors = {"pixel_values": pixels, "image_embeds": embeds, "input_ids": ids, "logits": logits, "base_logits": before}
-    write(f"adapter-{name}", tensors, seed)
+    tensors = {"pixel_values": pixels, "image_embeds": embeds, "input_ids": ids, "logits": logits}
+    write(f"adapter-{name}", tensors | {"base_logits": before}, seed)
 
 
 def adapter(name: str, checkpoint: str, config: LoraConfig, seed: int, aged: bool = False) -> None:

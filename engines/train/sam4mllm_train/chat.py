@@ -114,13 +114,17 @@ def normal(record: dict) -> list[dict]:
         if role not in ("system", "user", "assistant"):
             raise ValueError(f"a message has the role {role!r}")
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        known = isinstance(parts, list) and all(
-            isinstance(p, dict) and (p.get("type") == "image" or p.get("type") == "text" and isinstance(p.get("text"), str))
-            for p in parts)
-        if not known:
+        if not (isinstance(parts, list) and all(map(is_part, parts))):
             raise ValueError("a content is neither a text nor a list of texts and images")
         made.append({"role": role, "content": parts})
     return made
+
+
+def is_part(part) -> bool:
+    """Whether a content's element is an image or a text."""
+    if not isinstance(part, dict):
+        return False
+    return part.get("type") == "image" or part.get("type") == "text" and isinstance(part.get("text"), str)
 
 
 def read(path: str, encoder: Encoder, longest: int) -> tuple[list[Example], int]:

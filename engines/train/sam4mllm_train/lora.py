@@ -30,7 +30,7 @@ TEXT, PROJECTOR = "language_model", "multi_modal_projector"
 
 
 def load_processor(base: str, config):
-    """The base's processor, with what a checkpoint of bare parts leaves out taken from the model's own configuration."""
+    """The base's processor; what a checkpoint of bare parts leaves out is taken from the model's own configuration."""
     processor = AutoProcessor.from_pretrained(base)
     strategy = config.vision_feature_select_strategy
     # A CLIP tower has a class token; "default" drops it again.
@@ -101,8 +101,9 @@ class Trainer:
             some, longer = read(path, self.encoder, self.args.tokens)
             examples, left = examples + some, left + longer
         said = sum(label != IGNORED for e in examples for label in e.labels)
-        print(f"{', '.join(paths)}: {len(examples)} conversations, {sum(len(e.ids) for e in examples)} tokens, {said} the "
-              f"assistant's; {left} longer than {self.args.tokens} left out", flush=True)
+        tokens = sum(len(e.ids) for e in examples)
+        print(f"{', '.join(paths)}: {len(examples)} conversations, {tokens} tokens, {said} the assistant's; "
+              f"{left} longer than {self.args.tokens} left out", flush=True)
         return examples
 
     def schedule(self) -> list[list[list[int]]]:
@@ -254,7 +255,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--epochs", type=int, default=3)
     made.add_argument("--steps", type=int, help="steps instead of epochs")
     made.add_argument("--stop-after", type=int, help="stop after this step of the schedule; --resume goes on")
-    made.add_argument("--tokens", type=int, default=1536, help="of a packed sequence; longer conversations are left out")
+    made.add_argument("--tokens", type=int, default=1536, help="of a packed sequence; longer ones are left out")
     made.add_argument("--accumulate", type=int, default=8, help="packed sequences a step")
     made.add_argument("--recompute", action="store_true", help="recompute activations: less memory, a third more time")
     made.add_argument("--save-every", type=int, default=200, help="steps between checkpoints")

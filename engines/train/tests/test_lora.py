@@ -35,7 +35,8 @@ sys.path.insert(0, str(ROOT / "engines/train"))
 
 from sam4mllm_train import chat, lora  # noqa: E402
 
-WORDS = "<pad> <unk> <s> </s> <image> <eot> system user assistant : find the red blue cup book yes no on it is 1 2 3 4".split()
+WORDS = "<pad> <unk> <s> </s> <image> <eot> system user assistant : find the red blue cup book yes no on it is 1 2 3 4"
+WORDS = WORDS.split()
 # As Llama 3's: a header before each turn, a mark behind it.
 TEMPLATE = (
     "<s> {% for m in messages %}{{ m.role }} : {% for p in m.content %}"
@@ -78,9 +79,11 @@ def write_dialogues(directory: pathlib.Path) -> pathlib.Path:
     made = []
     for i, (size, answer) in enumerate([((40, 20), "1 2"), ((20, 50), "3 4"), ((30, 30), "no 1")]):
         Image.new("RGB", size, (80 * i, 200 - 60 * i, 90)).save(directory / f"{i}.png")
-        turns = [said("user", "find the cup", True), said("assistant", answer), said("user", "on it"), said("assistant", "yes")]
+        turns = [said("user", "find the cup", True), said("assistant", answer)]
+        turns += [said("user", "on it"), said("assistant", "yes")]
         made.append({"messages": turns, "images": [f"{i}.png"]})
-    made.append({"messages": [{"role": "system", "content": "it is"}, said("user", "the book"), said("assistant", "blue")]})
+    system = {"role": "system", "content": "it is"}
+    made.append({"messages": [system, said("user", "the book"), said("assistant", "blue")]})
     path = directory / "dialogues.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in made))
     return path
@@ -121,7 +124,8 @@ class Next(unittest.TestCase):
         self.assertEqual(words[3], ["blue", "<eot>"])
         first, image = examples[0], WORDS.index("<image>")
         text = " ".join(WORDS[t] for t in first.ids if t != image)
-        self.assertEqual(text, "<s> user : find the cup <eot> assistant : 1 2 <eot> user : on it <eot> assistant : yes <eot>")
+        turns = "<s> user : find the cup <eot> assistant : 1 2 <eot> user : on it <eot> assistant : yes <eot>"
+        self.assertEqual(text, turns)
         # Every image token that the model will put a feature in the place of, and not one more.
         for example in examples[:3]:
             seen = self.encoder.see(example.images)
@@ -141,8 +145,12 @@ class Next(unittest.TestCase):
 
     def test_packed_conversations_do_not_see_each_other(self):
         examples, _ = chat.read(str(self.data), self.encoder, 512)
-        run = lambda order: self.model(  # noqa: E731
-            **{k: v for k, v in chat.Packs(examples, [order], self.encoder)[0].items() if k != "labels"}, use_cache=False)
+
+        def run(order):
+            pack = chat.Packs(examples, [order], self.encoder)[0]
+            del pack["labels"]
+            return self.model(**pack, use_cache=False)
+
         with torch.no_grad():
             packed = run([2, 3, 0, 1]).logits[0]
             alone = torch.cat([run([i]).logits[0] for i in (2, 3, 0, 1)])
@@ -155,7 +163,8 @@ class Next(unittest.TestCase):
         before, after = float(curve[0]["val"]), float(curve[-1]["val"])
         self.assertLess(after, 0.1 * before, f"{before} -> {after}")
         settings = json.loads((out / "adapter/adapter_config.json").read_text())
-        self.assertEqual((settings["peft_type"], settings["r"], settings["modules_to_save"]), ("LORA", 8, [lora.PROJECTOR]))
+        self.assertEqual((settings["peft_type"], settings["r"]), ("LORA", 8))
+        self.assertEqual(settings["modules_to_save"], [lora.PROJECTOR])
         keys = load_file(out / "adapter/adapter_model.safetensors").keys()
         halves = {k.split(".lora_")[0] for k in keys if ".lora_" in k}
         self.assertEqual(len(halves), 2 * 7, "seven linear layers in each of two")
@@ -249,13 +258,15 @@ class Tabletop(unittest.TestCase):
             Image.new("RGB", (64, 48)).save(f"{folder}/a.png")
             bare = [said("user", "find any: the mug", True), said("assistant", "[010,020,300,400]"),
                     said("user", "on [010,020,300,400]? [100,100]"), said("assistant", "yes")]
-            marked = [said("user", "<user> find any: the mug <assistant>", True), said("assistant", "[010,020,300,400]</s>"),
+            marked = [said("user", "<user> find any: the mug <assistant>", True),
+                      said("assistant", "[010,020,300,400]</s>"),
                       said("user", "<user> on [010,020,300,400]? [100,100] <assistant>"), said("assistant", "yes</s>")]
             one, two = (encoder.encode({"messages": m, "images": ["a.png"]}, folder) for m in (bare, marked))
         self.assertEqual((one.ids, one.labels), (two.ids, two.labels))
         word = encoder.tokenizer.convert_ids_to_tokens
         self.assertEqual(one.ids.count(config.image_token_id), 256)
-        self.assertEqual(word(one.ids[:2] + one.ids[257:265]), "<s> <image> <user> find any : the mug <assistant> [".split())
+        asked = "<s> <image> <user> find any : the mug <assistant> [".split()
+        self.assertEqual(word(one.ids[:2] + one.ids[257:265]), asked)
         said_tokens = word([t for t in one.labels if t != chat.IGNORED])
         self.assertEqual(said_tokens, "[ 010 , 020 , 300 , 400 ] </s> yes </s>".split())
 
