@@ -58,13 +58,13 @@ impl Checkpoint {
     /// Opens the checkpoint in `dir`: `config.json` and `model.safetensors`, or the shards that
     /// `model.safetensors.index.json` names.
     pub(crate) fn open(dir: &Path) -> Result<Self, ImportError> {
-        let config = Config::read(&dir.join("config.json"))?;
         let single = dir.join("model.safetensors");
         let index = dir.join("model.safetensors.index.json");
         if dir.join(adapter::SETTINGS).exists() {
             return Err(ImportError::new(Kind::Unsupported, dir.join(adapter::SETTINGS))
                 .because("an adapter is given beside its base checkpoint, in a directory of its own"));
         }
+        let config = Config::read(&dir.join("config.json"))?;
         let mut checkpoint = Self {
             dir: dir.to_owned(),
             config,

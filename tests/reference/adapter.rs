@@ -1,4 +1,5 @@
 //! LoRA adapters: what an import does with them, and a typed error for each way in which one does not fit.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::fs;
@@ -78,9 +79,8 @@ fn edit(dir: &Path, from: &str, to: &str) {
 
 #[test]
 fn only_what_is_merged_is_written() {
-    let (plain, _) =
-        (import(reference("checkpoints/llava-siglip"), TempDir::new().unwrap().path(), Level::Portable), ());
-    let plain = plain.unwrap();
+    let out = TempDir::new().unwrap();
+    let plain = import(reference("checkpoints/llava-siglip"), out.path(), Level::Portable).unwrap();
     let [merged, kept] = MODES.map(|mode| adapted("llava-siglip", &reference("adapters/plain"), mode).unwrap().0);
     for report in [&merged, &kept] {
         let adapter = report.adapter.as_ref().unwrap();

@@ -123,7 +123,8 @@ fn patterns<T>(
 ) -> Result<Vec<(Pattern, T)>, ImportError> {
     let one = |key: &str| {
         if key.len() > MAX_PATTERN {
-            return Err(part.wrong(&key[..key.floor_char_boundary(40)], format!("is longer than {MAX_PATTERN} bytes")));
+            let start: String = key.chars().take(40).collect();
+            return Err(part.wrong(&start, format!("is longer than {MAX_PATTERN} bytes")));
         }
         let regex = Regex::new(&format!(r"^(.*\.)?({key})$"))
             .map_err(|e| part.unsupported(key, format!("cannot be compiled: {e}")))?;
