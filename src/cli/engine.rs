@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::Context;
-use clap::Subcommand;
+use anyhow::{Context, bail};
+use clap::{Subcommand, ValueEnum};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde_json::json;
@@ -12,7 +12,8 @@ use serde_json::json;
 use super::{Format, bench};
 use crate::engine::bundle::{Bundle, MANIFEST, Verify, seal};
 use crate::import::{
-    ImportReport, Level, Port, default_cache_dir, describe_bundle, import, import_bundle, import_cached,
+    Adapter, AdapterMode, ImportReport, Level, Port, default_cache_dir, describe_bundle, import_adapted, import_bundle,
+    import_cached,
 };
 
 /// Arguments of `sam4mllm engine`.
@@ -41,6 +42,30 @@ struct ImportArgs {
     /// Where the graphs go. Default: for a bundle, the cache that a node looks into.
     #[arg(short, long)]
     out: Option<PathBuf>,
+    /// A LoRA adapter that peft saved, for a checkpoint; a bundle names its own in its manifest.
+    #[arg(long)]
+    adapter: Option<PathBuf>,
+    /// Add the adapter to the weights, or compute it beside them.
+    #[arg(long, value_enum, default_value_t = Mode::Merge, requires = "adapter")]
+    adapter_mode: Mode,
+}
+
+/// What becomes of an adapter.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Mode {
+    /// Add it to the weights.
+    Merge,
+    /// Compute it beside them.
+    Keep,
+}
+
+impl From<Mode> for AdapterMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Merge => Self::Merge,
+            Mode::Keep => Self::Keep,
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -75,7 +100,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 fn run_import(args: &ImportArgs) -> anyhow::Result<String> {
     if !args.dir.join(MANIFEST).exists() {
         let out = args.out.as_ref().context("--out is needed for a checkpoint that is in no bundle")?;
-        return Ok(summary(&import(&args.dir, out, Level::Portable)?));
+        let adapter = args.adapter.as_deref().map(|dir| Adapter { dir, mode: args.adapter_mode.into() });
+        return Ok(summary(&import_adapted(&args.dir, adapter, out, Level::Portable)?));
+    }
+    if args.adapter.is_some() {
+        bail!(
+            "a bundle names its adapter itself: put it in there, set `adapter` under [mllm] in {MANIFEST}, and seal it"
+        );
     }
     let bundle = Bundle::open(&args.dir, Verify::Hashes)?;
     let Some(out) = &args.out else {
@@ -87,8 +118,18 @@ fn run_import(args: &ImportArgs) -> anyhow::Result<String> {
 
 fn summary(report: &ImportReport) -> String {
     let weights = &report.weights;
+    let adapter = report.adapter.as_ref().map_or_else(String::new, |adapter| {
+        let done = match adapter.mode {
+            AdapterMode::Merge => "merged",
+            AdapterMode::Keep => "kept",
+        };
+        format!(
+            "adapter: {} matrices of rank up to {} {done}, {} tensors replaced\n",
+            adapter.low_rank, adapter.rank, adapter.replaced
+        )
+    });
     format!(
-        "{} in {:.1} ms: {} parameters; {} bytes in place, {} written, {} tensors unused\n{}\n",
+        "{} in {:.1} ms: {} parameters; {} bytes in place, {} written, {} tensors unused\n{adapter}{}\n",
         report.class,
         report.elapsed.as_secs_f64() * 1e3,
         weights.parameters,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::{ImportError, ImportErrorKind as Kind};
-use super::{IMPORTER_VERSION, ImportReport, Level, import};
+use super::{Adapter, IMPORTER_VERSION, ImportReport, Level, import_adapted};
 use crate::engine::bundle::Bundle;
 
 /// File that lists what an entry consists of; written last.
@@ -63,21 +63,27 @@ pub fn default_cache_dir() -> PathBuf {
         .join("sam4mllm")
 }
 
-/// Imports both checkpoints of a bundle into `out/mllm` and `out/sam`.
+/// Imports both checkpoints of a bundle into `out/mllm` and `out/sam`, the language model with the adapter that the
+/// manifest names.
 ///
 /// # Errors
 /// As [`import`]; also where a checkpoint's class is not the one that the manifest names.
 pub fn import_bundle(bundle: &Bundle, out: impl AsRef<Path>, level: Level) -> Result<[ImportReport; 2], ImportError> {
     let (out, manifest) = (out.as_ref(), bundle.manifest());
-    let one = |dir: PathBuf, name: &str, class: &str| {
-        let report = import(&dir, out.join(name), level)?;
+    let one = |dir: PathBuf, adapter: Option<Adapter<'_>>, name: &str, class: &str| {
+        let report = import_adapted(&dir, adapter, out.join(name), level)?;
         if report.class == class {
             return Ok(report);
         }
         let why = format!("the bundle's manifest says {class}");
         Err(ImportError::new(Kind::Unsupported, dir.join("config.json")).at(report.class).because(why))
     };
-    Ok([one(bundle.mllm_dir(), "mllm", &manifest.mllm.class)?, one(bundle.sam_dir(), "sam", &manifest.sam.class)?])
+    let adapter_dir = bundle.adapter_dir();
+    let adapter = adapter_dir.as_deref().map(|dir| Adapter { dir, mode: manifest.mllm.adapter_mode });
+    Ok([
+        one(bundle.mllm_dir(), adapter, "mllm", &manifest.mllm.class)?,
+        one(bundle.sam_dir(), None, "sam", &manifest.sam.class)?,
+    ])
 }
 
 /// Says what importing a bundle gives, and leaves nothing behind.

@@ -10,8 +10,9 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
-use safetensors::tensor::Metadata;
+use safetensors::tensor::{Metadata, TensorInfo};
 
+use super::adapter::{self, LowRank};
 use super::config::Config;
 use super::error::{ImportError, ImportErrorKind as Kind};
 
@@ -25,6 +26,10 @@ pub(crate) struct Checkpoint {
     config: Config,
     files: Vec<TensorFile>,
     tensors: HashMap<String, Located>,
+    /// An attached adapter's low-rank changes, by the matrix they change.
+    low_rank: BTreeMap<String, LowRank>,
+    /// What an attached adapter replaced: its own key, and the tensor that was there, by name.
+    replaced: BTreeMap<String, (String, Located)>,
 }
 
 /// One safetensors file.
@@ -53,14 +58,21 @@ impl Checkpoint {
     /// Opens the checkpoint in `dir`: `config.json` and `model.safetensors`, or the shards that
     /// `model.safetensors.index.json` names.
     pub(crate) fn open(dir: &Path) -> Result<Self, ImportError> {
-        let config = Config::read(&dir.join("config.json"))?;
         let single = dir.join("model.safetensors");
         let index = dir.join("model.safetensors.index.json");
-        if dir.join("adapter_config.json").exists() {
-            return Err(ImportError::new(Kind::Unsupported, dir.join("adapter_config.json"))
-                .because("adapters must be merged into the checkpoint first"));
+        if dir.join(adapter::SETTINGS).exists() {
+            return Err(ImportError::new(Kind::Unsupported, dir.join(adapter::SETTINGS))
+                .because("an adapter is given beside its base checkpoint, in a directory of its own"));
         }
-        let mut checkpoint = Self { dir: dir.to_owned(), config, files: Vec::new(), tensors: HashMap::new() };
+        let config = Config::read(&dir.join("config.json"))?;
+        let mut checkpoint = Self {
+            dir: dir.to_owned(),
+            config,
+            files: Vec::new(),
+            tensors: HashMap::new(),
+            low_rank: BTreeMap::new(),
+            replaced: BTreeMap::new(),
+        };
         if !single.exists() && index.exists() {
             checkpoint.read_shards(&index)?;
         } else {
@@ -94,6 +106,43 @@ impl Checkpoint {
         self.tensors.contains_key(name)
     }
 
+    /// The tensor of this name.
+    pub(crate) fn get(&self, name: &str) -> Option<&Located> {
+        self.tensors.get(name)
+    }
+
+    /// The low-rank changes of an attached adapter, by the name of the matrix that each changes.
+    pub(crate) fn low_rank(&self) -> &BTreeMap<String, LowRank> {
+        &self.low_rank
+    }
+
+    /// What an attached adapter replaced: its own key, and the tensor that was there, by name.
+    pub(crate) fn replaced(&self) -> &BTreeMap<String, (String, Located)> {
+        &self.replaced
+    }
+
+    /// Adds a safetensors file whose tensors are not the checkpoint's own; gives them, sorted by name.
+    pub(crate) fn add_file(&mut self, path: &Path) -> Result<Vec<(String, Located)>, ImportError> {
+        let mut tensors = tensors_of(path, self.files.len())?;
+        tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
+        self.files.push(TensorFile { path: path.to_owned() });
+        Ok(tensors)
+    }
+
+    /// Puts a tensor of an added file, which is `key` there, in the place of the checkpoint's own of the same shape.
+    pub(crate) fn replace(&mut self, name: String, key: &str, located: Located) {
+        if let Some(base) = self.tensors.insert(name.clone(), located) {
+            self.replaced.insert(name, (key.to_owned(), base));
+        }
+    }
+
+    /// Adds the halves of a low-rank change of the matrix `target`.
+    pub(crate) fn add_pair(&mut self, target: String, pair: LowRank, a: Located, b: Located) {
+        self.tensors.insert(pair.a.clone(), a);
+        self.tensors.insert(pair.b.clone(), b);
+        self.low_rank.insert(target, pair);
+    }
+
     /// Finds a tensor and checks its shape.
     pub(crate) fn locate(&self, name: &str, shape: &[usize]) -> Result<&Located, ImportError> {
         let Some(located) = self.tensors.get(name) else {
@@ -123,7 +172,7 @@ impl Checkpoint {
         &self,
         name: &str,
         located: &Located,
-        mut each: impl FnMut(&[f32]) -> Result<(), ImportError>,
+        mut each: impl FnMut(&mut [f32]) -> Result<(), ImportError>,
     ) -> Result<(), ImportError> {
         let path = &self.files[located.file].path;
         let open = |e| ImportError::new(Kind::Open, path).at(name).because(e);
@@ -139,7 +188,7 @@ impl Checkpoint {
             file.read_exact(&mut bytes[..n]).map_err(open)?;
             values.clear();
             convert(&bytes[..n], &mut values);
-            each(&values)?;
+            each(&mut values)?;
             left -= n;
         }
         Ok(())
@@ -169,29 +218,30 @@ impl Checkpoint {
 
     /// Reads a file's header and adds its tensors, or only those in `wanted`, all of which must be there.
     fn read_file(&mut self, path: PathBuf, wanted: Option<Vec<String>>) -> Result<(), ImportError> {
-        let (data_start, metadata) = read_header(&path)?;
-        let file = self.files.len();
-        let mut found = metadata.tensors();
+        let mut found: HashMap<String, Located> = tensors_of(&path, self.files.len())?.into_iter().collect();
         if let Some(wanted) = &wanted {
             if let Some(missing) = wanted.iter().find(|name| !found.contains_key(*name)) {
                 return Err(ImportError::new(Kind::MissingTensor, &path).at(missing.as_str()));
             }
             found.retain(|name, _| wanted.contains(name));
         }
-        for (name, info) in found {
-            let (start, end) = (info.data_offsets.0 as u64, info.data_offsets.1 as u64);
-            let located = Located {
-                file,
-                dtype: info.dtype,
-                shape: info.shape.clone(),
-                offset: data_start + start,
-                bytes: end - start,
-            };
-            self.tensors.insert(name, located);
-        }
+        self.tensors.extend(found);
         self.files.push(TensorFile { path });
         Ok(())
     }
+}
+
+/// The tensors of a file, in no order; `file` is the index that they are to name it by.
+fn tensors_of(path: &Path, file: usize) -> Result<Vec<(String, Located)>, ImportError> {
+    let (data_start, metadata) = read_header(path)?;
+    let located = |info: &TensorInfo| Located {
+        file,
+        dtype: info.dtype,
+        shape: info.shape.clone(),
+        offset: data_start + info.data_offsets.0 as u64,
+        bytes: (info.data_offsets.1 - info.data_offsets.0) as u64,
+    };
+    Ok(metadata.tensors().into_iter().map(|(name, info)| (name, located(info))).collect())
 }
 
 /// Reads and checks a header: where the data starts, and tensors that cover the data exactly.

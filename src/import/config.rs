@@ -134,7 +134,13 @@ impl Config {
         }
     }
 
-    fn wrong(&self, key: &str, why: impl Into<String>) -> ImportError {
+    /// The keys of this part, sorted.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.value.as_object().into_iter().flat_map(|object| object.keys().map(String::as_str))
+    }
+
+    /// Refuses a value that is out of its range or of another type.
+    pub(crate) fn wrong(&self, key: &str, why: impl Into<String>) -> ImportError {
         ImportError::new(Kind::Config, &self.file).at(self.dotted(key)).because(why.into())
     }
 

@@ -23,6 +23,10 @@ pub enum ImportErrorKind {
     Shape,
     /// A tensor has a dtype that cannot be read as float.
     Dtype,
+    /// An adapter was made for another class than the checkpoint's.
+    AdapterBase,
+    /// An adapter changes something that the checkpoint does not have, or that no graph computes.
+    AdapterTarget,
     /// The graphs cannot be written.
     Write,
 }
@@ -38,6 +42,8 @@ pub enum ImportErrorKind {
     ImportErrorKind::MissingTensor => "find tensor in",
     ImportErrorKind::Shape => "check tensor shape in",
     ImportErrorKind::Dtype => "check tensor dtype in",
+    ImportErrorKind::AdapterBase => "match base class of adapter",
+    ImportErrorKind::AdapterTarget => "find what is changed by adapter",
     ImportErrorKind::Write => "write",
 }, .item.as_ref().map(|item| format!(", at `{item}`")).unwrap_or_default())]
 pub struct ImportError {

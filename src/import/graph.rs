@@ -189,6 +189,11 @@ impl<'w, 'c> Graph<'w, 'c> {
         self.weights
     }
 
+    /// The same, to ask for what an adapter adds.
+    pub(crate) fn weights_mut(&mut self) -> &mut Weights<'c> {
+        self.weights
+    }
+
     /// A computed constant.
     pub(crate) fn constant(&mut self, dims: &[usize], values: &[f32]) -> Result<Value<F32>, ImportError> {
         let proto = self.weights.constant(dims, values)?;

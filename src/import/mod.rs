@@ -6,6 +6,7 @@
 
 pub mod families;
 
+mod adapter;
 mod cache;
 mod checkpoint;
 mod config;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 use prost::Message;
 use serde::Serialize;
 
+pub use adapter::{Adapter, AdapterMode, AdapterReport};
 pub use cache::{Imported, default_cache_dir, describe_bundle, import_bundle, import_cached};
 pub use error::{ImportError, ImportErrorKind};
 pub use weights::WeightReport;
@@ -63,6 +65,9 @@ pub struct ImportReport {
     pub graphs: Vec<GraphReport>,
     /// What became of the weights.
     pub weights: WeightReport,
+    /// What became of the adapter, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<AdapterReport>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -102,15 +107,31 @@ pub struct Port {
 /// # Errors
 /// Whatever in the checkpoint the importer cannot stand for, with file and tensor or key; and failures to write.
 pub fn import(dir: impl AsRef<Path>, out: impl AsRef<Path>, level: Level) -> Result<ImportReport, ImportError> {
+    import_adapted(dir, None, out, level)
+}
+
+/// Imports the checkpoint in `dir` with a LoRA adapter on it; otherwise as [`import`].
+///
+/// # Errors
+/// As [`import`]; also an adapter that does not fit the checkpoint in every part, with the tensor or key at fault.
+pub fn import_adapted(
+    dir: impl AsRef<Path>,
+    adapter: Option<Adapter<'_>>,
+    out: impl AsRef<Path>,
+    level: Level,
+) -> Result<ImportReport, ImportError> {
     let (dir, out, start) = (dir.as_ref(), out.as_ref(), Instant::now());
-    let checkpoint = Checkpoint::open(dir)?;
+    let mut checkpoint = Checkpoint::open(dir)?;
     let family = families::find(checkpoint.config())?;
+    let attach = |adapter: Adapter<'_>| adapter::attach(&mut checkpoint, &adapter, family.aliases());
+    let adapter = adapter.map(attach).transpose()?;
     fs::create_dir_all(out).map_err(|e| ImportError::new(Kind::Write, out).because(e))?;
-    let mut weights = Weights::new(&checkpoint, out);
+    let mode = adapter.as_ref().map(|report| report.mode).unwrap_or_default();
+    let mut weights = Weights::new(&checkpoint, mode, out);
     let models = family.build(&checkpoint, level, &mut weights)?;
     let weights = weights.finish()?;
     let graphs = models.iter().map(|model| write(model, out)).collect::<Result<_, _>>()?;
-    Ok(ImportReport { class: family.class().to_owned(), graphs, weights, elapsed: start.elapsed() })
+    Ok(ImportReport { class: family.class().to_owned(), graphs, weights, adapter, elapsed: start.elapsed() })
 }
 
 fn write(model: &ModelProto, out: &Path) -> Result<GraphReport, ImportError> {

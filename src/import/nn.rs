@@ -82,7 +82,7 @@ impl Activation {
     }
 }
 
-/// `nn.Linear(input, output)` at `name`, over the last dimension of `x`.
+/// `nn.Linear(input, output)` at `name`, over the last dimension of `x`, with what an adapter adds to it.
 pub(crate) fn linear(
     g: &mut Graph<'_, '_>,
     x: &Value<F32>,
@@ -91,12 +91,30 @@ pub(crate) fn linear(
     bias: bool,
 ) -> Result<Value<F32>, ImportError> {
     let weight = g.weight(&format!("{name}.weight"), &[output, input])?;
-    let y = times_transposed(g, x, &weight);
-    if !bias {
-        return Ok(y);
+    let mut y = times_transposed(g, x, &weight);
+    if bias {
+        let bias = g.weight(&format!("{name}.bias"), &[output])?;
+        y = g.add(&y, &bias);
     }
-    let bias = g.weight(&format!("{name}.bias"), &[output])?;
-    Ok(g.add(&y, &bias))
+    add_side_path(g, x, y, name, [input, output])
+}
+
+/// `y + s · (x · Aᵀ) · Bᵀ` where an adapter is kept beside the linear layer at `name`, which made `y` of `x`.
+pub(crate) fn add_side_path(
+    g: &mut Graph<'_, '_>,
+    x: &Value<F32>,
+    y: Value<F32>,
+    name: &str,
+    [input, output]: [usize; 2],
+) -> Result<Value<F32>, ImportError> {
+    let Some(pair) = g.weights_mut().side_path(&format!("{name}.weight")) else { return Ok(y) };
+    let a = g.weight(&pair.a, &[pair.rank, input])?;
+    let b = g.weight(&pair.b, &[output, pair.rank])?;
+    let scale = g.scalar(pair.scale);
+    let low = times_transposed(g, x, &a);
+    let low = g.mul(&low, &scale);
+    let side = times_transposed(g, &low, &b);
+    Ok(g.add(&y, &side))
 }
 
 /// `x · weightᵀ`, for a weight of `[out, in]`.

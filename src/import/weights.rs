@@ -5,6 +5,8 @@
 //! directory gets a link `model-00001.onnx_data` to each safetensors file that is used. Tensors of other types, and
 //! those that the importer computes, go to one sidecar, `computed.onnx_data`, written once and shared by all graphs.
 //!
+//! So do the matrices that an adapter is merged into, and only those.
+//!
 //! For a checkpoint of 8 billion parameters in F32 or F16 this writes a few kilobytes; in BF16, which the portable
 //! level's runtimes refuse, it writes the float copy, piece by piece.
 
@@ -15,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 
+use super::adapter::{AdapterMode, LowRank, Merge};
 use super::checkpoint::{Checkpoint, Located};
 use super::error::{ImportError, ImportErrorKind as Kind};
 use super::onnx::tensor_proto::{DataLocation, DataType};
@@ -32,6 +35,8 @@ const ALIGNMENT: u64 = 64;
 /// Hands out a checkpoint's tensors as initializers of graphs in one directory.
 pub(crate) struct Weights<'c> {
     checkpoint: &'c Checkpoint,
+    /// What becomes of the adapter that is attached to the checkpoint, if one is.
+    mode: AdapterMode,
     out: PathBuf,
     links: BTreeMap<usize, String>,
     sidecar: Option<BufWriter<File>>,
@@ -39,6 +44,8 @@ pub(crate) struct Weights<'c> {
     /// Where converted tensors are in the sidecar, so that two graphs share one copy.
     converted: HashMap<String, (u64, u64)>,
     used: BTreeSet<String>,
+    /// Matrices whose low-rank change was merged, or is computed beside them.
+    adapted: BTreeSet<String>,
     data_types: BTreeMap<String, u64>,
     in_place_bytes: u64,
 }
@@ -69,15 +76,17 @@ pub(crate) struct Initializer {
 
 impl<'c> Weights<'c> {
     /// Tensors of `checkpoint` for graphs in `out`, which exists.
-    pub(crate) fn new(checkpoint: &'c Checkpoint, out: &Path) -> Self {
+    pub(crate) fn new(checkpoint: &'c Checkpoint, mode: AdapterMode, out: &Path) -> Self {
         Self {
             checkpoint,
+            mode,
             out: out.to_owned(),
             links: BTreeMap::new(),
             sidecar: None,
             sidecar_bytes: 0,
             converted: HashMap::new(),
             used: BTreeSet::new(),
+            adapted: BTreeSet::new(),
             data_types: BTreeMap::new(),
             in_place_bytes: 0,
         }
@@ -98,13 +107,17 @@ impl<'c> Weights<'c> {
             let of_type = self.data_types.entry(format!("{:?}", located.dtype)).or_default();
             *of_type += shape.iter().product::<usize>() as u64;
         }
+        if let (AdapterMode::Merge, Some(pair)) = (self.mode, checkpoint.low_rank().get(name)) {
+            let (offset, bytes) = self.merge(name, located, pair)?;
+            return Ok(Initializer { proto: external(dims, DataType::Float, SIDECAR, offset, bytes), half: false });
+        }
         let direct = match located.dtype {
             Dtype::F32 if located.offset.is_multiple_of(4) => Some(DataType::Float),
             Dtype::F16 if located.offset.is_multiple_of(2) => Some(DataType::Float16),
             _ => None,
         };
         let Some(data_type) = direct else {
-            let (offset, bytes) = self.convert(name, located)?;
+            let (offset, bytes) = self.convert(name, located, |_| {})?;
             let proto = external(dims, DataType::Float, SIDECAR, offset, bytes);
             return Ok(Initializer { proto, half: false });
         };
@@ -114,6 +127,13 @@ impl<'c> Weights<'c> {
         let link = self.link(located.file)?;
         let proto = external(dims, data_type, &link, located.offset, located.bytes);
         Ok(Initializer { proto, half: data_type == DataType::Float16 })
+    }
+
+    /// The low-rank change of the matrix `name` that is to be computed beside it. Who asks must compute it.
+    pub(crate) fn side_path(&mut self, name: &str) -> Option<&'c LowRank> {
+        let pair = self.checkpoint.low_rank().get(name).filter(|_| self.mode == AdapterMode::Keep)?;
+        self.adapted.insert(name.to_owned());
+        Some(pair)
     }
 
     /// A computed float constant, inline where it is small.
@@ -133,6 +153,7 @@ impl<'c> Weights<'c> {
         if let Some(mut file) = self.sidecar.take() {
             file.flush().map_err(|e| self.write_error(e))?;
         }
+        self.check_adapted()?;
         let mut unused: Vec<String> =
             self.checkpoint.names().filter(|name| !self.used.contains(*name)).map(str::to_owned).collect();
         unused.sort();
@@ -145,13 +166,66 @@ impl<'c> Weights<'c> {
         })
     }
 
-    /// Writes a tensor to the sidecar as float, once.
-    fn convert(&mut self, name: &str, located: &Located) -> Result<(u64, u64), ImportError> {
+    /// Writes a matrix to the sidecar with its low-rank change in it, once.
+    fn merge(&mut self, name: &str, located: &Located, pair: &LowRank) -> Result<(u64, u64), ImportError> {
+        if self.converted.contains_key(name) {
+            return self.convert(name, located, |_| {});
+        }
+        let &[output, input] = &located.shape[..] else { unreachable!("only matrices have low-rank changes") };
+        let a = self.checkpoint.read_f32(&pair.a, &[pair.rank, input])?;
+        let b = self.checkpoint.read_f32(&pair.b, &[output, pair.rank])?;
+        self.used.extend([pair.a.clone(), pair.b.clone()]);
+        self.adapted.insert(name.to_owned());
+        let mut merge = Merge::new(a, b, pair.rank, pair.scale);
+        self.convert(name, located, |values| merge.add(values))
+    }
+
+    /// Refuses an adapter of which something is lost: what no graph computes and would not have been nothing.
+    fn check_adapted(&self) -> Result<(), ImportError> {
+        let lost = |located: &Located, key: &str| {
+            ImportError::new(Kind::AdapterTarget, &self.checkpoint.files()[located.file].path)
+                .at(key)
+                .because("it changes weights that no graph computes with")
+        };
+        for (_, pair) in self.checkpoint.low_rank().iter().filter(|(target, _)| !self.adapted.contains(*target)) {
+            let b = self.checkpoint.get(&pair.b).expect("both halves of a pair are tensors");
+            // Layers that the loss does not reach, such as those behind the features that are taken, stay at B = 0.
+            let mut changes = false;
+            self.checkpoint.for_each_f32(&pair.b, b, |values| {
+                changes |= values.iter().any(|&x| x != 0.0);
+                Ok(())
+            })?;
+            if changes {
+                return Err(lost(b, &pair.key));
+            }
+        }
+        for (name, (key, base)) in self.checkpoint.replaced().iter().filter(|(name, _)| !self.used.contains(*name)) {
+            let located = self.checkpoint.get(name).expect("what replaces a tensor is one");
+            let mut before = Vec::new();
+            self.checkpoint.for_each_f32(name, base, |values| {
+                before.extend_from_slice(values);
+                Ok(())
+            })?;
+            if before != self.checkpoint.read_f32(name, &located.shape)? {
+                return Err(lost(located, key));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a tensor to the sidecar as float, once, after `change`.
+    fn convert(
+        &mut self,
+        name: &str,
+        located: &Located,
+        mut change: impl FnMut(&mut [f32]),
+    ) -> Result<(u64, u64), ImportError> {
         if let Some(place) = self.converted.get(name) {
             return Ok(*place);
         }
         let offset = self.align()?;
         self.checkpoint.for_each_f32(name, located, |values| {
+            change(values);
             let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
             self.write(&bytes)
         })?;

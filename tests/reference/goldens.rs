@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use sam4mllm::engine::rten::{RtenEngine, RtenOptions};
 use sam4mllm::engine::{Engine, Tensor};
-use sam4mllm::import::{Level, import};
+use sam4mllm::import::{Adapter, AdapterMode, Level, import, import_adapted};
 use tempfile::TempDir;
 
 /// Largest deviation that is accepted, relative to the largest magnitude of the golden tensor.
@@ -95,8 +95,12 @@ impl Mllm {
     }
 
     fn import_from(checkpoint: &Path) -> Self {
+        Self::import_adapted(checkpoint, None)
+    }
+
+    fn import_adapted(checkpoint: &Path, adapter: Option<Adapter<'_>>) -> Self {
         let dir = TempDir::new().unwrap();
-        let report = import(checkpoint, dir.path(), Level::Portable).unwrap();
+        let report = import_adapted(checkpoint, adapter, dir.path(), Level::Portable).unwrap();
         println!("{report:?}");
         let decoder = load(dir.path(), "decoder");
         let past: Vec<_> = decoder.inputs().iter().filter(|info| info.name.starts_with("past_")).collect();
@@ -232,6 +236,40 @@ fn llava_with_siglip_grouped_queries_and_a_tied_head_in_shards() {
 #[test]
 fn llava_with_clip_two_feature_layers_biases_and_scaled_rotations() {
     check_mllm("llava-clip");
+}
+
+/// An adapter of `make_adapter_goldens.py`, merged and kept, against `peft`.
+fn check_adapter(name: &'static str, goldens: &'static str, checkpoint: &str) {
+    const IMAGE_TOKEN: i32 = 4;
+    let goldens = Goldens::open(goldens);
+    let (checkpoint, adapter) = (reference("checkpoints").join(checkpoint), reference("adapters").join(name));
+    let logits_of = |adapter: Option<Adapter<'_>>, what: &str| {
+        let mut mllm = Mllm::import_adapted(&checkpoint, adapter);
+        let image = mllm.see(goldens.f32("pixel_values"));
+        if adapter.is_some() {
+            goldens.check("image_embeds", &image, what);
+        }
+        let (_, ids) = goldens.i32("input_ids");
+        let prompt = mllm.prompt(&ids, &image, IMAGE_TOKEN);
+        mllm.say(prompt, ids.len())
+    };
+    goldens.check("base_logits", &logits_of(None, ""), "without the adapter");
+    let [merged, kept] = [(AdapterMode::Merge, "merged"), (AdapterMode::Keep, "kept")].map(|(mode, what)| {
+        let logits = logits_of(Some(Adapter { dir: &adapter, mode }), what);
+        goldens.check("logits", &logits, what);
+        logits
+    });
+    near(&format!("{name} merged against kept"), floats(&merged), floats(&kept));
+}
+
+#[test]
+fn adapter_of_the_papers_recipe_on_a_tied_checkpoint_in_shards() {
+    check_adapter("plain", "adapter-plain", "llava-siglip");
+}
+
+#[test]
+fn adapter_with_patterns_tower_and_head_in_half_precision_under_older_names() {
+    check_adapter("patterns", "adapter-patterns", "llava-clip");
 }
 
 /// The graphs of SAM.

@@ -48,11 +48,11 @@ fn check_file(dir: &Path, path: &str, entry: &FileEntry, verify: Verify) -> Resu
     Ok(())
 }
 
-/// All files of the model directories, relative to the bundle; those whose name starts with a dot are ignored, since
+/// All files of the model directories and the adapter's, relative to the bundle; those whose name starts with a dot are ignored, since
 /// nothing reads them and tools leave them about.
 pub(super) fn model_files(dir: &Path, manifest: &Manifest) -> Result<BTreeSet<String>, BundleError> {
     let mut found = BTreeSet::new();
-    for directory in [&manifest.mllm.directory, &manifest.sam.directory] {
+    for directory in [&manifest.mllm.directory, &manifest.sam.directory].into_iter().chain(&manifest.mllm.adapter) {
         walk(dir, directory, MAX_DEPTH, &mut found)?;
     }
     Ok(found)

@@ -49,8 +49,25 @@ pub struct Mllm {
     pub class: String,
     /// Longest answer that is decoded, in tokens. Range: 1..=4096.
     pub max_answer_tokens: usize,
+    /// The directory of a LoRA adapter that `peft` saved, relative to the manifest. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
+    /// What becomes of the adapter. Default: merge.
+    #[serde(default)]
+    pub adapter_mode: AdapterMode,
     /// What its vision tower is fed.
     pub image: ImageSpec,
+}
+
+/// What becomes of a LoRA adapter when its base is imported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdapterMode {
+    /// Added to the weights: nothing to compute more, but the changed matrices are written out as 32-bit float.
+    #[default]
+    Merge,
+    /// Computed beside them, as two thin products: nothing is written, each tuned layer costs a little more.
+    Keep,
 }
 
 /// The segmenter of a bundle.
@@ -216,10 +233,13 @@ impl Manifest {
         for (key, text) in [("name", &self.name), ("version", &self.version), ("licence", &self.licence)] {
             require(!text.trim().is_empty(), key, "a text that is not empty")?;
         }
-        for directory in [&self.mllm.directory, &self.sam.directory] {
+        for directory in [&self.mllm.directory, &self.sam.directory].into_iter().chain(&self.mllm.adapter) {
             check_path(directory)?;
         }
         require(self.mllm.directory != self.sam.directory, "sam.directory", "another directory than mllm.directory")?;
+        let adapter = self.mllm.adapter.as_ref();
+        let apart = adapter.is_none_or(|dir| *dir != self.mllm.directory && *dir != self.sam.directory);
+        require(apart, "mllm.adapter", "another directory than those of the models")?;
         require(!self.mllm.class.is_empty(), "mllm.class", "a class name")?;
         require(!self.sam.class.is_empty(), "sam.class", "a class name")?;
         require((1..=4096).contains(&self.mllm.max_answer_tokens), "mllm.max_answer_tokens", "1..=4096")?;

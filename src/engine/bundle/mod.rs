@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 mod tests;
 
 pub use error::{BundleError, BundleErrorKind};
-pub use manifest::{Dialect, FileEntry, Filter, Fit, ImageSpec, Manifest, Mllm, Ppg, Sam, Thresholds};
+pub use manifest::{AdapterMode, Dialect, FileEntry, Filter, Fit, ImageSpec, Manifest, Mllm, Ppg, Sam, Thresholds};
 pub use seal::{Sealed, seal};
 
 /// Name of the manifest inside a bundle's directory.
@@ -76,6 +76,11 @@ impl Bundle {
     /// The directory of the language model's checkpoint.
     pub fn mllm_dir(&self) -> PathBuf {
         self.dir.join(&self.manifest.mllm.directory)
+    }
+
+    /// The directory of the language model's adapter, where there is one.
+    pub fn adapter_dir(&self) -> Option<PathBuf> {
+        self.manifest.mllm.adapter.as_ref().map(|adapter| self.dir.join(adapter))
     }
 
     /// The directory of SAM's checkpoint.

@@ -21,7 +21,7 @@ pub struct Sealed {
 
 /// Recomputes size and SHA-256 of every file of the bundle in `dir` and writes them into its `bundle.toml`.
 ///
-/// Listed are all files of the two model directories, and files elsewhere that were listed before and still exist.
+/// Listed are all files of the two model directories and the adapter's, and files elsewhere that were listed before and still exist.
 ///
 /// # Errors
 /// A manifest that is invalid apart from its `[files]`, and files that cannot be read or written.

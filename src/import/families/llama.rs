@@ -106,6 +106,7 @@ impl Llama {
         let x = nn::rms_norm(g, &x, &format!("{}.norm", self.prefix), self.hidden, self.epsilon)?;
         let head = g.weight(&format!("{}.weight", self.head), &[self.vocabulary, self.hidden])?;
         let logits = nn::times_transposed(g, &x, &head);
+        let logits = nn::add_side_path(g, &x, logits, &self.head, [self.hidden, self.vocabulary])?;
         g.output("logits", &logits, &[one, Dim::Named("logits"), Dim::Fixed(self.vocabulary)]);
         Ok(())
     }

@@ -23,6 +23,9 @@ const TEXTS: [&str; 2] = ["language_model.model", "model.language_model"];
 /// Where they keep the head, unless it is tied to the word embeddings.
 const HEADS: [&str; 2] = ["language_model.lm_head", "lm_head"];
 
+/// The same parts by all their names, as paths in an adapter may use another one than the checkpoint.
+pub(super) const ALIASES: &[&[&str]] = &[&TOWERS, &PROJECTORS, &TEXTS, &HEADS];
+
 /// Builds `vision`, `embed` and `decoder`.
 pub(super) fn build(
     checkpoint: &Checkpoint,

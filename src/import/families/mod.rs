@@ -36,19 +36,26 @@ type Build = fn(&Checkpoint, Level, &mut Weights<'_>) -> Result<Vec<ModelProto>,
 /// A model family.
 pub(crate) struct Family {
     class: &'static str,
+    /// Names that the same part of the model has in one version of `transformers` or another.
+    aliases: &'static [&'static [&'static str]],
     build: Build,
 }
 
 /// Every family there is.
 const FAMILIES: [Family; 2] = [
-    Family { class: "LlavaForConditionalGeneration", build: llava::build },
-    Family { class: "SamModel", build: sam::build },
+    Family { class: "LlavaForConditionalGeneration", aliases: llava::ALIASES, build: llava::build },
+    Family { class: "SamModel", aliases: &[], build: sam::build },
 ];
 
 impl Family {
     /// The `transformers` class.
     pub(crate) fn class(&self) -> &'static str {
         self.class
+    }
+
+    /// Names that the same part of the model has in one version of `transformers` or another.
+    pub(crate) fn aliases(&self) -> &'static [&'static [&'static str]] {
+        self.aliases
     }
 
     /// Builds the class's graphs for one checkpoint.
