@@ -113,6 +113,7 @@ mod tests {
     use crate::frame::Image;
     use crate::geometry::Size;
     use crate::mask::Mask;
+    use crate::pipeline::TrackLimits;
 
     fn tracked(id: u64, left: u32) -> Tracked {
         let size = Size::new(100, 40);
