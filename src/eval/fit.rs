@@ -240,7 +240,10 @@ mod tests {
         let bias = mask.language * fitted.calibration.bias + mask.bias;
         assert!((bias + 0.6).abs() < 0.06, "{bias}");
         assert!(fitted.raw.ece > 0.1 && fitted.language.ece < 0.02 && fitted.with_mask.ece < 0.02, "{fitted:?}");
-        assert!(fitted.with_mask.auroc > fitted.language.auroc && fitted.language.auroc == fitted.raw.auroc);
+        let auroc = |r: &Reliability| r.auroc.expect("both kinds");
+        // Scaling keeps the order, but for what `f32` rounds together.
+        assert!((auroc(&fitted.language) - auroc(&fitted.raw)).abs() < 1e-4, "{fitted:?}");
+        assert!(auroc(&fitted.with_mask) > auroc(&fitted.language) + 0.05, "{fitted:?}");
     }
 
     #[test]

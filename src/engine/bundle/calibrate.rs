@@ -58,6 +58,7 @@ impl Calibration {
 /// # Errors
 /// A bundle that cannot be opened or written, and a calibration out of its range.
 pub fn calibrate(dir: impl AsRef<Path>, calibration: &Calibration) -> Result<String, BundleError> {
+    calibration.validate()?;
     let dir = dir.as_ref();
     let text = read_manifest(dir)?;
     let mut expected = Manifest::parse(&text)?;
