@@ -1,14 +1,25 @@
-//! `sam4mllm eval`: answers a split and prints the field's metrics.
+//! `sam4mllm eval`: answers a split by one strategy or several, and says how good the answers are; fits what a
+//! confidence is worth, and sweeps thresholds.
 
-use std::path::PathBuf;
+mod data;
+mod tables;
+mod tune;
 
-use anyhow::Context;
-use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
 
 use super::{Format, stages::StageArgs};
-use crate::dataset::{Assets, SceneGenerator, Split};
-use crate::eval::{Evaluator, Metrics, Options, Report};
+use crate::engine::bundle::Bundle;
+use crate::eval::html::{Card, render};
+use crate::eval::{
+    Answered, BundleInfo, EvalError, Evaluator, Header, Journal, Metrics, Record, Report, Source, Variant, exhibits,
+};
+use crate::pipeline::{Grounder, Segmenter, Strategy};
+use data::DataArgs;
 
 /// Arguments of `sam4mllm eval`.
 #[derive(Debug, clap::Args)]
@@ -18,30 +29,55 @@ pub struct Args {
     path: Option<PathBuf>,
     #[command(flatten)]
     stages: StageArgs,
-    /// Split to answer; `test` is held out and fixed.
-    #[arg(long, value_enum, default_value_t = Split::Test)]
-    split: Split,
-    /// Scenes of the split.
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=100_000))]
-    scenes: u64,
-    /// Expressions a scene.
-    #[arg(long, default_value_t = 4)]
-    expressions: usize,
-    /// First scene.
-    #[arg(long, default_value_t = 0)]
-    first: u64,
-    /// Longest image side in pixels.
-    #[arg(long, default_value_t = 320)]
-    side: u32,
-    /// Folder of the scenes' sprites and object table.
-    #[arg(long, default_value = "engines/tabletop")]
-    assets: PathBuf,
-    /// Also write the report as JSON to this file.
-    #[arg(long, short)]
+    #[command(flatten)]
+    data: DataArgs,
+    /// What to compare over the same weights: box, ppg, pqpp, pqpp-5x5, pqpp-blue-noise. Default: box and --strategy.
+    #[arg(long, value_delimiter = ',', conflicts_with_all = ["ablation", "fit", "sweep"])]
+    variants: Vec<Variant>,
+    /// Compare the paper's: box, ppg where the bundle knows it, pqpp with 3x3, 5x5 and 15 blue-noise points.
+    #[arg(long, conflicts_with_all = ["fit", "sweep"])]
+    ablation: bool,
+    /// Bins of equal width for the expected calibration error.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(2..=100))]
+    bins: u64,
+    /// Also write the report as JSON to this file; the records and the timings lie beside it.
+    #[arg(long, short, conflicts_with_all = ["fit", "sweep"])]
     output: Option<PathBuf>,
+    /// Also write the report as one self-contained page to this file.
+    #[arg(long, conflicts_with_all = ["fit", "sweep"])]
+    html: Option<PathBuf>,
+    /// Pictures of successes in the page, and as many of failures.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(0..=500))]
+    exhibits: u64,
+    /// Go on where a run with the same options was cut off.
+    #[arg(long)]
+    resume: bool,
+    /// Fit what a confidence is worth, on the val split.
+    #[arg(long, conflicts_with = "sweep")]
+    fit: bool,
+    /// Store what was fitted in the bundle's manifest.
+    #[arg(long, requires = "fit")]
+    write: bool,
+    /// Try thresholds, on the val split.
+    #[arg(long)]
+    sweep: bool,
+    /// Least N-acc of the thresholds that --sweep may recommend.
+    #[arg(long, default_value_t = 0.93, requires = "sweep", value_parser = parse_rate)]
+    min_n_acc: f64,
     /// How to print the report.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|v| (0.0..=1.0).contains(v)).ok_or_else(|| "a rate of 0 to 1 is expected".to_owned())
+}
+
+/// What answers.
+struct Subject {
+    bundle: Bundle,
+    grounder: Grounder,
+    segmenter: Segmenter,
 }
 
 /// Runs the evaluation.
@@ -49,71 +85,148 @@ pub fn run(mut args: Args) -> anyhow::Result<()> {
     if let Some(path) = args.path.take() {
         args.stages.bundle = path;
     }
-    let assets = Assets::load(&args.assets).context("load the scenes' assets")?;
-    let generator = SceneGenerator::new(&assets, args.split, 0);
-    let (mut grounder, mut segmenter) = args.stages.load()?;
-    let options = Options { first: args.first, scenes: args.scenes, expressions: args.expressions, side: args.side };
-    let bar = ProgressBar::new(args.scenes).with_style(
-        ProgressStyle::with_template("{bar:40} {pos}/{len} scenes  {eta} left  {msg}").expect("the template is valid"),
-    );
-    let strategy = args.stages.strategy;
-    let mut evaluator = Evaluator { ground: &mut grounder, segment: &mut segmenter, strategy };
-    let evaluation = evaluator.run(&generator, &options, |so_far, _| {
-        bar.inc(1);
-        if bar.position().is_multiple_of(10) {
-            let m = Metrics::of(so_far.answers.iter());
-            bar.set_message(format!("gIoU {:.3}  N-acc {:.3}  T-acc {:.3}", m.giou, m.n_acc, m.t_acc));
-        }
-    })?;
-    bar.finish_and_clear();
-    let report = evaluation.report(strategy, args.scenes);
+    let source = args.data.open(args.fit || args.sweep)?;
+    let mut subject = Subject::load(&args.stages)?;
+    if args.fit {
+        return tune::fit(&args, &mut subject, &*source);
+    }
+    if args.sweep {
+        return tune::sweep(&args, &mut subject, &*source);
+    }
+    let variants = args.variants(&subject)?;
+    let (records, grounding) = args.answer(&mut subject, &variants, &*source)?;
+    let manifest = subject.bundle.manifest();
+    let (name, version) = (manifest.name.clone(), manifest.version.clone());
+    let bundle = BundleInfo { name, version, fingerprint: subject.bundle.fingerprint().to_owned() };
+    let report = Report::of(bundle, source.describe(), &variants, &records, args.bins as usize);
     let json = serde_json::to_string_pretty(&report)?;
     if let Some(path) = &args.output {
-        std::fs::write(path, format!("{json}\n")).with_context(|| format!("write {}", path.display()))?;
+        write(path, format!("{json}\n").as_bytes())?;
+    }
+    if let Some(path) = args.output.as_ref().or(args.html.as_ref()) {
+        write(&path.with_extension("timings.json"), format!("{:#}\n", tables::timings(&grounding)).as_bytes())?;
+    }
+    if let Some(path) = &args.html {
+        let cards = args.cards(&mut subject, &variants, (&*source, &records))?;
+        write(path, render(&report, &cards).as_bytes())?;
     }
     match args.format {
         Format::Json => println!("{json}"),
-        Format::Text => print(&report),
+        Format::Text => print!("{}", tables::report(&report, &grounding)),
     }
     Ok(())
 }
 
-fn print(report: &Report) {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header(["", "n", "gIoU", "cIoU", "target gIoU", "P@0.5", "P@0.7", "P@0.9", "N-acc", "T-acc"]);
-    for (strategy, metrics) in &report.answers {
-        table.add_row(row(&format!("by {strategy}"), metrics));
+impl Subject {
+    fn load(args: &StageArgs) -> anyhow::Result<Self> {
+        let bundle = args.open()?;
+        let (grounder, segmenter) = args.load(&bundle)?;
+        Ok(Self { bundle, grounder, segmenter })
     }
-    table.add_row(row("box only", &report.box_only));
-    for (name, metrics) in &report.by_type {
-        table.add_row(row(&format!("  {name}"), metrics));
+
+    fn evaluator<'a>(&'a mut self, variants: &'a [Variant]) -> Evaluator<'a> {
+        let calibration = self.grounder.calibration();
+        Evaluator { ground: &mut self.grounder, segment: &mut self.segmenter, variants, calibration }
     }
-    table.add_row(row("  near misses", &report.near_miss));
-    println!("{table}");
-    println!(
-        "{} scenes, {:.2} passes a grounding, {:.1} % of confident points right, {} malformed answers",
-        report.scenes,
-        report.passes_per_grounding,
-        100.0 * report.point_accuracy,
-        report.malformed
-    );
 }
 
-/// Figures that a set of samples cannot have are left empty.
-fn row(name: &str, m: &Metrics) -> Vec<String> {
-    let with = |v: f64, there: bool| if there { format!("{v:.3}") } else { String::new() };
-    let (targets, none) = (m.with_target > 0, m.samples > m.with_target);
-    vec![
-        name.to_owned(),
-        m.samples.to_string(),
-        with(m.giou, m.samples > 0),
-        with(m.ciou, targets),
-        with(m.target_giou, targets),
-        with(m.p50, targets),
-        with(m.p70, targets),
-        with(m.p90, targets),
-        with(m.n_acc, none),
-        with(m.t_acc, targets),
-    ]
+impl Args {
+    /// What is compared; every strategy is one that the bundle knows.
+    fn variants(&self, subject: &Subject) -> anyhow::Result<Vec<Variant>> {
+        let strategies = subject.grounder.strategies();
+        let mut variants = match (self.ablation, &self.variants[..]) {
+            (true, _) => Variant::ablation(&strategies),
+            (false, []) => [Strategy::Box, self.stages.strategy].map(Variant::plain).to_vec(),
+            (false, chosen) => chosen.to_vec(),
+        };
+        for variant in &variants {
+            strategies.choose(Some(variant.strategy))?;
+        }
+        let mut seen = std::collections::HashSet::new();
+        variants.retain(|v| seen.insert(*v));
+        Ok(variants)
+    }
+
+    /// All records, and how long each grounding took that was not there before.
+    fn answer(
+        &self,
+        subject: &mut Subject,
+        variants: &[Variant],
+        source: &dyn Source,
+    ) -> anyhow::Result<(Vec<Record>, Vec<Duration>)> {
+        let names: Vec<String> = variants.iter().map(Variant::to_string).collect();
+        let header = Header::new(subject.bundle.fingerprint(), names, source.describe());
+        let mut journal = match self.output.as_ref().or(self.html.as_ref()).map(|p| p.with_extension("records.jsonl")) {
+            None => {
+                ensure!(!self.resume, "resume a run: --output or --html is needed, beside which its records lie");
+                None
+            }
+            Some(path) if self.resume => Some(Journal::resume(&path, &header)?),
+            Some(path) => Some(Journal::create(&path, &header)?),
+        };
+        let from = journal.as_ref().map_or((0, 0), Journal::next);
+        let bar = progress_bar(source.pictures());
+        bar.set_position(from.0);
+        let (mut grounding, mut unkept, mut scores) = (Vec::new(), Vec::new(), Vec::new());
+        let mut each = |answered: Answered| -> Result<(), EvalError> {
+            let Answered { record, grounding: times } = answered;
+            grounding.extend(times);
+            bar.set_position(record.picture + 1);
+            scores.extend(record.answers.last().map(|a| a.score));
+            if scores.len().is_multiple_of(40) {
+                let m = Metrics::of(scores.iter().copied());
+                bar.set_message(format!("gIoU {:.3}  N-acc {:.3}  T-acc {:.3}", m.giou, m.n_acc, m.t_acc));
+            }
+            match &mut journal {
+                Some(journal) => journal.push(&record)?,
+                None => unkept.push(record),
+            }
+            Ok(())
+        };
+        subject.evaluator(variants).run(source, from, &mut each)?;
+        bar.finish_and_clear();
+        let records = journal.map_or(unkept, |j| j.records().to_vec());
+        if records.is_empty() {
+            bail!("answer expressions: the source has none");
+        }
+        Ok((records, grounding))
+    }
+
+    /// Pictures of the last variant's successes and failures.
+    fn cards(
+        &self,
+        subject: &mut Subject,
+        variants: &[Variant],
+        (source, records): (&dyn Source, &[Record]),
+    ) -> anyhow::Result<Vec<Card>> {
+        let Some((last, variant)) = variants.len().checked_sub(1).map(|i| (i, variants[i])) else {
+            return Ok(Vec::new());
+        };
+        let mut evaluator = subject.evaluator(variants);
+        let mut cards = Vec::new();
+        for exhibit in exhibits(records, last, self.exhibits as usize) {
+            let record = &records[exhibit.record];
+            let picture = source.picture(record.picture)?;
+            let Some(sample) = picture.samples.get(record.sample) else { continue };
+            let Some(shown) = evaluator.show(&picture, sample, variant)? else { continue };
+            cards.extend(Card::new((exhibit, record), last, (&picture, sample), &shown));
+        }
+        Ok(cards)
+    }
+}
+
+fn progress_bar(pictures: u64) -> ProgressBar {
+    ProgressBar::new(pictures).with_style(
+        ProgressStyle::with_template("{bar:40} {pos}/{len} pictures  {eta} left  {msg}")
+            .expect("the template is valid"),
+    )
+}
+
+fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    std::fs::write(path, bytes).with_context(|| format!("write {}", path.display()))
+}
+
+/// A JSON number, or null where there is none.
+fn number(value: Option<f64>) -> serde_json::Value {
+    value.map_or(serde_json::Value::Null, |v| json!(v))
 }

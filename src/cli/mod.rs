@@ -34,7 +34,7 @@ enum Command {
     Demo(demo::Args),
     /// Import checkpoints, look at bundles, seal them.
     Engine(engine::Args),
-    /// Answer a split of synthetic scenes and print the field's metrics.
+    /// Answer a split of scenes or of a data set: the field's metrics, calibration, thresholds.
     Eval(eval::Args),
     /// Find what a command names in one picture.
     Segment(segment::Args),

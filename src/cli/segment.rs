@@ -110,9 +110,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Count::Any => CountHint::NoneOrMore,
     };
     let command = stages.grounder.check(&args.command, hint)?;
-    let grounding = stages.grounder.ground(&image, &command, None).context("ground the command")?;
+    let mut grounding = stages.grounder.ground(&image, &command, None).context("ground the command")?;
     timings.extend(&grounding.timings);
     let masks = masks(&mut stages, &image, &grounding, &mut timings).context("segment the picture")?;
+    let calibration = stages.grounder.calibration();
+    for (instance, mask) in grounding.instances.iter_mut().zip(&masks) {
+        instance.confidence = calibration.with_mask(instance.confidence, mask.score);
+    }
     let verdict = verdict(&grounding, &masks, bundle.manifest().dialect.thresholds.mask_score);
     let report = report(&command.text, &image, &grounding, &masks, verdict, &timings);
     match args.format {

@@ -17,7 +17,7 @@ use crate::import::{Level, import_cached};
 use crate::node::{NodeConfig, Stages};
 use crate::pipeline::fake::{FakeGround, FakeSegment, Script};
 use crate::pipeline::{Grounder, Segmenter, Strategies};
-use crate::prompt::Dialect;
+use crate::prompt::{Calibration, Dialect};
 use crate::server::{Backend, Identity, Server, ServerConfig};
 
 /// Arguments of `sam4mllm serve`.
@@ -136,7 +136,8 @@ pub(super) fn rten_backend(args: &StageArgs) -> anyhow::Result<Backend> {
     let bundle = Arc::new(args.open()?);
     let options = args.options();
     // Before a socket or a thread exists.
-    let strategies = Strategies::of(&Dialect::compile(&bundle.manifest().dialect)?, args.strategy)?;
+    let dialect = Dialect::compile(&bundle.manifest().dialect)?;
+    let (strategies, calibration) = (Strategies::of(&dialect, args.strategy)?, dialect.calibration());
     // Once, before the two factories would do it side by side.
     import_cached(&bundle, options.cache_dir(), Level::Portable).context("import the bundle's checkpoints")?;
     let manifest = bundle.manifest();
@@ -155,6 +156,7 @@ pub(super) fn rten_backend(args: &StageArgs) -> anyhow::Result<Backend> {
             segment: Box::new(move || Ok(Box::new(Segmenter::load(&segment.0, &segment.1)?))),
             strategies,
             min_mask_score,
+            calibration,
         },
     })
 }
@@ -174,6 +176,7 @@ fn fake(script: &Script, strategies: Strategies) -> Backend {
             segment: Box::new(move || Ok(Box::new(FakeSegment::new(segment.clone())))),
             strategies,
             min_mask_score: 0.4,
+            calibration: Calibration::IDENTITY,
         },
     }
 }

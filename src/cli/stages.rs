@@ -41,9 +41,9 @@ impl StageArgs {
         LoadOptions { cache_dir: self.cache_dir.clone(), mllm: engine.clone(), sam: engine, ..LoadOptions::default() }
     }
 
-    /// Opens the bundle and loads both sides of the pipeline.
-    pub fn load(&self) -> anyhow::Result<(Grounder, Segmenter)> {
-        let models = Models::load(&self.open()?, &self.options()).context("load the bundle's models")?;
+    /// Loads both sides of the pipeline of an opened bundle.
+    pub fn load(&self, bundle: &Bundle) -> anyhow::Result<(Grounder, Segmenter)> {
+        let models = Models::load(bundle, &self.options()).context("load the bundle's models")?;
         Ok((Grounder::new(models.mllm, self.strategy)?, Segmenter::new(models.encoder, models.decoder)))
     }
 }

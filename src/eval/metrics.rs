@@ -1,17 +1,15 @@
-//! Samples and what is summed over them.
+//! How one answer compares with the truth, and what is summed over many.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::dataset::ExpressionType;
 use crate::mask::Mask;
 
-/// One answered expression.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sample {
-    /// How the expression refers.
-    pub kind: ExpressionType,
-    /// No target, but almost.
-    pub near_miss: bool,
+/// IoU from which on an answer counts as right where only right and wrong are told apart.
+pub const RIGHT_IOU: f64 = 0.5;
+
+/// One answer against the truth, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Score {
     /// Pixels on in both the truth and the answer.
     pub intersection: u64,
     /// Pixels on in either.
@@ -22,20 +20,27 @@ pub struct Sample {
     pub answered: bool,
 }
 
-impl Sample {
+impl Score {
     /// Compares an answer with the truth; both of one frame.
     ///
-    /// `answer` is `None` where the verdict holds no mask, `truth` where there is no target.
-    pub fn new(kind: ExpressionType, near_miss: bool, truth: Option<&Mask>, answer: Option<&Mask>) -> Self {
-        let (intersection, union) = match (truth, answer) {
-            (Some(t), Some(a)) => t.overlap(a).unwrap_or((0, t.area() + a.area())),
-            (Some(m), None) | (None, Some(m)) => (0, m.area()),
-            (None, None) => (0, 0),
-        };
-        Self { kind, near_miss, intersection, union, has_target: truth.is_some(), answered: answer.is_some() }
+    /// `answer` is `None` where the verdict holds no mask, `truth` where there is no target. Pixels of `ignored` count
+    /// neither for nor against.
+    pub fn new(truth: Option<&Mask>, answer: Option<&Mask>, ignored: Option<&Mask>) -> Self {
+        let (mut intersection, mut union) = (0, 0);
+        let counts = |m: Option<&Mask>| m.map(|m| m.bits().to_vec());
+        let (t, a, skip) = (counts(truth), counts(answer), counts(ignored));
+        let pixels = t.as_ref().or(a.as_ref()).map_or(0, Vec::len);
+        let on = |bits: &Option<Vec<u8>>, i: usize| bits.as_ref().and_then(|b| b.get(i)).is_some_and(|b| *b == 1);
+        for i in (0..pixels).filter(|i| !on(&skip, *i)) {
+            let (t, a) = (on(&t, i), on(&a, i));
+            intersection += u64::from(t && a);
+            union += u64::from(t || a);
+        }
+        Self { intersection, union, has_target: truth.is_some(), answered: answer.is_some() }
     }
 
-    /// IoU in `0.0..=1.0`, with the convention for empty masks.
+    /// IoU in `0.0..=1.0`. Without a target 1 where nothing is answered and 0 otherwise; with a target 0 where nothing
+    /// is answered. Source: gRefCOCO's metrics, arXiv 2306.00968.
     pub fn iou(&self) -> f64 {
         match (self.has_target, self.answered) {
             (false, answered) => f64::from(u8::from(!answered)),
@@ -60,8 +65,12 @@ pub struct Metrics {
     pub target_giou: f64,
     /// Share of samples with a target whose IoU is at least 0.5.
     pub p50: f64,
+    /// The same at 0.6.
+    pub p60: f64,
     /// The same at 0.7.
     pub p70: f64,
+    /// The same at 0.8.
+    pub p80: f64,
     /// The same at 0.9.
     pub p90: f64,
     /// Share of no-target samples answered without a mask.
@@ -71,29 +80,35 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Sums up `samples`.
-    pub fn of<'a>(samples: impl Iterator<Item = &'a Sample> + Clone) -> Self {
-        let all = samples.clone();
-        let with = samples.clone().filter(|s| s.has_target);
-        let without = samples.clone().filter(|s| !s.has_target);
-        let (inter, union) = samples.clone().fold((0, 0), |(i, u), s| (i + s.intersection, u + s.union));
-        let precision = |x: f64| mean(with.clone().map(|s| f64::from(u8::from(s.iou() >= x))));
+    /// Sums up `scores`.
+    pub fn of(scores: impl IntoIterator<Item = Score>) -> Self {
+        let all: Vec<Score> = scores.into_iter().collect();
+        let with = || all.iter().filter(|s| s.has_target);
+        let without = || all.iter().filter(|s| !s.has_target);
+        let (inter, union) = all.iter().fold((0, 0), |(i, u), s| (i + s.intersection, u + s.union));
+        let precision = |x: f64| mean(with().map(|s| one_if(s.iou() >= x)));
         Self {
-            samples: all.clone().count(),
-            with_target: with.clone().count(),
-            giou: mean(all.map(Sample::iou)),
+            samples: all.len(),
+            with_target: with().count(),
+            giou: mean(all.iter().map(Score::iou)),
             ciou: if union == 0 { 0.0 } else { inter as f64 / union as f64 },
-            target_giou: mean(with.clone().map(Sample::iou)),
+            target_giou: mean(with().map(Score::iou)),
             p50: precision(0.5),
+            p60: precision(0.6),
             p70: precision(0.7),
+            p80: precision(0.8),
             p90: precision(0.9),
-            n_acc: mean(without.map(|s| f64::from(u8::from(!s.answered)))),
-            t_acc: mean(with.clone().map(|s| f64::from(u8::from(s.answered)))),
+            n_acc: mean(without().map(|s| one_if(!s.answered))),
+            t_acc: mean(with().map(|s| one_if(s.answered))),
         }
     }
 }
 
-fn mean(values: impl Iterator<Item = f64>) -> f64 {
+fn one_if(yes: bool) -> f64 {
+    f64::from(u8::from(yes))
+}
+
+pub(super) fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let (sum, n) = values.fold((0.0, 0usize), |(sum, n), v| (sum + v, n + 1));
     if n == 0 { 0.0 } else { sum / n as f64 }
 }
@@ -109,19 +124,35 @@ mod tests {
 
     #[test]
     fn conventions_of_the_field() {
-        let kind = ExpressionType::Name;
         let (a, b) = (band(0, 4), band(2, 6));
         let samples = [
-            Sample::new(kind, false, Some(&a), Some(&b)),
-            Sample::new(kind, false, Some(&a), None),
-            Sample::new(ExpressionType::None, true, None, Some(&b)),
-            Sample::new(ExpressionType::None, false, None, None),
+            Score::new(Some(&a), Some(&b), None),
+            Score::new(Some(&a), None, None),
+            Score::new(None, Some(&b), None),
+            Score::new(None, None, None),
         ];
-        let m = Metrics::of(samples.iter());
+        let m = Metrics::of(samples);
         assert_eq!(samples.map(|s| s.iou()), [2.0 / 6.0, 0.0, 0.0, 1.0]);
         assert_eq!(m.giou, (2.0 / 6.0 + 1.0) / 4.0);
         assert_eq!(m.ciou, 2.0 / 14.0);
         assert_eq!(m.target_giou, 1.0 / 6.0);
         assert_eq!((m.n_acc, m.t_acc, m.p50), (0.5, 0.5, 0.0));
+    }
+
+    #[test]
+    fn ignored_pixels_count_neither_way() {
+        let (truth, answer) = (band(0, 4), band(2, 8));
+        let score = Score::new(Some(&truth), Some(&answer), Some(&band(3, 7)));
+        assert_eq!((score.intersection, score.union), (1, 4));
+        let all = Score::new(Some(&truth), Some(&answer), Some(&band(0, 10)));
+        assert_eq!((all.iou(), all.union), (0.0, 0));
+    }
+
+    #[test]
+    fn precision_counts_its_own_threshold() {
+        let score = |intersection| Score { intersection, union: 10, has_target: true, answered: true };
+        let m = Metrics::of([5, 6, 7, 8, 9].map(score));
+        assert_eq!([m.p50, m.p60, m.p70, m.p80, m.p90], [1.0, 0.8, 0.6, 0.4, 0.2]);
+        assert_eq!(Metrics::of([]), Metrics::default());
     }
 }

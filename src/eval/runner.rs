@@ -1,77 +1,36 @@
-//! Runs a pipeline over a split and sums up, for a strategy and for its box alone.
+//! Answers every sample of a source by every variant.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
-use super::metrics::{Metrics, Sample};
-use crate::dataset::{Expression, ExpressionType, Scene, SceneGenerator, SceneOptions};
+use super::EvalError;
+use super::metrics::Score;
+use super::record::{Answer, Instance, Record, TargetFacts};
+use super::source::{Picture, Sample, Source};
+use super::variant::Variant;
 use crate::frame::Image;
 use crate::mask::Mask;
-use crate::pipeline::{Embedding, Ground, Grounding, Outcome, PipelineError, Segment, Strategy, segment_groups};
-use crate::prompt::{CountHint, PointLabel, Prompt};
+use crate::pipeline::{
+    Command, Embedding, Ground, GroundedInstance, Grounding, Outcome, PipelineError, Segment, Segmented, segment_groups,
+};
+use crate::prompt::{Calibration, PointLabel};
 
-/// What to evaluate on.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// First scene of the split. Default: 0.
-    pub first: u64,
-    /// Scenes. Default: 500.
-    pub scenes: u64,
-    /// Expressions a scene. Default: 4.
-    pub expressions: usize,
-    /// Longest image side in pixels. Default: 320.
-    pub side: u32,
-}
+/// A sample's place: picture and sample in it.
+pub type Place = (u64, usize);
 
-impl Default for Options {
-    fn default() -> Self {
-        Self { first: 0, scenes: 500, expressions: 4, side: 320 }
-    }
-}
-
-/// Everything that was measured.
-#[derive(Debug, Clone, Default)]
-pub struct Evaluation {
-    /// One sample an expression, by the strategy.
-    pub answers: Vec<Sample>,
-    /// The same answers with SAM prompted by the proposal alone.
-    pub box_only: Vec<Sample>,
-    /// How often each outcome was given, by expression type.
-    pub outcomes: BTreeMap<(ExpressionType, &'static str), usize>,
-    /// Answers that could not be read; each is an unsure outcome too.
-    pub malformed: usize,
-    /// Time of each grounding.
+/// What was answered to a sample, with the time of each grounding.
+pub struct Answered {
+    /// To be kept.
+    pub record: Record,
+    /// One a variant that asked the language model.
     pub grounding: Vec<Duration>,
-    /// Passes through the language model, over all groundings.
-    pub passes: u64,
-    /// Labelled points that agree with the truth, and all of them: for instances on the right object.
-    pub points: (u64, u64),
 }
 
-/// The figures, ready to be printed or written.
-#[derive(Debug, Clone, Serialize)]
-pub struct Report {
-    /// Scenes and expressions answered.
-    pub scenes: u64,
-    /// The strategy, by its word, with its figures.
-    #[serde(flatten)]
-    pub answers: BTreeMap<&'static str, Metrics>,
-    /// Box alone.
-    pub box_only: Metrics,
-    /// The strategy's figures by expression type.
-    pub by_type: BTreeMap<&'static str, Metrics>,
-    /// No-target expressions that are almost right.
-    pub near_miss: Metrics,
-    /// How often each outcome was given: `type/outcome`.
-    pub outcomes: BTreeMap<String, usize>,
-    /// Answers that could not be read.
-    pub malformed: usize,
-    /// Passes through the language model a grounding.
-    pub passes_per_grounding: f64,
-    /// Share of labelled points that are right, where the box is on the right object.
-    pub point_accuracy: f64,
+/// An answer with everything that a picture of it shows.
+pub struct Shown {
+    /// What the language model said.
+    pub grounding: Grounding,
+    /// One mask an instance.
+    pub masks: Vec<Segmented>,
 }
 
 /// A pipeline under evaluation.
@@ -80,130 +39,268 @@ pub struct Evaluator<'a> {
     pub ground: &'a mut dyn Ground,
     /// SAM's side.
     pub segment: &'a mut dyn Segment,
-    /// How the prompt is got from the language model.
-    pub strategy: Strategy,
+    /// What is compared.
+    pub variants: &'a [Variant],
+    /// How a mask's score and the language model's confidence become one.
+    pub calibration: Calibration,
 }
 
 impl Evaluator<'_> {
-    /// Answers every expression of the chosen scenes; `progress` is called after each scene.
+    /// Answers every sample from `from` on and hands it to `each`, in order.
     ///
     /// # Errors
-    /// Engine failures. A bad answer is a bad score, never an error.
+    /// Engine failures, pictures that cannot be used, and whatever `each` returns. A bad answer is a bad score, never
+    /// an error.
     pub fn run(
         &mut self,
-        generator: &SceneGenerator,
-        options: &Options,
-        mut progress: impl FnMut(&Evaluation, &Scene),
-    ) -> Result<Evaluation, PipelineError> {
-        let mut evaluation = Evaluation::default();
-        let look = SceneOptions { longest_side: options.side, ..SceneOptions::default() };
-        for index in options.first..options.first + options.scenes {
-            let scene = generator.scene(index, &look);
-            let image = Image::from_rgb(scene.size, scene.rgb.clone()).expect("a scene fills its size");
-            let embedding = self.segment.embed(&image)?;
-            for expression in scene.expressions(options.expressions) {
-                self.answer(&scene, &image, &embedding, &expression, &mut evaluation)?;
+        source: &dyn Source,
+        from: Place,
+        each: &mut dyn FnMut(Answered) -> Result<(), EvalError>,
+    ) -> Result<(), EvalError> {
+        for index in from.0..source.pictures() {
+            let picture = source.picture(index)?;
+            let first = if index == from.0 { from.1 } else { 0 };
+            if first >= picture.samples.len() {
+                continue;
             }
-            progress(&evaluation, &scene);
-        }
-        Ok(evaluation)
-    }
-
-    fn answer(
-        &mut self,
-        scene: &Scene,
-        image: &Image,
-        embedding: &Embedding,
-        expression: &Expression,
-        evaluation: &mut Evaluation,
-    ) -> Result<(), PipelineError> {
-        let truth = (!expression.targets.is_empty()).then(|| scene.mask_of(&expression.targets));
-        let sample = |m: Option<&Mask>| Sample::new(expression.kind, expression.near_miss, truth.as_ref(), m);
-        let command = match self.ground.check(&expression.text, CountHint::NoneOrMore) {
-            Ok(command) => command.by(self.strategy),
-            // A word that the model does not know: the robot is told so, and gets no mask.
-            Err(PipelineError::Command(_)) => {
-                *evaluation.outcomes.entry((expression.kind, "refused")).or_default() += 1;
-                evaluation.answers.push(sample(None));
-                evaluation.box_only.push(sample(None));
-                return Ok(());
+            let embedding = self.segment.embed(&picture.image)?;
+            for (i, sample) in picture.samples.iter().enumerate().skip(first) {
+                each(self.answer_all(&picture.image, &embedding, sample, (index, i))?)?;
             }
-            Err(error) => return Err(error),
-        };
-        let start = Instant::now();
-        let grounding = self.ground.ground(image, &command, None)?;
-        evaluation.grounding.push(start.elapsed());
-        evaluation.passes += u64::from(grounding.passes);
-        *evaluation.outcomes.entry((expression.kind, word(grounding.outcome))).or_default() += 1;
-        evaluation.malformed += usize::from(grounding.malformed.is_some());
-
-        if let Some(truth) = &truth {
-            count_points(&grounding, truth, &mut evaluation.points);
         }
-        let with_points = self.mask(embedding, &grounding, true)?;
-        let box_only = self.mask(embedding, &grounding, false)?;
-        evaluation.answers.push(sample(with_points.as_ref()));
-        evaluation.box_only.push(sample(box_only.as_ref()));
         Ok(())
     }
 
-    /// The union of the masks of all instances, as a robot would get them; `None` where the outcome holds none.
-    fn mask(&mut self, embedding: &Embedding, g: &Grounding, points: bool) -> Result<Option<Mask>, PipelineError> {
-        if !matches!(g.outcome, Outcome::Found | Outcome::Ambiguous) || g.instances.is_empty() {
-            return Ok(None);
+    fn answer_all(
+        &mut self,
+        image: &Image,
+        embedding: &Embedding,
+        sample: &Sample,
+        (picture, index): Place,
+    ) -> Result<Answered, EvalError> {
+        let truth = sample.truth();
+        let (mut answers, mut grounding) = (Vec::new(), Vec::new());
+        for &variant in self.variants {
+            let start = Instant::now();
+            let answer = match self.command(sample, variant)? {
+                None => Answer::refused(Score::new(truth.as_ref(), None, sample.ignored.as_ref())),
+                Some(command) => {
+                    let said = self.ground.ground(image, &command, None)?;
+                    grounding.push(start.elapsed());
+                    let masks = self.masks(embedding, &said)?;
+                    self.score(sample, truth.as_ref(), &said, &masks)
+                }
+            };
+            answers.push(answer);
         }
-        let prompts: Vec<Vec<Prompt>> = g
-            .instances
-            .iter()
-            .map(|i| match points {
-                true => i.prompts(),
-                false => vec![Prompt { bbox: Some(i.proposal), points: Vec::new() }],
-            })
-            .collect();
-        let mut masks = segment_groups(self.segment, embedding, &prompts)?.into_iter().map(|s| s.mask);
-        let Some(mut all) = masks.next() else { return Ok(None) };
-        masks.for_each(|m| all.union_with(&m));
-        Ok(Some(all))
+        let record = Record {
+            picture,
+            sample: index,
+            id: sample.id.clone(),
+            expression: sample.expression.clone(),
+            kind: sample.kind.clone(),
+            near_miss: sample.near_miss,
+            target: TargetFacts::of(sample),
+            answers,
+        };
+        Ok(Answered { record, grounding })
+    }
+
+    /// Answers one sample again, for a picture of it; `None` where its command is refused.
+    ///
+    /// # Errors
+    /// As [`Evaluator::run`].
+    pub fn show(&mut self, picture: &Picture, sample: &Sample, variant: Variant) -> Result<Option<Shown>, EvalError> {
+        let Some(command) = self.command(sample, variant)? else { return Ok(None) };
+        let grounding = self.ground.ground(&picture.image, &command, None)?;
+        let embedding = self.segment.embed(&picture.image)?;
+        let masks = self.masks(&embedding, &grounding)?;
+        Ok(Some(Shown { grounding, masks }))
+    }
+
+    fn command(&self, sample: &Sample, variant: Variant) -> Result<Option<Command>, PipelineError> {
+        command(self.ground, sample, variant)
+    }
+
+    fn masks(&mut self, embedding: &Embedding, said: &Grounding) -> Result<Vec<Segmented>, PipelineError> {
+        if !names_targets(said) {
+            return Ok(Vec::new());
+        }
+        let prompts: Vec<_> = said.instances.iter().map(GroundedInstance::prompts).collect();
+        segment_groups(self.segment, embedding, &prompts)
+    }
+
+    fn score(&self, sample: &Sample, truth: Option<&Mask>, said: &Grounding, masks: &[Segmented]) -> Answer {
+        let instance = |(instance, m): (&GroundedInstance, &Segmented)| {
+            let score = if m.score.is_finite() { m.score } else { 0.0 };
+            Instance {
+                language: instance.confidence,
+                score,
+                confidence: self.calibration.with_mask(instance.confidence, m.score),
+                iou: sample.targets.iter().map(|t| overlap(t, &m.mask, sample)).fold(0.0, f64::max),
+            }
+        };
+        Answer {
+            verdict: said.outcome.into(),
+            confidence: said.confidence,
+            malformed: said.malformed.map(|e| e.to_string()),
+            passes: said.passes,
+            points: truth.map_or([0, 0], |t| count_points(said, t)),
+            score: Score::new(truth, union(masks).as_ref(), sample.ignored.as_ref()),
+            instances: said.instances.iter().zip(masks).map(instance).collect(),
+        }
     }
 }
 
-/// Counts the confident points of instances whose box lies mostly on the target.
-fn count_points(grounding: &Grounding, truth: &Mask, (right, all): &mut (u64, u64)) {
-    for instance in &grounding.instances {
+/// `sample` as a command to be answered by `variant`; `None` where it holds a word that the model does not know.
+pub(super) fn command(
+    ground: &dyn Ground,
+    sample: &Sample,
+    variant: Variant,
+) -> Result<Option<Command>, PipelineError> {
+    match ground.check(&sample.expression, sample.hint) {
+        Ok(command) => Ok(Some(variant.of(command))),
+        Err(PipelineError::Command(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the outcome comes with masks, as a robot would get them.
+pub(super) fn names_targets(said: &Grounding) -> bool {
+    matches!(said.outcome, Outcome::Found | Outcome::Ambiguous) && !said.instances.is_empty()
+}
+
+/// All masks together; `None` where there are none.
+pub(super) fn union(masks: &[Segmented]) -> Option<Mask> {
+    let (first, rest) = masks.split_first()?;
+    let mut all = first.mask.clone();
+    rest.iter().for_each(|m| all.union_with(&m.mask));
+    Some(all)
+}
+
+fn overlap(target: &Mask, answer: &Mask, sample: &Sample) -> f64 {
+    Score::new(Some(target), Some(answer), sample.ignored.as_ref()).iou()
+}
+
+/// The confident points of instances whose box lies mostly on the target: those that are right, and all.
+fn count_points(said: &Grounding, truth: &Mask) -> [u64; 2] {
+    let mut count = [0, 0];
+    for instance in &said.instances {
         if !truth.bbox().is_some_and(|b| b.iou(&instance.proposal) >= 0.5) {
             continue;
         }
         for p in instance.points.iter().filter(|p| p.label != PointLabel::Unsure) {
-            *all += 1;
-            *right += u64::from(truth.at(p.point) == (p.label == PointLabel::On));
+            count[1] += 1;
+            count[0] += u64::from(truth.at(p.point) == (p.label == PointLabel::On));
         }
     }
+    count
 }
 
-fn word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Found => "found",
-        Outcome::Absent => "absent",
-        Outcome::Ambiguous => "ambiguous",
-        Outcome::Unsure => "unsure",
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::SourceError;
+    use super::super::record::Verdict;
+    use super::*;
+    use crate::geometry::Size;
+    use crate::pipeline::Strategy;
+    use crate::pipeline::fake::{FakeGround, FakeSegment, Script};
+    use crate::prompt::{CountHint, MaskCalibration};
+
+    const SIZE: (u32, u32) = (64, 48);
+
+    fn red(x: u32, y: u32) -> bool {
+        (10..30).contains(&x) && (10..40).contains(&y)
     }
-}
 
-impl Evaluation {
-    /// The figures over everything that was answered so far by `strategy`, `scenes` scenes.
-    pub fn report(&self, strategy: Strategy, scenes: u64) -> Report {
-        let of_type = |t: ExpressionType| Metrics::of(self.answers.iter().filter(move |s| s.kind == t));
-        let groundings = self.grounding.len().max(1) as f64;
-        Report {
-            scenes,
-            answers: BTreeMap::from([(strategy.word(), Metrics::of(self.answers.iter()))]),
-            box_only: Metrics::of(self.box_only.iter()),
-            by_type: ExpressionType::ALL.into_iter().map(|t| (t.word(), of_type(t))).collect(),
-            near_miss: Metrics::of(self.answers.iter().filter(|s| s.near_miss)),
-            outcomes: self.outcomes.iter().map(|((t, o), n)| (format!("{}/{o}", t.word()), *n)).collect(),
-            malformed: self.malformed,
-            passes_per_grounding: self.passes as f64 / groundings,
-            point_accuracy: self.points.0 as f64 / self.points.1.max(1) as f64,
+    /// Pictures of a red box on grey.
+    struct RedBoxes;
+
+    impl RedBoxes {
+        fn sample(expression: &str, there: bool) -> Sample {
+            let mask = Mask::from_fn(Size::new(SIZE.0, SIZE.1), red);
+            Sample {
+                id: expression.to_owned(),
+                expression: expression.to_owned(),
+                kind: "name".to_owned(),
+                near_miss: false,
+                hint: CountHint::NoneOrMore,
+                targets: there.then_some(mask).into_iter().collect(),
+                hidden: None,
+                ignored: None,
+            }
+        }
+    }
+
+    impl Source for RedBoxes {
+        fn pictures(&self) -> u64 {
+            2
+        }
+
+        fn describe(&self) -> Value {
+            json!({ "data": "red boxes" })
+        }
+
+        fn picture(&self, _: u64) -> Result<Picture, SourceError> {
+            let pixel = |i: u32| if red(i % SIZE.0, i / SIZE.0) { [220, 20, 20] } else { [128, 128, 128] };
+            let rgb = (0..SIZE.0 * SIZE.1).flat_map(pixel).collect();
+            let image = Image::from_rgb(Size::new(SIZE.0, SIZE.1), rgb).expect("fills its size");
+            let samples = [("the red box", true), ("the blue box", false), ("the <user> box", true)];
+            Ok(Picture { image, samples: samples.map(|(text, there)| Self::sample(text, there)).to_vec() })
+        }
+    }
+
+    fn records(from: Place, variants: &[Variant]) -> Vec<Record> {
+        let script = Script::default();
+        let mut ground = FakeGround::new(script.ground.clone());
+        let mut segment = FakeSegment::new(script.segment);
+        let mask = Some(MaskCalibration { language: 0.0, score: 1.0, bias: 0.0 });
+        let calibration = Calibration { mask, ..Calibration::IDENTITY };
+        let mut evaluator = Evaluator { ground: &mut ground, segment: &mut segment, variants, calibration };
+        let mut records = Vec::new();
+        let mut each = |answered: Answered| {
+            records.push(answered.record);
+            Ok(())
+        };
+        evaluator.run(&RedBoxes, from, &mut each).expect("answers");
+        records
+    }
+
+    #[test]
+    fn answers_are_held_against_the_truth() {
+        let variants = [Strategy::Box, Strategy::Pqpp].map(Variant::plain);
+        let all = records((0, 0), &variants);
+        assert_eq!(
+            all.iter().map(|r| (r.picture, r.sample)).collect::<Vec<_>>(),
+            [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+        );
+        let [found, absent, refused] = &all[..3] else { panic!("three a picture") };
+        assert_eq!(found.answers.len(), 2);
+        for answer in &found.answers {
+            assert_eq!((answer.verdict, answer.score.iou()), (Verdict::Found, 1.0));
+            let [instance] = answer.instances[..] else { panic!("one red box") };
+            // The fake's words say 0.9 and its masks 0.95; the calibration here heeds the mask alone.
+            assert_eq!((instance.language, instance.score, instance.iou), (0.9, 0.95, 1.0));
+            assert!((instance.confidence - 0.95).abs() < 1e-6 && instance.is_right());
+        }
+        assert_eq!((found.answers[0].points, found.answers[1].points), ([0, 0], [25, 25]));
+        assert_eq!(found.target.map(|t| (t.count, t.fill)), Some((1, 1.0)));
+        assert_eq!(
+            (absent.answers[0].verdict, absent.answers[0].score.iou(), absent.target),
+            (Verdict::Absent, 1.0, None)
+        );
+        let refused = &refused.answers[1];
+        assert_eq!((refused.verdict, refused.score.iou(), refused.passes), (Verdict::Refused, 0.0, 0));
+    }
+
+    #[test]
+    fn going_on_gives_what_a_whole_run_gives() {
+        let variants = [Variant::plain(Strategy::Pqpp)];
+        let all = records((0, 0), &variants);
+        for (i, r) in all.iter().enumerate() {
+            assert_eq!(records((r.picture, r.sample + 1), &variants), all[i + 1..], "after {i}");
         }
     }
 }

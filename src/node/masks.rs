@@ -13,7 +13,7 @@ use super::frame::{Arrived, Fresh, Kept};
 use super::tracked::{Tracked, inherit_ids};
 use crate::frame::FrameLimits;
 use crate::pipeline::{Embedding, GroundedInstance, Outcome, PipelineError, Segment, TrackLimits, segment_groups};
-use crate::prompt::{CountHint, Prompt};
+use crate::prompt::{Calibration, CountHint, Prompt};
 
 /// Instances of a target that are remembered after they were lost.
 const MAX_LOST: usize = 16;
@@ -36,6 +36,7 @@ pub(super) struct Settings {
     pub frame: FrameLimits,
     pub track: TrackLimits,
     pub min_mask_score: f32,
+    pub calibration: Calibration,
 }
 
 pub(super) enum Input {
@@ -210,8 +211,7 @@ fn segment(
                 }
             },
             AskKind::Ground(instance) => {
-                let Settings { track, min_mask_score, .. } = settings;
-                found.grounded.extend(Tracked::ground(frame, instance, answer, track, min_mask_score));
+                found.grounded.extend(Tracked::ground(frame, instance, answer, settings));
             }
         }
     }
@@ -229,7 +229,7 @@ fn ground_on(stage: &mut dyn Segment, fresh: &Fresh, settings: Settings) -> Resu
     let answers = segment_groups(stage, embedding, &prompts)?;
     let ground = |(instance, answer): (&GroundedInstance, _)| {
         let instance = Arc::new(instance.clone());
-        Tracked::ground(&fresh.frame, instance, answer, settings.track, settings.min_mask_score)
+        Tracked::ground(&fresh.frame, instance, answer, settings)
     };
     Ok(instances.iter().zip(answers).filter_map(ground).collect())
 }

@@ -40,7 +40,7 @@ pub use slot::{Counters, DropReason};
 pub use stage::Factory;
 
 use crate::pipeline::{Ground, Segment, Strategies, Strategy};
-use crate::prompt::CountHint;
+use crate::prompt::{Calibration, CountHint};
 use frame::Arrived;
 use scheduler::{Call, Event, Scheduler};
 
@@ -64,6 +64,8 @@ pub struct Stages {
     pub strategies: Strategies,
     /// SAM's predicted IoU below which a grounded mask makes the verdict unsure, `0.0..=1.0`; the model's to say.
     pub min_mask_score: f32,
+    /// How a mask's score and the language model's confidence become one; the model's to say.
+    pub calibration: Calibration,
 }
 
 /// One of the two stages.

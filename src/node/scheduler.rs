@@ -89,10 +89,10 @@ impl Scheduler {
         events: &mpsc::Sender<Event>,
         readiness: watch::Sender<Readiness>,
     ) -> std::io::Result<Self> {
-        let min_mask_score = stages.min_mask_score;
+        let (min_mask_score, calibration) = (stages.min_mask_score, stages.calibration);
         // What was good enough to be grounded is good enough to be followed.
         let track = TrackLimits { min_score: config.track.min_score.min(min_mask_score), ..config.track };
-        let settings = Settings { frame: config.frame, track, min_mask_score };
+        let settings = Settings { frame: config.frame, track, min_mask_score, calibration };
         let ground = Stage::spawn(StageName::Ground, stages.ground, events.clone(), ground_frame)?;
         let segment = Stage::spawn(StageName::Segment, stages.segment, events.clone(), segment_frame)?;
         Ok(Self {

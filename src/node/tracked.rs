@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use super::Origin;
 use super::frame::{Kept, Meta};
+use super::masks::Settings;
 use crate::geometry::{BBox, SourcePx};
-use crate::pipeline::{GroundedInstance, LostReason, Segmented, Track, TrackLimits};
+use crate::pipeline::{GroundedInstance, LostReason, Segmented, Track};
 use crate::prompt::CountHint;
 
 /// Masks that overlap by this much are the same instance.
@@ -34,18 +35,20 @@ impl Tracked {
     /// From what SAM made of a grounded instance on its own frame; `None` for an empty mask.
     pub(super) fn ground(
         frame: &Kept,
-        grounded: Arc<GroundedInstance>,
+        mut grounded: Arc<GroundedInstance>,
         answer: Segmented,
-        limits: TrackLimits,
-        min_score: f32,
+        settings: Settings,
     ) -> Option<Self> {
         let (bbox, score) = (answer.mask.bbox()?, answer.score);
+        // Now that there is a mask, it has a say in how sure one can be of the instance.
+        let confidence = settings.calibration.with_mask(grounded.confidence, score);
+        Arc::make_mut(&mut grounded).confidence = confidence;
         // NaN is doubtful.
-        let doubtful = !matches!(score.partial_cmp(&min_score), Some(o) if o.is_ge());
+        let doubtful = !matches!(score.partial_cmp(&settings.min_mask_score), Some(o) if o.is_ge());
         let Meta { seq, arrived, .. } = frame.meta;
         Some(Self {
             id: 0,
-            track: Track::start(&frame.image, answer.mask, limits)?,
+            track: Track::start(&frame.image, answer.mask, settings.track)?,
             bbox,
             score,
             origin: Origin::Grounded,
@@ -110,6 +113,7 @@ mod tests {
     use crate::frame::Image;
     use crate::geometry::Size;
     use crate::mask::Mask;
+    use crate::pipeline::TrackLimits;
 
     fn tracked(id: u64, left: u32) -> Tracked {
         let size = Size::new(100, 40);

@@ -57,7 +57,7 @@ impl Ground for FakeGround {
     fn check(&self, text: &str, hint: CountHint) -> Result<Command, PipelineError> {
         let control = ["<image>".to_owned(), "<user>".to_owned(), "<assistant>".to_owned()];
         check_command(text, CommandLimits::default(), &control)
-            .map(|text| Command { text: text.to_owned(), hint, strategy: None })
+            .map(|text| Command { text: text.to_owned(), hint, strategy: None, candidates: None })
             .map_err(|e| PipelineError::Command(e.to_string()))
     }
 
@@ -73,6 +73,8 @@ impl Ground for FakeGround {
         let grounding = |outcome, instances, answer: &str| Grounding {
             outcome,
             confidence: if outcome == Outcome::Unsure { 0.0 } else { 0.9 },
+            p_found: if outcome == Outcome::Found { 0.9 } else { 0.05 },
+            p_absent: if outcome == Outcome::Absent { 0.9 } else { 0.05 },
             instances,
             strategy,
             answer: answer.to_owned(),

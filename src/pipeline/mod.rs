@@ -29,7 +29,7 @@ use crate::geometry::{BBox, SourcePx};
 use crate::mask::Mask;
 use crate::model::ModelError;
 use crate::model::stages::{LoadError, LoadOptions, Models, load_mllm, load_sam};
-use crate::prompt::{AnswerError, CountHint, LabelledPoint, Prompt};
+use crate::prompt::{AnswerError, Candidates, CountHint, LabelledPoint, Prompt};
 
 /// A bundle's two sides of the pipeline, loaded.
 pub struct Stages {
@@ -83,6 +83,8 @@ pub struct Command {
     pub hint: CountHint,
     /// The strategy to use; `None` for the usual one.
     pub strategy: Option<Strategy>,
+    /// Where PQPP asks about points; `None` for the dialect's own layout.
+    pub candidates: Option<Candidates>,
 }
 
 impl Command {
@@ -90,6 +92,12 @@ impl Command {
     #[must_use]
     pub fn by(self, strategy: Strategy) -> Self {
         Self { strategy: Some(strategy), ..self }
+    }
+
+    /// The same command with PQPP's points laid out as `candidates`.
+    #[must_use]
+    pub fn with(self, candidates: Candidates) -> Self {
+        Self { candidates: Some(candidates), ..self }
     }
 }
 
@@ -100,6 +108,10 @@ pub struct Grounding {
     pub outcome: Outcome,
     /// Confidence in the outcome, `0.0..=1.0`.
     pub confidence: f32,
+    /// Probability that the answer's first token starts a box, `0.0..=1.0`.
+    pub p_found: f32,
+    /// Probability that it starts the absent answer, `0.0..=1.0`.
+    pub p_absent: f32,
     /// The instances, best first; empty unless the outcome names some.
     pub instances: Vec<GroundedInstance>,
     /// The strategy that was used.

@@ -1,7 +1,9 @@
 //! How one language model was taught to speak: the manifest's `[dialect]`, compiled and checked once.
 
 use super::CountHint;
+use super::calibration::{Calibration, MaskCalibration};
 use super::filter::PointThresholds;
+use super::grid::Candidates;
 use super::ppg::{Ppg, PpgWords};
 use super::template::{DialectError, DialectErrorKind, Piece, Template};
 use crate::engine::bundle;
@@ -41,8 +43,9 @@ pub struct Dialect {
     points_per_question: usize,
     yes: String,
     no: String,
-    grid: [usize; 2],
+    candidates: Candidates,
     thresholds: Thresholds,
+    calibration: Calibration,
     ppg: Option<PpgWords>,
 }
 
@@ -72,8 +75,9 @@ impl Dialect {
             points_per_question: points_per_question(words)?,
             yes: words.yes.clone(),
             no: words.no.clone(),
-            grid: grid(words)?,
+            candidates: candidates(words)?,
             thresholds: thresholds(words)?,
+            calibration: calibration(words)?,
             ppg: words.ppg.as_ref().map(PpgWords::compile).transpose()?,
         };
         dialect.check_absent_answer_is_no_box()?;
@@ -139,14 +143,19 @@ impl Dialect {
         &self.no
     }
 
-    /// Columns and rows of candidates.
-    pub fn grid(&self) -> [usize; 2] {
-        self.grid
+    /// How candidates are laid over a proposal.
+    pub fn candidates(&self) -> Candidates {
+        self.candidates
     }
 
     /// From which probabilities on a verdict is given.
     pub fn thresholds(&self) -> Thresholds {
         self.thresholds
+    }
+
+    /// What a confidence is worth.
+    pub fn calibration(&self) -> Calibration {
+        self.calibration
     }
 
     /// How PPG is spoken; `None` where the model was not taught it.
@@ -187,10 +196,13 @@ fn scale_and_digits(words: &bundle::Dialect) -> Result<(GridScale, usize), Diale
     Ok((GridScale(words.coordinate_scale), digits))
 }
 
-fn grid(words: &bundle::Dialect) -> Result<[usize; 2], DialectError> {
+fn candidates(words: &bundle::Dialect) -> Result<Candidates, DialectError> {
     let [columns, rows] = words.grid;
     match columns.checked_mul(rows) {
-        Some(1..=MAX_CANDIDATES) => Ok(words.grid),
+        Some(1..=MAX_CANDIDATES) => Ok(match words.candidates {
+            bundle::Layout::Grid => Candidates::Grid { columns, rows },
+            bundle::Layout::BlueNoise => Candidates::BlueNoise,
+        }),
         _ => {
             let detail = format!("{columns} x {rows} candidates are not in 1..={MAX_CANDIDATES}");
             Err(DialectError::new(DialectErrorKind::Range, "grid", detail))
@@ -222,6 +234,16 @@ fn thresholds(words: &bundle::Dialect) -> Result<Thresholds, DialectError> {
         return Err(DialectError::new(DialectErrorKind::Range, "positive", detail));
     }
     Ok(Thresholds { found: t.found, absent: t.absent, point, mask_score: t.mask_score })
+}
+
+fn calibration(words: &bundle::Dialect) -> Result<Calibration, DialectError> {
+    let calibration = words.calibration.map_or(Calibration::IDENTITY, |c| Calibration {
+        temperature: c.temperature,
+        bias: c.bias,
+        mask: c.mask.map(|m| MaskCalibration { language: m.language, score: m.score, bias: m.bias }),
+    });
+    calibration.check().map_err(|detail| DialectError::new(DialectErrorKind::Range, "calibration", detail))?;
+    Ok(calibration)
 }
 
 /// Texts that must say something, and must say different things.
@@ -331,7 +353,10 @@ pub(crate) mod tests {
     fn refuses_dialects_that_cannot_be_spoken() {
         use DialectErrorKind::*;
         type Change = fn(&mut bundle::Dialect);
-        let cases: [(Change, DialectErrorKind, &str); 21] = [
+        fn calibration(temperature: f32, bias: f32) -> bundle::Calibration {
+            bundle::Calibration { temperature, bias, mask: None }
+        }
+        let cases: [(Change, DialectErrorKind, &str); 23] = [
             (|w| w.coordinate_digits = 0, Range, "coordinate_digits"),
             (|w| w.coordinate_digits = 7, Range, "coordinate_digits"),
             (|w| w.coordinate_scale = 1000, Range, "coordinate_scale"),
@@ -353,6 +378,8 @@ pub(crate) mod tests {
             (|w| w.points_per_question = 0, Range, "points_per_question"),
             (|w| w.thresholds.found = f32::NAN, Range, "found"),
             (|w| w.thresholds.negative = 0.1, Range, "positive"),
+            (|w| w.calibration = Some(calibration(0.0, 0.0)), Range, "calibration"),
+            (|w| w.calibration = Some(calibration(1.0, f32::NAN)), Range, "calibration"),
         ];
         for (i, (change, kind, field)) in cases.into_iter().enumerate() {
             let mut words = tabletop_words();

@@ -4,6 +4,7 @@
 //! One checkpoint may speak two dialects: boxes with yes or no to points ([`parse_answer`], [`candidates`]), and boxes
 //! with points in one answer ([`Ppg`]).
 
+mod calibration;
 mod codec;
 mod command;
 mod cursor;
@@ -16,12 +17,14 @@ mod strategy;
 mod template;
 mod training;
 
+pub(crate) use calibration::logit;
+pub use calibration::{Calibration, MaskCalibration};
 pub use codec::{Answer, GridLabel, GridPrompt, MAX_BOXES, parse_answer};
 pub use command::{CommandError, CommandLimits, check_command};
 pub use cursor::{AnswerError, AnswerErrorKind};
 pub use dialect::{Dialect, Thresholds};
 pub use filter::{MIN_ANSWER_MASS, PointThresholds};
-pub use grid::candidates;
+pub use grid::{BLUE_NOISE_POINTS, Candidates, candidates};
 pub use mask_points::{EncodeError, EncodeErrorKind, MaskPoints};
 pub use ppg::Ppg;
 pub use strategy::{Strategies, Strategy, StrategyError};

@@ -2,6 +2,8 @@
 //!
 //! Every comparison prints max |a - b| / max |b| and must be at most 1e-3.
 
+mod metrics;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

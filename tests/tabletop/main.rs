@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use sam4mllm::dataset::{Assets, SceneGenerator, SceneOptions, Split};
 use sam4mllm::engine::bundle::{Bundle, BundleErrorKind, Verify};
-use sam4mllm::eval::{Evaluator, Options};
+use sam4mllm::eval::{Answered, Evaluator, Metrics, Tabletop, TabletopOptions, Variant};
 use sam4mllm::frame::Image;
 use sam4mllm::model::stages::LoadOptions;
 use sam4mllm::pipeline::{Ground, Outcome, PipelineError, Segment, Stages, Strategy, segment_groups};
@@ -29,13 +29,16 @@ fn sam4mllm(args: &[&str]) -> Output {
 fn held_out_scenes_are_answered_as_well_as_the_report_says() {
     let Stages { mut grounder, mut segmenter, .. } = stages();
     let assets = Assets::load(BUNDLE).expect("loads");
-    let generator = SceneGenerator::new(&assets, Split::Test, 0);
-    let strategy = Strategy::Pqpp;
-    let mut evaluator = Evaluator { ground: &mut grounder, segment: &mut segmenter, strategy };
-    let options = Options { scenes: 60, ..Options::default() };
-    let evaluation = evaluator.run(&generator, &options, |_, _| ()).expect("answers");
-    let report = evaluation.report(strategy, options.scenes);
-    let m = &report.answers[strategy.word()];
+    let source = Tabletop::new(&assets, Split::Test, TabletopOptions { scenes: 60, ..TabletopOptions::default() });
+    let (variants, calibration) = ([Variant::plain(Strategy::Pqpp)], grounder.calibration());
+    let mut evaluator = Evaluator { ground: &mut grounder, segment: &mut segmenter, variants: &variants, calibration };
+    let mut scores = Vec::new();
+    let mut each = |answered: Answered| {
+        scores.push(answered.record.answers[0].score);
+        Ok(())
+    };
+    evaluator.run(&source, (0, 0), &mut each).expect("answers");
+    let m = Metrics::of(scores);
     eprintln!("gIoU {:.3}, target gIoU {:.3}, N-acc {:.3}, T-acc {:.3}", m.giou, m.target_giou, m.n_acc, m.t_acc);
     assert_eq!(m.samples, 240);
     assert!(m.giou >= MIN.0 && m.target_giou >= MIN.1, "{m:?}");
@@ -44,6 +47,49 @@ fn held_out_scenes_are_answered_as_well_as_the_report_says() {
 
 /// gIoU, gIoU over expressions with a target, N-acc, T-acc.
 const MIN: (f64, f64, f64, f64) = (0.60, 0.53, 0.80, 0.85);
+
+/// `sam4mllm eval` over three scenes, its report beside `name`; returns what it wrote: report, page, records.
+fn evaluate(folder: &Path, name: &str, more: &[&str]) -> (Output, [Vec<u8>; 3]) {
+    let path = |ending: &str| folder.join(format!("{name}.{ending}"));
+    let (json, html) = (path("json"), path("html"));
+    let (json, html) = (json.to_str().expect("UTF-8"), html.to_str().expect("UTF-8"));
+    let fixed = ["eval", BUNDLE, "--split", "val", "--scenes", "3", "--exhibits", "2", "-o", json, "--html", html];
+    let output = sam4mllm(&[&fixed, more].concat());
+    let read = |ending: &str| fs::read(path(ending)).unwrap_or_default();
+    (output, ["json", "html", "records.jsonl"].map(read))
+}
+
+#[test]
+fn eval_writes_the_same_bytes_twice_and_after_a_cut() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (output, whole) = evaluate(folder.path(), "a", &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let page = String::from_utf8(whole[1].clone()).expect("UTF-8");
+    assert!(page.contains("data:image/jpeg;base64,/9j/") && page.contains("</svg>") && page.ends_with("</html>\n"));
+    let cut = whole[2].len() * 2 / 3;
+    fs::write(folder.path().join("b.records.jsonl"), &whole[2][..cut]).expect("writes");
+    let (output, resumed) = evaluate(folder.path(), "b", &["--resume"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(whole == resumed, "report, page and records are the same");
+
+    let (output, _) = evaluate(folder.path(), "b", &["--resume", "--expressions", "5"]);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && log.contains("its expressions is 4, now it is 5"), "{log}");
+}
+
+#[test]
+fn eval_reads_the_fields_data_sets_and_tunes_on_val_alone() {
+    let data = "reasonseg:tests/dataset/reasonseg/train";
+    let output = sam4mllm(&["eval", BUNDLE, "--data", data, "--split", "train", "--format", "json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_eq!((report["samples"].as_u64(), report["source"]["data"].as_str()), (Some(2), Some("reasonseg")));
+    for tuned in ["--fit", "--sweep"] {
+        let output = sam4mllm(&["eval", BUNDLE, tuned, "--split", "test", "--scenes", "1"]);
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && log.contains("only val is for tuning"), "{log}");
+    }
+}
 
 #[test]
 fn the_same_frame_gets_the_same_answer_from_two_nodes() {

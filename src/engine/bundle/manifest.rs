@@ -5,6 +5,7 @@ use std::path::{Component, Path};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::calibrate::Calibration;
 use super::{BundleError, BundleErrorKind, MANIFEST};
 
 /// The only manifest format there is.
@@ -160,11 +161,28 @@ pub struct Dialect {
     /// Columns and rows of candidates over a proposal. Range of each: 1..=32.
     #[serde(deserialize_with = "exactly")]
     pub grid: [usize; 2],
+    /// Whether candidates form that grid or the fixed pattern of 15. Default: grid.
+    #[serde(default)]
+    pub candidates: Layout,
     /// From probabilities to verdicts.
     pub thresholds: Thresholds,
     /// How PPG is spoken. Default: not at all, the model was not taught it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ppg: Option<Ppg>,
+    /// What a confidence is worth; `sam4mllm eval --fit --write` measures it. Default: what it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
+}
+
+/// How candidates are laid over a proposal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layout {
+    /// Columns and rows.
+    #[default]
+    Grid,
+    /// 15 points of one fixed pattern of blue noise.
+    BlueNoise,
 }
 
 /// PPG, boxes and points in one answer; everything else is as in [`Dialect`].
@@ -282,7 +300,8 @@ impl Dialect {
         ] {
             require((0.0..=1.0).contains(&value), &format!("dialect.thresholds.{key}"), "0.0..=1.0")?;
         }
-        self.ppg.as_ref().map_or(Ok(()), Ppg::validate)
+        self.ppg.as_ref().map_or(Ok(()), Ppg::validate)?;
+        self.calibration.as_ref().map_or(Ok(()), Calibration::validate)
     }
 
     fn validate_texts(&self) -> Result<(), BundleError> {
@@ -343,7 +362,7 @@ where
 }
 
 /// Rejects a value with the range it must lie in.
-fn require(ok: bool, key: &str, range: &str) -> Result<(), BundleError> {
+pub(super) fn require(ok: bool, key: &str, range: &str) -> Result<(), BundleError> {
     if ok { Ok(()) } else { Err(BundleError::new(BundleErrorKind::Invalid, key).because(format!("must be {range}"))) }
 }
 

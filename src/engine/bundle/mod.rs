@@ -3,6 +3,7 @@
 //! A bundle is checked as a whole before anything of it is used: a robot that runs on half an update, or on weights
 //! with one flipped bit, gives masks that look right and are not.
 
+mod calibrate;
 mod error;
 mod files;
 mod manifest;
@@ -15,8 +16,9 @@ use std::path::{Path, PathBuf};
 #[allow(clippy::unwrap_used)]
 mod tests;
 
+pub use calibrate::{Calibration, MaskCalibration, calibrate};
 pub use error::{BundleError, BundleErrorKind};
-pub use manifest::{AdapterMode, Dialect, FileEntry, Filter, Fit, ImageSpec, Manifest, Mllm, Ppg, Sam, Thresholds};
+pub use manifest::{AdapterMode, Dialect, FileEntry, Filter, Fit, ImageSpec, Layout, Manifest, Mllm, Ppg, Sam, Thresholds};
 pub use seal::{Sealed, seal};
 
 /// Name of the manifest inside a bundle's directory.

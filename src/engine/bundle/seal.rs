@@ -66,10 +66,20 @@ fn replace_files(text: &str, entries: &BTreeMap<String, FileEntry>) -> String {
         let key = toml::Value::from(path.as_str());
         let _ = writeln!(table, "{key} = {{ bytes = {}, sha256 = \"{}\" }}", entry.bytes, entry.sha256);
     }
+    replace_table(text, "[files]", &table)
+}
+
+/// `text` with `table`, which begins with `header`, where the table of that header stood; without one, above `[files]`,
+/// which is long, or at the end.
+pub(super) fn replace_table(text: &str, header: &str, table: &str) -> String {
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    let Some(start) = lines.iter().position(|line| is_files_header(line)) else {
-        let gap = if text.ends_with('\n') { "\n" } else { "\n\n" };
-        return format!("{text}{gap}{table}");
+    let find = |header: &str| lines.iter().position(|line| is_header(line, header));
+    let Some(start) = find(header) else {
+        let gap = if text.is_empty() || text.ends_with('\n') { "\n" } else { "\n\n" };
+        return match find("[files]") {
+            Some(at) => format!("{}{table}\n{}", lines[..at].concat(), lines[at..].concat()),
+            None => format!("{text}{gap}{table}"),
+        };
     };
     let next = lines[start + 1..].iter().position(|line| line.starts_with('[')).map(|i| start + 1 + i);
     // Comments and blank lines above the next header belong to that header.
@@ -81,17 +91,17 @@ fn replace_files(text: &str, entries: &BTreeMap<String, FileEntry>) -> String {
     });
     let (before, after) = (lines[..start].concat(), lines[end..].concat());
     let header_comment = lines[start].split_once(']').map_or("", |(_, rest)| rest.trim_end());
-    let table = table.replacen("[files]", &format!("[files]{header_comment}"), 1);
+    let table = table.replacen(header, &format!("{header}{header_comment}"), 1);
     format!("{before}{table}{after}")
 }
 
-fn is_files_header(line: &str) -> bool {
+fn is_header(line: &str, header: &str) -> bool {
     let head = line.split('#').next().unwrap_or("");
-    head.trim_end() == "[files]"
+    head.trim_end() == header
 }
 
 /// Writes beside the manifest, then renames: a reader sees the old manifest or the new one, never half of one.
-fn write_atomically(dir: &Path, text: &str) -> Result<(), BundleError> {
+pub(super) fn write_atomically(dir: &Path, text: &str) -> Result<(), BundleError> {
     let io = |e| BundleError::new(BundleErrorKind::Io, MANIFEST).because(e);
     let part = dir.join(format!(".{MANIFEST}.{}", std::process::id()));
     fs::write(&part, text).map_err(io)?;

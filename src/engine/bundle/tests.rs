@@ -187,3 +187,48 @@ fn manifest_values_are_rejected_not_clamped() {
         assert_eq!(error.kind(), BundleErrorKind::Parse, "{from} -> {to}: {error}");
     }
 }
+
+#[test]
+fn calibrating_keeps_everything_else_and_can_be_done_again() {
+    let dir = bundle();
+    let sealed = fs::read_to_string(dir.path().join(MANIFEST)).unwrap();
+    let before = open(&dir).unwrap();
+    assert_eq!(before.manifest().dialect.calibration, None);
+    let mask = Some(MaskCalibration { language: 0.9, score: 1.25, bias: -0.1 });
+    let first = Calibration { temperature: 1.7, bias: 0.3, mask };
+    let fingerprint = calibrate(dir.path(), &first).unwrap();
+    let opened = open(&dir).unwrap();
+    assert_eq!((opened.fingerprint(), opened.manifest().dialect.calibration), (fingerprint.as_str(), Some(first)));
+    assert_ne!(fingerprint, before.fingerprint());
+    let written = fs::read_to_string(dir.path().join(MANIFEST)).unwrap();
+    let start = written.find("[dialect.calibration]").unwrap();
+    let rest = &written[start..];
+    let end = start + rest.find("[files]").unwrap();
+    assert_eq!([&written[..start], &written[end..]].concat(), sealed, "every other byte stays");
+    let second = Calibration { temperature: 0.5, bias: 0.0, mask: None };
+    calibrate(dir.path(), &second).unwrap();
+    let opened = open(&dir).unwrap();
+    assert_eq!(opened.manifest().dialect.calibration, Some(second));
+    assert_eq!(opened.manifest().files, before.manifest().files);
+}
+
+#[test]
+fn calibrations_out_of_range_are_refused_and_leave_the_bundle_alone() {
+    let good = Calibration { temperature: 1.0, bias: 0.0, mask: None };
+    let mask = |language, score, bias| Some(MaskCalibration { language, score, bias });
+    let cases = [
+        (Calibration { temperature: 0.0, ..good }, "temperature"),
+        (Calibration { temperature: f32::NAN, ..good }, "temperature"),
+        (Calibration { temperature: f32::INFINITY, ..good }, "temperature"),
+        (Calibration { bias: 21.0, ..good }, "bias"),
+        (Calibration { mask: mask(-0.1, 1.0, 0.0), ..good }, "mask.language"),
+        (Calibration { mask: mask(0.0, 0.0, 0.0), ..good }, "mask"),
+        (Calibration { mask: mask(1.0, 1.0, f32::NAN), ..good }, "mask.bias"),
+    ];
+    let dir = bundle();
+    for (calibration, key) in cases {
+        let error = calibrate(dir.path(), &calibration).unwrap_err();
+        assert_eq!((error.kind(), error.place()), (BundleErrorKind::Invalid, &*format!("dialect.calibration.{key}")));
+        assert_eq!(open(&dir).unwrap().manifest().dialect.calibration, None);
+    }
+}

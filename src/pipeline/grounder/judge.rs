@@ -20,6 +20,8 @@ pub(super) struct Proposals {
     pub outcome: Outcome,
     pub confidence: f32,
     pub found: Vec<Proposal>,
+    /// p(found) and p(absent), as the first token has them.
+    pub first: [f32; 2],
     /// Why the answer could not be read.
     pub malformed: Option<AnswerError>,
 }
@@ -62,7 +64,9 @@ pub(super) fn judge(
     evidence: &Evidence<'_>,
     coordinates: usize,
 ) -> Proposals {
-    let nothing = |outcome, confidence| Proposals { outcome, confidence, found: Vec::new(), malformed: None };
+    let first_token = [first.p_found, first.p_absent];
+    let nothing =
+        |outcome, confidence| Proposals { outcome, confidence, found: Vec::new(), first: first_token, malformed: None };
     match (answer, first.verdict) {
         (Err(error), _) => Proposals { malformed: Some(error), ..nothing(Outcome::Unsure, 0.0) },
         (Ok(Answer::Absent), Some(Verdict::Absent)) => nothing(Outcome::Absent, first.p_absent),

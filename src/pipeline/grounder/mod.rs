@@ -13,8 +13,8 @@ use crate::geometry::{Grid, Point, Size, SourcePx};
 use crate::model::mllm::{Decoding, Generated, Mllm, Question, argmax};
 use crate::model::{KvCache, ModelError, Timings};
 use crate::prompt::{
-    Answer, AnswerError, CountHint, Dialect, GridLabel, LabelledPoint, PointLabel, Strategies, Strategy, StrategyError,
-    Thresholds, candidates, parse_answer,
+    Answer, AnswerError, Calibration, Candidates, CountHint, Dialect, GridLabel, LabelledPoint, PointLabel, Strategies,
+    Strategy, StrategyError, Thresholds, parse_answer,
 };
 use judge::{First, Proposal, Proposals, Verdict, judge};
 
@@ -25,7 +25,9 @@ const BOX_COORDINATES: usize = 4;
 ///
 /// The confidence of an instance is the product of the probability that its box was started, the probability of the
 /// box's least certain edge (give or take 2.5 % of the image side) and, with PQPP, the highest p(yes) among its points:
-/// whether the target is there, where it is, and whether a second look agrees.
+/// whether the target is there, where it is, and whether a second look agrees; then calibrated as the bundle says
+/// ([`Calibration::language`]). Thresholds are held against the probabilities of the answer itself, which no calibration
+/// changes: a verdict is due before there is a box, let alone a mask.
 /// The confidence of an outcome is p(found) for [`Outcome::Found`], p(absent) for [`Outcome::Absent`], the lowest
 /// confidence among the rivals for [`Outcome::Ambiguous`], and for [`Outcome::Unsure`] the larger of p(found) and
 /// p(absent), or 0 where the answer could not be read.
@@ -33,6 +35,7 @@ pub struct Grounder {
     mllm: Mllm,
     strategies: Strategies,
     thresholds: Thresholds,
+    calibration: Calibration,
 }
 
 impl Grounder {
@@ -44,12 +47,33 @@ impl Grounder {
     pub fn new(mllm: Mllm, usual: Strategy) -> Result<Self, StrategyError> {
         let dialect = mllm.speech().dialect();
         let (thresholds, strategies) = (dialect.thresholds(), Strategies::of(dialect, usual)?);
-        Ok(Self { mllm, strategies, thresholds })
+        let calibration = dialect.calibration();
+        Ok(Self { mllm, strategies, thresholds, calibration })
     }
 
     /// The strategies that it can use.
     pub fn strategies(&self) -> Strategies {
         self.strategies
+    }
+
+    /// From which probabilities on it gives verdicts and labels.
+    pub fn thresholds(&self) -> Thresholds {
+        self.thresholds
+    }
+
+    /// What its confidences are worth, with a mask and without.
+    pub fn calibration(&self) -> Calibration {
+        self.calibration
+    }
+
+    /// From now on verdicts and labels are given by `thresholds` instead of the dialect's.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.thresholds = thresholds;
+    }
+
+    /// From now on confidences are calibrated by `calibration` instead of the dialect's.
+    pub fn set_calibration(&mut self, calibration: Calibration) {
+        self.calibration = calibration;
     }
 
     /// The language model.
@@ -97,14 +121,14 @@ impl Grounder {
         &mut self,
         generated: &Generated,
         proposals: &[Proposal],
+        candidates: Candidates,
         size: Size<SourcePx>,
         deadline: Option<Instant>,
     ) -> Result<Vec<Vec<LabelledPoint>>, ModelError> {
         let speech = self.mllm.speech();
         let dialect = speech.dialect();
-        let ([columns, rows], scale) = (dialect.grid(), dialect.scale());
-        let points: Vec<Vec<Point<Grid>>> =
-            proposals.iter().map(|p| candidates(p.target.bbox, columns, rows, scale)).collect();
+        let scale = dialect.scale();
+        let points: Vec<Vec<Point<Grid>>> = proposals.iter().map(|p| candidates.over(p.target.bbox, scale)).collect();
         let mut questions = Vec::new();
         for (proposal, points) in proposals.iter().zip(&points) {
             for group in points.chunks(dialect.points_per_question()) {
@@ -143,7 +167,9 @@ impl Grounder {
         let scale = self.mllm.speech().dialect().scale();
         let instance = |(proposal, points): (Proposal, Vec<LabelledPoint>)| GroundedInstance {
             proposal: scale.bbox_to_source(proposal.target.bbox, size),
-            confidence: proposal.confidence * points.iter().map(|p| p.p_yes).reduce(f32::max).unwrap_or(1.0),
+            confidence: self
+                .calibration
+                .language(proposal.confidence * points.iter().map(|p| p.p_yes).reduce(f32::max).unwrap_or(1.0)),
             points_per_prompt: proposal.target.groups.first().and_then(|group| NonZeroUsize::new(group.len())),
             points,
         };
@@ -156,7 +182,7 @@ impl Grounder {
 impl Ground for Grounder {
     fn check(&self, text: &str, hint: CountHint) -> Result<Command, PipelineError> {
         let text = self.mllm.speech().check(text).map_err(|e| PipelineError::Command(e.to_string()))?;
-        Ok(Command { text, hint, strategy: None })
+        Ok(Command { text, hint, strategy: None, candidates: None })
     }
 
     fn ground(
@@ -166,6 +192,7 @@ impl Ground for Grounder {
         deadline: Option<Instant>,
     ) -> Result<Grounding, PipelineError> {
         let strategy = self.strategies.choose(command.strategy)?;
+        let candidates = command.candidates.unwrap_or(self.mllm.speech().dialect().candidates());
         // A command can be made without a check, and unchecked text could speak for the assistant.
         let command = self.check(&command.text, command.hint)?;
         let mut timings = Timings::default();
@@ -173,10 +200,10 @@ impl Ground for Grounder {
         let cache = self.mllm.prefix(image, deadline, &mut timings)?;
         let (generated, answer, proposals) =
             timings.time("proposal", || self.propose(&cache, &command, strategy, deadline))?;
-        let Proposals { outcome, confidence, found, malformed } = proposals;
+        let Proposals { outcome, confidence, found, first: [p_found, p_absent], malformed } = proposals;
         let points = match strategy {
             Strategy::Pqpp if !found.is_empty() => {
-                timings.time("points", || self.verify(&generated, &found, image.size(), deadline))?
+                timings.time("points", || self.verify(&generated, &found, candidates, image.size(), deadline))?
             }
             Strategy::Box | Strategy::Ppg | Strategy::Pqpp => self.said_points(&found, image.size()),
         };
@@ -186,7 +213,19 @@ impl Ground for Grounder {
             Outcome::Found | Outcome::Absent | Outcome::Unsure => confidence,
         };
         let passes = self.mllm.take_passes();
-        Ok(Grounding { outcome, confidence, instances, strategy, answer, malformed, passes, timings: timings.0 })
+        let timings = timings.0;
+        Ok(Grounding {
+            outcome,
+            confidence,
+            p_found,
+            p_absent,
+            instances,
+            strategy,
+            answer,
+            malformed,
+            passes,
+            timings,
+        })
     }
 }
 

@@ -1,0 +1,81 @@
+//! What a confidence is worth, as a manifest says it, and storing it: `[dialect.calibration]` is written anew and every
+//! other byte of the manifest stays as it was.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::manifest::{Manifest, require};
+use super::seal::{replace_table, write_atomically};
+use super::{Bundle, BundleError, BundleErrorKind, MANIFEST, Verify, read_manifest};
+
+/// Its header in the manifest.
+const HEADER: &str = "[dialect.calibration]";
+
+/// From the language model's confidence in an instance to the probability that its mask has an IoU of at least 0.5:
+/// `sigmoid(logit(confidence) / temperature + bias)`.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// Range: 0.01..=100.
+    pub temperature: f32,
+    /// Default: 0. Range: -20..=20.
+    #[serde(default)]
+    pub bias: f32,
+    /// What the mask adds once SAM has drawn it. Default: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<MaskCalibration>,
+}
+
+/// With a mask: `sigmoid(language * logit(calibrated confidence) + score * logit(predicted IoU) + bias)`.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct MaskCalibration {
+    /// Range: 0..=100.
+    pub language: f32,
+    /// Range: 0..=100; not 0 together with `language`.
+    pub score: f32,
+    /// Range: -20..=20.
+    pub bias: f32,
+}
+
+impl Calibration {
+    pub(super) fn validate(&self) -> Result<(), BundleError> {
+        let key = |name: &str| format!("dialect.calibration.{name}");
+        require((0.01..=100.0).contains(&self.temperature), &key("temperature"), "0.01..=100")?;
+        require((-20.0..=20.0).contains(&self.bias), &key("bias"), "-20..=20")?;
+        let Some(mask) = &self.mask else { return Ok(()) };
+        require((0.0..=100.0).contains(&mask.language), &key("mask.language"), "0..=100")?;
+        require((0.0..=100.0).contains(&mask.score), &key("mask.score"), "0..=100")?;
+        require(mask.language + mask.score > 0.0, &key("mask"), "a weight above 0 for one side at least")?;
+        require((-20.0..=20.0).contains(&mask.bias), &key("mask.bias"), "-20..=20")
+    }
+}
+
+/// Writes `calibration` into the manifest of the bundle in `dir`, and returns the bundle's new fingerprint. Its weights
+/// and the hashes of its files stay as they are.
+///
+/// # Errors
+/// A bundle that cannot be opened or written, and a calibration out of its range.
+pub fn calibrate(dir: impl AsRef<Path>, calibration: &Calibration) -> Result<String, BundleError> {
+    calibration.validate()?;
+    let dir = dir.as_ref();
+    let text = read_manifest(dir)?;
+    let mut expected = Manifest::parse(&text)?;
+    expected.dialect.calibration = Some(*calibration);
+    let written = replace_table(&text, HEADER, &table(calibration));
+    if Manifest::parse(&written)? != expected {
+        return Err(BundleError::new(BundleErrorKind::Parse, MANIFEST)
+            .because("its [dialect.calibration] is not written in a way that can be replaced; remove it first"));
+    }
+    write_atomically(dir, &written)?;
+    Ok(Bundle::open(dir, Verify::Sizes)?.fingerprint().to_owned())
+}
+
+fn table(c: &Calibration) -> String {
+    let mut text = format!("{HEADER}\ntemperature = {:?}\nbias = {:?}\n", c.temperature, c.bias);
+    if let Some(m) = &c.mask {
+        text += &format!("mask = {{ language = {:?}, score = {:?}, bias = {:?} }}\n", m.language, m.score, m.bias);
+    }
+    text
+}

@@ -1,0 +1,136 @@
+//! What a confidence is worth: from what the models say of an answer to the probability that it is right.
+
+/// Nearest to 0 and 1 that a probability is taken for: what lies beyond says "surely", and has no finite logit.
+const EDGE: f32 = 1e-4;
+
+/// From the language model's confidence in an instance to the probability that its mask has an IoU of at least 0.5.
+///
+/// Temperature and bias are Platt's scaling of the logit, fitted on a split that is neither trained nor reported on.
+/// Order is kept: a higher confidence stays the higher one. Sources: Guo et al., "On Calibration of Modern Neural
+/// Networks", ICML 2017; Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Calibration {
+    /// Divides the logit. Range: 0.01..=100.
+    pub temperature: f32,
+    /// Added to it then. Range: -20..=20.
+    pub bias: f32,
+    /// What the mask adds once there is one.
+    pub mask: Option<MaskCalibration>,
+}
+
+/// What SAM's own estimate of a mask adds to the calibrated confidence.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MaskCalibration {
+    /// Weight of the calibrated confidence's logit. Range: 0..=100.
+    pub language: f32,
+    /// Weight of the logit of SAM's predicted IoU. Range: 0..=100, not 0 together with `language`.
+    pub score: f32,
+    /// Added to both. Range: -20..=20.
+    pub bias: f32,
+}
+
+impl Calibration {
+    /// A confidence is worth what it says, with a mask and without.
+    pub const IDENTITY: Self = Self { temperature: 1.0, bias: 0.0, mask: None };
+
+    /// Whether every number is in its range, or what is wrong.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let within = |name: &str, value: f32, range: std::ops::RangeInclusive<f32>| match range.contains(&value) {
+            true => Ok(()),
+            false => Err(format!("`{name}` of {value} is not in {}..={}", range.start(), range.end())),
+        };
+        within("temperature", self.temperature, 0.01..=100.0)?;
+        within("bias", self.bias, -20.0..=20.0)?;
+        let Some(mask) = self.mask else { return Ok(()) };
+        within("mask.language", mask.language, 0.0..=100.0)?;
+        within("mask.score", mask.score, 0.0..=100.0)?;
+        within("mask.bias", mask.bias, -20.0..=20.0)?;
+        if mask.language + mask.score > 0.0 { Ok(()) } else { Err("`mask` heeds neither side".to_owned()) }
+    }
+
+    /// The probability, from the language model's `confidence` alone; both in `0.0..=1.0`.
+    pub fn language(&self, confidence: f32) -> f32 {
+        // Exactly what it was: no rounding where nothing is to be done.
+        if self.temperature == 1.0 && self.bias == 0.0 {
+            return confidence;
+        }
+        sigmoid(logit(confidence) / self.temperature + self.bias)
+    }
+
+    /// The probability, once SAM has drawn the mask and given it `score`; `confidence` is already calibrated.
+    ///
+    /// NaN for a score is as good as none: then `confidence` stays.
+    pub fn with_mask(&self, confidence: f32, score: f32) -> f32 {
+        match self.mask {
+            Some(m) if !score.is_nan() => sigmoid(m.language * logit(confidence) + m.score * logit(score) + m.bias),
+            _ => confidence,
+        }
+    }
+}
+
+/// `ln(p / (1 - p))`, with `p` kept off 0 and 1.
+pub(crate) fn logit(p: f32) -> f32 {
+    let p = p.clamp(EDGE, 1.0 - EDGE);
+    (p / (1.0 - p)).ln()
+}
+
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn identity_changes_no_bit() {
+        for p in [0.0, 1e-9, 0.1, 0.3, 0.999_999, 1.0] {
+            assert_eq!(Calibration::IDENTITY.language(p).to_bits(), f32::to_bits(p));
+            assert_eq!(Calibration::IDENTITY.with_mask(p, 0.2).to_bits(), f32::to_bits(p));
+        }
+    }
+
+    #[test]
+    fn temperature_bias_and_mask_do_what_they_say() {
+        let c = Calibration { temperature: 2.0, bias: 0.0, mask: None };
+        assert!((c.language(0.9) - 0.75).abs() < 1e-6, "the logit of 0.9 is twice that of 0.75");
+        let c = Calibration { temperature: 1.0, bias: -(9f32.ln()), mask: None };
+        assert!((c.language(0.9) - 0.5).abs() < 1e-6);
+        let mask = MaskCalibration { language: 1.0, score: 1.0, bias: 0.0 };
+        let c = Calibration { mask: Some(mask), ..Calibration::IDENTITY };
+        assert!((c.with_mask(0.75, 0.75) - 0.9).abs() < 1e-6);
+        assert_eq!(c.with_mask(0.75, f32::NAN), 0.75);
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused_by_name() {
+        let mask = |language, score| Some(MaskCalibration { language, score, bias: 0.0 });
+        let cases = [
+            (Calibration { temperature: 0.0, ..Calibration::IDENTITY }, "temperature"),
+            (Calibration { temperature: f32::INFINITY, ..Calibration::IDENTITY }, "temperature"),
+            (Calibration { bias: f32::NAN, ..Calibration::IDENTITY }, "bias"),
+            (Calibration { mask: mask(-1.0, 1.0), ..Calibration::IDENTITY }, "mask.language"),
+            (Calibration { mask: mask(0.0, 0.0), ..Calibration::IDENTITY }, "mask"),
+        ];
+        for (calibration, name) in cases {
+            let error = calibration.check().expect_err(name);
+            assert!(error.contains(&format!("`{name}`")), "{error}");
+        }
+        assert_eq!(Calibration { mask: mask(0.0, 1.0), ..Calibration::IDENTITY }.check(), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn results_are_probabilities_in_the_same_order(
+            (a, b, score) in (0f32..=1.0, 0f32..=1.0, 0f32..=1.0), t in 0.01f32..100.0, bias in -20f32..20.0,
+        ) {
+            let mask = Some(MaskCalibration { language: 1.0 / t, score: 1.0, bias });
+            let c = Calibration { temperature: t, bias, mask };
+            let (pa, pb) = (c.language(a), c.language(b));
+            prop_assert!((0.0..=1.0).contains(&pa) && (a <= b) <= (pa <= pb));
+            prop_assert!((0.0..=1.0).contains(&c.with_mask(pa, score)));
+        }
+    }
+}
