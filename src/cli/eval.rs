@@ -92,9 +92,13 @@ fn print(report: &Report) {
     table.add_row(row("  near misses", &report.near_miss));
     println!("{table}");
     println!(
-        "{} scenes, {:.2} passes a grounding, {:.1} % of confident points right, {} malformed answers",
+        "{} scenes, {:.2} passes a grounding ({:.2} one by one, {} of {} drafted tokens right, {} near ties), {:.1} % of confident points right, {} malformed answers",
         report.scenes,
         report.passes_per_grounding,
+        report.one_by_one_per_grounding,
+        report.accepted,
+        report.drafted,
+        report.near_ties,
         100.0 * report.point_accuracy,
         report.malformed
     );

@@ -9,7 +9,9 @@ use super::metrics::{Metrics, Sample};
 use crate::dataset::{Expression, ExpressionType, Scene, SceneGenerator, SceneOptions};
 use crate::frame::Image;
 use crate::mask::Mask;
-use crate::pipeline::{Embedding, Ground, Grounding, Outcome, PipelineError, Segment, Strategy, segment_groups};
+use crate::pipeline::{
+    Decoded, Embedding, Ground, Grounding, Outcome, PipelineError, SamDrafts, Segment, Strategy, segment_groups,
+};
 use crate::prompt::{CountHint, PointLabel, Prompt};
 
 /// What to evaluate on.
@@ -46,6 +48,8 @@ pub struct Evaluation {
     pub grounding: Vec<Duration>,
     /// Passes through the language model, over all groundings.
     pub passes: u64,
+    /// What they would have been one token at a time, and how good the drafts were.
+    pub decoded: Decoded,
     /// Labelled points that agree with the truth, and all of them: for instances on the right object.
     pub points: (u64, u64),
 }
@@ -70,6 +74,14 @@ pub struct Report {
     pub malformed: usize,
     /// Passes through the language model a grounding.
     pub passes_per_grounding: f64,
+    /// What it would have been one token at a time.
+    pub one_by_one_per_grounding: f64,
+    /// Tokens that were drafted.
+    pub drafted: u32,
+    /// Drafted tokens that the language model would have said itself.
+    pub accepted: u32,
+    /// Tokens that could be others without drafts.
+    pub near_ties: u32,
     /// Share of labelled points that are right, where the box is on the right object.
     pub point_accuracy: f64,
 }
@@ -131,9 +143,11 @@ impl Evaluator<'_> {
             Err(error) => return Err(error),
         };
         let start = Instant::now();
-        let grounding = self.ground.ground(image, &command, None)?;
+        let mut drafts = SamDrafts::new(&[], |prompts| self.segment.segment(embedding, prompts));
+        let grounding = self.ground.ground_drafted(image, &command, &mut drafts, None)?;
         evaluation.grounding.push(start.elapsed());
         evaluation.passes += u64::from(grounding.passes);
+        evaluation.decoded += grounding.decoded;
         *evaluation.outcomes.entry((expression.kind, word(grounding.outcome))).or_default() += 1;
         evaluation.malformed += usize::from(grounding.malformed.is_some());
 
@@ -203,6 +217,10 @@ impl Evaluation {
             outcomes: self.outcomes.iter().map(|((t, o), n)| (format!("{}/{o}", t.word()), *n)).collect(),
             malformed: self.malformed,
             passes_per_grounding: self.passes as f64 / groundings,
+            one_by_one_per_grounding: f64::from(self.decoded.one_by_one) / groundings,
+            drafted: self.decoded.drafted,
+            accepted: self.decoded.accepted,
+            near_ties: self.decoded.near_ties,
             point_accuracy: self.points.0 as f64 / self.points.1.max(1) as f64,
         }
     }
