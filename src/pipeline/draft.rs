@@ -27,6 +27,12 @@ pub trait Drafter {
     /// The masks that the target had last, each of an instance of its own; empty where it has never been found.
     fn last(&self) -> Vec<&Mask>;
 
+    /// The boxes that the model is likely to name: where nothing has moved those that it named last, else those of the
+    /// last masks.
+    fn said(&self) -> Vec<BBox<SourcePx>> {
+        self.last().into_iter().filter_map(Mask::bbox).collect()
+    }
+
     /// SAM's mask for each of `boxes` of the frame that is grounded, prompted with the box alone; `None` where there is
     /// no SAM, or where it has no time.
     fn masks(&mut self, boxes: &[BBox<SourcePx>]) -> Option<Vec<Mask>>;

@@ -1,4 +1,4 @@
-//! What the model is likely to say: an answer's boxes from where the targets were last, its labels from masks.
+//! What the model is likely to say: the boxes of an answer as they were last, its labels from masks.
 
 use super::super::Drafter;
 use crate::geometry::{BBox, Grid, Point, SourcePx};
@@ -18,7 +18,7 @@ pub(super) struct AnswerGuess<'a> {
 }
 
 impl<'a> AnswerGuess<'a> {
-    /// `last` is where the targets were last; without `numbers` it is of no use.
+    /// `last` are the boxes that the answer may name again; without `numbers` it is of no use.
     pub(super) fn new(opening: &'a Opening, numbers: Option<&'a [u32]>, last: &[BBox<Grid>]) -> Self {
         let numbers = numbers.unwrap_or_default();
         let mut last = last.to_vec();
@@ -48,18 +48,13 @@ impl<'a> AnswerGuess<'a> {
         guess.split_off(at.min(guess.len()))
     }
 
-    /// Where target number `target` of the answer is, the first of whose numbers are `said`.
+    /// Where target number `target` of the answer is, the first of whose numbers are `said`; `None` once a number is not as
+    /// it was, for whoever has moved has mostly moved on all sides.
     fn place(&self, target: usize, said: &[usize]) -> Option<[usize; 4]> {
-        let off = |b: &[usize; 4]| said.iter().zip(b).map(|(s, b)| s.abs_diff(*b)).sum::<usize>();
-        let mut bbox = match said.is_empty() {
+        match said.is_empty() {
             true => self.boxes.get(target).copied(),
-            false => self.boxes.iter().copied().min_by_key(off),
-        }?;
-        // What has moved has mostly kept its size.
-        for (i, s) in said.iter().take(2).enumerate() {
-            bbox[i + 2] = (bbox[i + 2] + s).saturating_sub(bbox[i]).min(self.numbers.len() - 1);
+            false => self.boxes.iter().copied().find(|b| b.starts_with(said)),
         }
-        Some(bbox)
     }
 
     /// A target as it is written, up to the first number that is not of its box.
@@ -136,10 +131,11 @@ mod tests {
         let n = |v: usize| speech.numbers().expect("are tokens")[v];
         let (open, comma) = (opening.box_start(), opening.frame()[2].expect("is a comma"));
         assert_eq!(text(&[]), "[100,200,300,400][500,200,900,400]");
-        assert_eq!(text(&[open, n(90)]), ",200,290,400][500,200,900,400]");
-        // What was said shows which of the two is meant.
-        assert_eq!(text(&[open, n(520)]), ",200,920,400][500,200,900,400]");
-        assert_eq!(text(&[open, n(990), comma, n(990)]), ",999,999][500,200,900,400]");
+        assert_eq!(text(&[open, n(100)]), ",200,300,400][500,200,900,400]");
+        // What was said shows which of the two is meant, or that neither is where it was.
+        assert_eq!(text(&[open, n(500), comma, n(200)]), ",900,400][500,200,900,400]");
+        assert_eq!(text(&[open, n(101)]), ",");
+        assert_eq!(text(&[open, n(100), comma, n(201)]), ",");
         assert_eq!(text(&opening.absent()[..1]), "suchobject");
         let all = guess.next(&[]);
         assert_eq!(guess.next(&all), opening.likely(&all), "nothing is known of a third target");

@@ -11,7 +11,6 @@ use super::evidence::Evidence;
 use super::{Command, Drafter, Drafting, Ground, GroundedInstance, Grounding, NoDrafts, Outcome, PipelineError};
 use crate::frame::Image;
 use crate::geometry::{BBox, Grid, Point, Size, SourcePx};
-use crate::mask::Mask;
 use crate::model::mllm::{Decoding, Generated, Mllm, Question, argmax};
 use crate::model::{KvCache, ModelError, Timings};
 use crate::prompt::{
@@ -83,10 +82,7 @@ impl Grounder {
         let opening = speech.opening(strategy)?.clone();
         let (box_start, absent) = (opening.box_start(), opening.absent());
         let (numbers, scale) = (speech.numbers().map(<[u32]>::to_vec), speech.dialect().scale());
-        let last = match self.drafting {
-            Drafting::Masks => drafter.last().into_iter().filter(|m| m.size() == size).filter_map(Mask::bbox).collect(),
-            Drafting::None | Drafting::Words => Vec::new(),
-        };
+        let last = if self.drafting == Drafting::Masks { drafter.said() } else { Vec::new() };
         let last: Vec<BBox<Grid>> = last.into_iter().map(|b| scale.bbox_to_grid(b, size)).collect();
         let guess = AnswerGuess::new(&opening, numbers.as_deref(), &last);
         let guesses = self.drafting != Drafting::None;
