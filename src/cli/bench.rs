@@ -8,11 +8,15 @@ use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use jpeg_encoder::{ColorType, Encoder};
 use serde::Serialize;
 
-use super::{Format, stages::StageArgs};
+use super::Format;
+use super::stages::{Draft, StageArgs};
 use crate::dataset::{Assets, Clip, ClipOptions, Split};
 use crate::frame::{Encoded, Encoding, FrameLimits, Image, decode};
-use crate::mask::Rle;
-use crate::pipeline::{Ground, Segment, Stages, Strategy, Track, TrackLimits, segment_groups};
+use crate::mask::{Mask, Rle};
+use crate::pipeline::{
+    Command, Decoded, FrameSam, Ground, Grounding, SamDrafts, Segment, Stages, Strategy, Track, TrackLimits,
+    segment_groups,
+};
 use crate::prompt::{CountHint, Prompt};
 
 /// Arguments of `sam4mllm engine bench`.
@@ -59,10 +63,51 @@ struct Report {
     start_ms: f64,
     /// Peak resident memory in MiB.
     rss_mib: f64,
-    /// Language-model passes of one grounding, on average.
+    /// Language-model passes of the first grounding of a command, on average.
     passes: f64,
+    /// The same frames grounded in turns, from what answers are drafted.
+    drafts: Vec<DraftReport>,
     /// By stage.
     ms: Vec<(&'static str, Quantiles)>,
+}
+
+/// Groundings of a command whose target was found on the frame before; averages.
+#[derive(Debug, Clone, Serialize)]
+struct DraftReport {
+    draft: &'static str,
+    passes: f64,
+    /// Passes one token at a time.
+    one_by_one: f64,
+    drafted: f64,
+    accepted: f64,
+    near_ties: f64,
+    #[serde(skip)]
+    sums: (u32, Decoded),
+}
+
+impl DraftReport {
+    fn new(draft: &'static str) -> Self {
+        let sums = (0, Decoded::default());
+        Self { draft, passes: 0.0, one_by_one: 0.0, drafted: 0.0, accepted: 0.0, near_ties: 0.0, sums }
+    }
+
+    fn add(&mut self, grounding: &Grounding) {
+        self.sums.0 += grounding.passes;
+        self.sums.1 += grounding.decoded;
+    }
+
+    fn over(self, groundings: usize) -> Self {
+        let mean = |sum: u32| f64::from(sum) / groundings as f64;
+        let (passes, decoded) = self.sums;
+        Self {
+            passes: mean(passes),
+            one_by_one: mean(decoded.one_by_one),
+            drafted: mean(decoded.drafted),
+            accepted: mean(decoded.accepted),
+            near_ties: mean(decoded.near_ties),
+            ..self
+        }
+    }
 }
 
 /// Times of one stage in each run.
@@ -110,14 +155,21 @@ pub fn run(args: &Args) -> anyhow::Result<String> {
     let expression = clip.commands().into_iter().next().context("the clip has no command")?;
     let command = stages.grounder.check(&expression.text, CountHint::NoneOrMore)?;
     let mut times = Times::default();
-    let mut passes = 0;
+    let (mut passes, mut last) = (0, Vec::new());
+    let mut drafts = DRAFTS.map(|(draft, ..)| DraftReport::new(draft));
+    // Every grounding is timed as the first one of its frame.
+    stages.grounder.mllm_mut().set_prefix_reuse(false);
     for i in 0..total {
         let scene = clip.frame(i);
         let jpeg = jpeg(&scene.rgb)?;
         if let (0, Some(path)) = (i, &args.frame) {
             std::fs::write(path, &jpeg).with_context(|| format!("write {}", path.display()))?;
         }
-        passes += first_mask(&mut stages, &jpeg, &command, &mut times)?;
+        stages.grounder.set_drafting(args.stages.draft.drafting());
+        let (first, masks) = first_mask(&mut stages, &jpeg, &command, &mut times)?;
+        passes += first.passes;
+        again(&mut stages, &jpeg, (&command, &last), &mut drafts, &mut times)?;
+        last = masks;
         let truth = scene.mask_of(&expression.targets);
         tracked_frame(&mut stages, &jpeg, truth, &mut times)?;
     }
@@ -133,6 +185,7 @@ pub fn run(args: &Args) -> anyhow::Result<String> {
         start_ms,
         rss_mib: peak_rss_mib().unwrap_or(f64::NAN),
         passes: f64::from(passes) / total as f64,
+        drafts: drafts.map(|d| d.over(total)).to_vec(),
         ms: times.quantiles(args.warmup as usize),
     };
     Ok(match args.format {
@@ -141,31 +194,63 @@ pub fn run(args: &Args) -> anyhow::Result<String> {
     })
 }
 
-/// A new command on a new frame: JPEG in, run-length encoded mask out. Returns the passes through the language model.
+/// What answers are drafted from: its name, as the pipeline knows it, and the row of the table.
+const DRAFTS: [(&str, Draft, &str); 3] = [
+    ("none", Draft::None, "ground again, nothing drafted"),
+    ("words", Draft::Words, "ground again, words drafted"),
+    ("sam", Draft::Sam, "ground again, drafted from masks"),
+];
+
+/// A new command on a new frame: JPEG in, run-length encoded mask out. Returns the grounding and its masks.
 fn first_mask(
     stages: &mut Stages,
     jpeg: &[u8],
-    command: &crate::pipeline::Command,
+    command: &Command,
     times: &mut Times,
-) -> anyhow::Result<u32> {
+) -> anyhow::Result<(Grounding, Vec<Mask>)> {
     let start = Instant::now();
     let image = times.time("decode jpeg", || frame(jpeg))?;
-    let grounding = times.time("ground", || stages.grounder.ground(&image, command, None))?;
-    let embedding = times.time("embed", || stages.segmenter.embed(&image))?;
+    let mut sam = FrameSam::new(&mut stages.segmenter, &image);
+    let mut drafts = SamDrafts::new(&[], |prompts| sam.segment(prompts));
+    let grounding = times.time("ground", || stages.grounder.ground_drafted(&image, command, &mut drafts, None))?;
+    times.time("embed", || sam.ready().map(drop))?;
+    let (segmenter, embedding) = sam.ready()?;
     // Where nothing was found, the middle of the frame stands for the box: what is timed is the work, not the answer.
     let whole = Prompt { bbox: Some(crate::geometry::BBox::new(160.0, 120.0, 480.0, 360.0)), points: Vec::new() };
     let mut groups: Vec<Vec<Prompt>> = grounding.instances.iter().map(|i| i.prompts()).collect();
     if groups.is_empty() {
         groups.push(vec![whole]);
     }
-    let masks = times.time("mask", || segment_groups(&mut stages.segmenter, &embedding, &groups))?;
+    let masks = times.time("mask", || segment_groups(segmenter, embedding, &groups))?;
     times.time("encode rle", || masks.iter().map(|m| Rle::encode(&m.mask).to_coco_string().len()).sum::<usize>());
     times.add("command to first mask", start.elapsed());
-    Ok(grounding.passes)
+    let masks = masks.into_iter().take(grounding.instances.len()).map(|m| m.mask).collect();
+    Ok((grounding, masks))
+}
+
+/// A command whose target had the masks `last` on the frame before, grounded once by each kind of draft.
+fn again(
+    stages: &mut Stages,
+    jpeg: &[u8],
+    (command, last): (&Command, &[Mask]),
+    reports: &mut [DraftReport; 3],
+    times: &mut Times,
+) -> anyhow::Result<()> {
+    let image = frame(jpeg)?;
+    for ((_, draft, row), report) in DRAFTS.into_iter().zip(reports) {
+        stages.grounder.set_drafting(draft.drafting());
+        // The node embeds the frame beside the grounding.
+        let mut sam = FrameSam::new(&mut stages.segmenter, &image);
+        sam.ready()?;
+        let mut drafts = SamDrafts::new(last, |prompts| sam.segment(prompts));
+        let grounding = times.time(row, || stages.grounder.ground_drafted(&image, command, &mut drafts, None))?;
+        report.add(&grounding);
+    }
+    Ok(())
 }
 
 /// One more frame of an instance that is known: JPEG in, run-length encoded mask out.
-fn tracked_frame(stages: &mut Stages, jpeg: &[u8], last: crate::mask::Mask, times: &mut Times) -> anyhow::Result<()> {
+fn tracked_frame(stages: &mut Stages, jpeg: &[u8], last: Mask, times: &mut Times) -> anyhow::Result<()> {
     let start = Instant::now();
     let image = frame(jpeg)?;
     let mut track = Track::start(&image, last, TrackLimits::default()).context("the target is hidden")?;
@@ -213,8 +298,16 @@ fn text(report: &Report) -> String {
         let ms = |v: f64| format!("{v:.1}");
         table.add_row([(*stage).to_owned(), ms(q.p50), ms(q.p95), ms(q.p99)]);
     }
+    let drafts = report.drafts.iter().map(|d| {
+        let DraftReport { draft, passes, one_by_one, drafted, accepted, near_ties, .. } = d;
+        format!(
+            "draft {draft}: {passes:.1} passes a grounding, {one_by_one:.1} one by one; {accepted:.1} of {drafted:.1} \
+             tokens right, {near_ties:.2} near ties\n"
+        )
+    });
+    let drafts: String = drafts.collect();
     format!(
-        "{table}\n{} {} on {}, {} cores; 640x480 JPEG, n = {}, warm-up {}\ncommand: {:?} by {}, {:.1} passes a grounding\n\
+        "{table}\n{drafts}{} {} on {}, {} cores; 640x480 JPEG, n = {}, warm-up {}\ncommand: {:?} by {}, {:.1} passes a grounding\n\
          start to ready {:.0} ms, peak memory {:.0} MiB\n",
         report.bundle,
         report.fingerprint,

@@ -11,7 +11,9 @@ use super::{Format, stages::StageArgs};
 use crate::frame::{Encoded, Encoding, FrameLimits, Image, decode};
 use crate::mask::{Mask, Rle};
 use crate::overlay::{Banner, Item, Tone, draw};
-use crate::pipeline::{Ground, Grounding, Outcome, Segment, Segmented, Stages, Strategy, segment_groups};
+use crate::pipeline::{
+    Decoded, FrameSam, Ground, Grounding, Outcome, SamDrafts, Segmented, Stages, Strategy, segment_groups,
+};
 use crate::prompt::{CountHint, LabelledPoint, PointLabel};
 
 /// Arguments of `sam4mllm segment`.
@@ -60,6 +62,13 @@ struct Report {
     malformed: Option<String>,
     /// Passes through the language model.
     passes: u32,
+    /// Passes that the same words take one token at a time.
+    passes_one_by_one: u32,
+    /// Tokens that were drafted, and those of them that the language model would have said itself.
+    drafted: u32,
+    accepted: u32,
+    /// Tokens that could be others without drafts.
+    near_ties: u32,
     /// `[width, height]`.
     size: [u32; 2],
     instances: Vec<Instance>,
@@ -110,9 +119,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Count::Any => CountHint::NoneOrMore,
     };
     let command = stages.grounder.check(&args.command, hint)?;
-    let mut grounding = stages.grounder.ground(&image, &command, None).context("ground the command")?;
+    stages.grounder.set_drafting(args.stages.draft.drafting());
+    let mut sam = FrameSam::new(&mut stages.segmenter, &image);
+    let mut drafts = SamDrafts::new(&[], |prompts| sam.segment(prompts));
+    let grounding = stages.grounder.ground_drafted(&image, &command, &mut drafts, None);
+    let mut grounding = grounding.context("ground the command")?;
     timings.extend(&grounding.timings);
-    let masks = masks(&mut stages, &image, &grounding, &mut timings).context("segment the picture")?;
+    let masks = masks(sam, &grounding, &mut timings).context("segment the picture")?;
     let calibration = stages.grounder.calibration();
     for (instance, mask) in grounding.instances.iter_mut().zip(&masks) {
         instance.confidence = calibration.with_mask(instance.confidence, mask.score);
@@ -151,8 +164,7 @@ pub(super) fn write(path: &Path, image: &Image) -> anyhow::Result<()> {
 
 /// One mask an instance.
 fn masks(
-    stages: &mut Stages,
-    image: &Image,
+    mut sam: FrameSam<'_>,
     grounding: &Grounding,
     timings: &mut Vec<(&'static str, Duration)>,
 ) -> anyhow::Result<Vec<Segmented>> {
@@ -160,11 +172,11 @@ fn masks(
         return Ok(Vec::new());
     }
     let start = Instant::now();
-    let embedding = stages.segmenter.embed(image)?;
+    let (stage, embedding) = sam.ready()?;
     timings.push(("embed", start.elapsed()));
     let start = Instant::now();
     let groups: Vec<_> = grounding.instances.iter().map(|i| i.prompts()).collect();
-    let masks = segment_groups(&mut stages.segmenter, &embedding, &groups)?;
+    let masks = segment_groups(stage, embedding, &groups)?;
     timings.push(("masks", start.elapsed()));
     Ok(masks)
 }
@@ -203,6 +215,7 @@ fn report(
         area: m.mask.area(),
         mask: mask_json(&m.mask),
     };
+    let Decoded { one_by_one, drafted, accepted, near_ties } = grounding.decoded;
     Report {
         verdict: word(verdict),
         confidence: grounding.confidence,
@@ -211,6 +224,10 @@ fn report(
         answer: grounding.answer.clone(),
         malformed: grounding.malformed.map(|e| e.to_string()),
         passes: grounding.passes,
+        passes_one_by_one: one_by_one,
+        drafted,
+        accepted,
+        near_ties,
         size: [image.size().width, image.size().height],
         instances: grounding.instances.iter().zip(masks).map(instance).collect(),
         timings_ms: timings.iter().map(|(stage, time)| (*stage, time.as_secs_f64() * 1e3)).collect(),
@@ -256,7 +273,8 @@ fn print(report: &Report) {
         println!("{table}");
     }
     let stages: Vec<_> = report.timings_ms.iter().map(|(stage, ms)| format!("{stage} {ms:.1} ms")).collect();
-    println!("{} passes; {}", report.passes, stages.join(", "));
+    let (passes, one_by_one) = (report.passes, report.passes_one_by_one);
+    println!("{passes} passes, {one_by_one} one by one; {}", stages.join(", "));
 }
 
 /// The picture of a grounding and its masks.

@@ -61,6 +61,9 @@ pub struct Args {
     /// Give one grounding up after this many milliseconds.
     #[arg(long, env = "SAM4MLLM_GROUND_TIMEOUT_MS", default_value_t = 30_000)]
     ground_timeout_ms: u64,
+    /// Wait this many milliseconds for SAM's masks to guess the language model's answers from; 0 for not at all.
+    #[arg(long, env = "SAM4MLLM_DRAFT_WAIT_MS", default_value_t = 100)]
+    draft_wait_ms: u64,
     /// How long a shutdown may take, in seconds.
     #[arg(long, env = "SAM4MLLM_GRACE_S", default_value_t = 10)]
     grace_s: u64,
@@ -106,6 +109,7 @@ fn config(args: &Args) -> ServerConfig {
         frame: FrameLimits { max_pixels: args.max_frame_pixels, max_side: args.max_frame_side },
         reground_after: Duration::from_millis(args.reground_after_ms),
         ground_timeout: Duration::from_millis(args.ground_timeout_ms),
+        draft_wait: Duration::from_millis(args.draft_wait_ms),
         max_sessions: args.max_sessions,
         max_targets: args.max_targets,
         max_calls: args.max_calls,
@@ -148,11 +152,16 @@ pub(super) fn rten_backend(args: &StageArgs) -> anyhow::Result<Backend> {
         backend: "rten".to_owned(),
     };
     let min_mask_score = manifest.dialect.thresholds.mask_score;
-    let (usual, ground, segment) = (args.strategy, (bundle.clone(), options.clone()), (bundle, options));
+    let (usual, drafting) = (args.strategy, args.draft.drafting());
+    let (ground, segment) = ((bundle.clone(), options.clone()), (bundle, options));
     Ok(Backend {
         identity,
         stages: Stages {
-            ground: Box::new(move || Ok(Box::new(Grounder::load(&ground.0, usual, &ground.1)?))),
+            ground: Box::new(move || {
+                let mut grounder = Grounder::load(&ground.0, usual, &ground.1)?;
+                grounder.set_drafting(drafting);
+                Ok(Box::new(grounder))
+            }),
             segment: Box::new(move || Ok(Box::new(Segmenter::load(&segment.0, &segment.1)?))),
             strategies,
             min_mask_score,

@@ -231,6 +231,8 @@ pub(super) mod tests {
                 confidence,
                 malformed: None,
                 passes: 7,
+                one_by_one: 36,
+                near_ties: 0,
                 points: [3, 4],
                 score,
                 instances,

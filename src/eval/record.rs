@@ -97,6 +97,10 @@ pub struct Answer {
     pub malformed: Option<String>,
     /// Passes through the language model; 0 where it was not asked.
     pub passes: u32,
+    /// Passes that the same answer takes one token at a time.
+    pub one_by_one: u32,
+    /// Tokens of it whose two best logits differ so little that drafts could change them.
+    pub near_ties: u32,
     /// Confident points that agree with the truth, and all of them, of instances on the right object.
     pub points: [u64; 2],
     /// All masks together against the truth.
@@ -109,7 +113,17 @@ impl Answer {
     /// To a command that was refused.
     pub(super) fn refused(score: Score) -> Self {
         let verdict = Verdict::Refused;
-        Self { verdict, confidence: 0.0, malformed: None, passes: 0, points: [0, 0], score, instances: Vec::new() }
+        Self {
+            verdict,
+            confidence: 0.0,
+            malformed: None,
+            passes: 0,
+            one_by_one: 0,
+            near_ties: 0,
+            points: [0, 0],
+            score,
+            instances: Vec::new(),
+        }
     }
 
     /// Share of the confident points that agree with the truth; `None` where there are none.

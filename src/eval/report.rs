@@ -60,6 +60,10 @@ pub struct VariantReport {
     pub malformed: usize,
     /// Passes through the language model a grounding.
     pub passes_per_grounding: f64,
+    /// What they are one token at a time.
+    pub one_by_one_per_grounding: f64,
+    /// Tokens of all answers whose two best logits differ so little that drafts could change them.
+    pub near_ties: u64,
     /// Share of confident points that are right, where the box is on the right object; `None` without such points.
     pub point_accuracy: Option<f64>,
     /// Expressions with a target by IoU, in bins of equal width; 1 belongs to the last.
@@ -115,7 +119,7 @@ impl VariantReport {
             rows.sort_by_key(|row| order.iter().position(|o| *o == row.name));
             rows
         };
-        let asked = pairs.iter().filter(|(_, a)| a.passes > 0);
+        let asked = || pairs.iter().filter(|(_, a)| a.passes > 0);
         let points = pairs.iter().fold([0, 0], |[r, n], (_, a)| [r + a.points[0], n + a.points[1]]);
         Self {
             name,
@@ -130,7 +134,9 @@ impl VariantReport {
             near_misses: Metrics::of(pairs.iter().filter(|(r, _)| r.near_miss).map(|(_, a)| a.score)),
             verdicts: verdicts(&pairs),
             malformed: pairs.iter().filter(|(_, a)| a.malformed.is_some()).count(),
-            passes_per_grounding: mean(asked.map(|(_, a)| f64::from(a.passes))),
+            passes_per_grounding: mean(asked().map(|(_, a)| f64::from(a.passes))),
+            one_by_one_per_grounding: mean(asked().map(|(_, a)| f64::from(a.one_by_one))),
+            near_ties: asked().map(|(_, a)| u64::from(a.near_ties)).sum(),
             point_accuracy: (points[1] > 0).then(|| points[0] as f64 / points[1] as f64),
             iou_histogram: iou_histogram(pairs.iter().map(|(_, a)| a.score)),
             calibration: Calibrations::of(pairs.iter().flat_map(|(_, a)| &a.instances), bins),

@@ -10,7 +10,8 @@ use super::variant::Variant;
 use crate::frame::Image;
 use crate::mask::Mask;
 use crate::pipeline::{
-    Command, Embedding, Ground, GroundedInstance, Grounding, Outcome, PipelineError, Segment, Segmented, segment_groups,
+    Command, Embedding, Ground, GroundedInstance, Grounding, Outcome, PipelineError, SamDrafts, Segment, Segmented,
+    segment_groups,
 };
 use crate::prompt::{Calibration, PointLabel};
 
@@ -85,7 +86,8 @@ impl Evaluator<'_> {
             let answer = match self.command(sample, variant)? {
                 None => Answer::refused(Score::new(truth.as_ref(), None, sample.ignored.as_ref())),
                 Some(command) => {
-                    let said = self.ground.ground(image, &command, None)?;
+                    let mut drafts = SamDrafts::new(&[], |prompts| self.segment.segment(embedding, prompts));
+                    let said = self.ground.ground_drafted(image, &command, &mut drafts, None)?;
                     grounding.push(start.elapsed());
                     let masks = self.masks(embedding, &said)?;
                     self.score(sample, truth.as_ref(), &said, &masks)
@@ -145,6 +147,8 @@ impl Evaluator<'_> {
             confidence: said.confidence,
             malformed: said.malformed.map(|e| e.to_string()),
             passes: said.passes,
+            one_by_one: said.decoded.one_by_one,
+            near_ties: said.decoded.near_ties,
             points: truth.map_or([0, 0], |t| count_points(said, t)),
             score: Score::new(truth, union(masks).as_ref(), sample.ignored.as_ref()),
             instances: said.instances.iter().zip(masks).map(instance).collect(),

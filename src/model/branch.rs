@@ -44,6 +44,44 @@ impl Tree {
         self.nodes.len() - 1
     }
 
+    /// The token of a node.
+    pub(crate) fn token(&self, node: usize) -> u32 {
+        self.nodes[node].token
+    }
+
+    /// How many nodes stand above a node.
+    pub(crate) fn depth(&self, node: usize) -> usize {
+        self.nodes[node].depth
+    }
+
+    /// Forgets all nodes but `leaves` and their ancestors; the others move up. The new number of each old node, `None`
+    /// for one that is gone. What is added later is shared with nothing that was there.
+    pub(crate) fn keep(&mut self, leaves: impl Iterator<Item = usize>) -> Vec<Option<usize>> {
+        let mut alive = vec![false; self.nodes.len()];
+        for leaf in leaves {
+            let mut at = Some(leaf);
+            while let Some(i) = at.filter(|i| !alive[*i]) {
+                alive[i] = true;
+                at = self.nodes[i].parent;
+            }
+        }
+        let mut next = 0;
+        let places: Vec<Option<usize>> = alive
+            .iter()
+            .map(|alive| {
+                next += usize::from(*alive);
+                alive.then(|| next - 1)
+            })
+            .collect();
+        let nodes = std::mem::take(&mut self.nodes).into_iter().zip(&alive);
+        self.nodes = nodes
+            .filter(|(_, alive)| **alive)
+            .map(|(node, _)| Node { parent: node.parent.and_then(|p| places[p]), ..node })
+            .collect();
+        self.children.clear();
+        places
+    }
+
     /// How many nodes [`Tree::extend`] from the root would add.
     pub(crate) fn missing(&self, tokens: &[u32]) -> usize {
         let mut parent = None;
@@ -121,6 +159,24 @@ mod tests {
             .collect();
         // Columns 0 and 1 are the cache; node i is column 2 + i.
         assert_eq!(seen, [vec![0, 1, 2, 3, 4], vec![0, 1, 2, 3, 5], vec![0, 1, 2, 6], vec![0, 1, 2, 6, 7]]);
+    }
+
+    #[test]
+    fn kept_branches_are_as_they_were_with_new_numbers() {
+        let mut tree = Tree::default();
+        for branch in [[7, 8, 1], [7, 8, 2], [7, 9, 1]] {
+            tree.extend(&branch);
+        }
+        let places = tree.keep([5, 3].into_iter());
+        assert_eq!(places, [Some(0), Some(1), None, Some(2), Some(3), Some(4)]);
+        assert_eq!(tree.tokens(0), [7, 8, 2, 9, 1]);
+        assert_eq!(tree.positions(0, 10), [10, 11, 12, 11, 12]);
+        let new = tree.push(2, 6);
+        assert_eq!((tree.token(new), tree.depth(new)), (6, 3));
+        let row = tree.bias(new, 0);
+        assert_eq!(row.iter().map(|b| *b == 0.0).collect::<Vec<_>>(), [true, true, true, false, false, true]);
+        assert_eq!(tree.keep(std::iter::empty()), [None; 6]);
+        assert_eq!(tree.len(), 0);
     }
 
     #[test]

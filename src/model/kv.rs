@@ -95,15 +95,27 @@ impl KvCache {
 
     /// Forgets all but the first `tokens` tokens.
     pub(crate) fn truncate(&mut self, layout: &KvLayout, tokens: usize) {
+        self.keep(layout, tokens.min(self.tokens), &[]);
+    }
+
+    /// Forgets all but the first `base` tokens and, of those behind them, the ones numbered `kept` in rising order.
+    pub(crate) fn keep(&mut self, layout: &KvLayout, base: usize, kept: &[usize]) {
+        let tokens = base + kept.len();
         if tokens >= self.tokens {
             return;
         }
+        let size = layout.head_dim;
         for part in &mut self.parts {
             for head in 0..layout.heads {
-                let from = head * self.tokens * layout.head_dim;
-                part.copy_within(from..from + tokens * layout.head_dim, head * tokens * layout.head_dim);
+                let (from, to) = (head * self.tokens, head * tokens);
+                // Every token moves towards the front, so none is overwritten before it has moved.
+                part.copy_within(from * size..(from + base) * size, to * size);
+                for (i, token) in kept.iter().enumerate() {
+                    let from = from + base + token;
+                    part.copy_within(from * size..(from + 1) * size, (to + base + i) * size);
+                }
             }
-            part.truncate(layout.heads * tokens * layout.head_dim);
+            part.truncate(layout.heads * tokens * size);
         }
         self.tokens = tokens;
     }
@@ -113,18 +125,33 @@ impl KvCache {
 mod tests {
     use super::*;
 
-    #[test]
-    fn truncating_keeps_the_first_tokens_of_every_head() {
+    fn cache(tokens: usize) -> (KvLayout, KvCache) {
         let layout = KvLayout {
             heads: 2,
             head_dim: 2,
             past: vec!["past_key.0".into(), "past_value.0".into()],
             present: vec!["present_key.0".into(), "present_value.0".into()],
         };
-        let part: Vec<f32> = (0..12).map(|v| v as f32).collect();
-        let mut cache = KvCache { parts: vec![part.clone(), part], tokens: 3 };
+        let part: Vec<f32> = (0..4 * tokens).map(|v| v as f32).collect();
+        (layout, KvCache { parts: vec![part.clone(), part], tokens })
+    }
+
+    #[test]
+    fn truncating_keeps_the_first_tokens_of_every_head() {
+        let (layout, mut cache) = cache(3);
         cache.truncate(&layout, 2);
         assert_eq!(cache.parts[1], [0.0, 1.0, 2.0, 3.0, 6.0, 7.0, 8.0, 9.0]);
         assert_eq!(cache.tensors(&layout)[0].shape(), [1, 2, 2, 2]);
+        let before = cache.clone();
+        cache.truncate(&layout, 7);
+        assert_eq!(cache, before);
+    }
+
+    #[test]
+    fn keeping_takes_single_tokens_of_every_head() {
+        let (layout, mut cache) = cache(5);
+        cache.keep(&layout, 1, &[1, 3]);
+        assert_eq!(cache.parts[0], [0.0, 1.0, 4.0, 5.0, 8.0, 9.0, 10.0, 11.0, 14.0, 15.0, 18.0, 19.0]);
+        assert_eq!((cache.tokens(), cache.parts[1].len()), (3, 12));
     }
 }

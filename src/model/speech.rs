@@ -54,6 +54,12 @@ impl Opening {
         &self.absent
     }
 
+    /// The tokens of one target of an answer, `None` where a number stands; empty where the tokenizer cuts targets
+    /// differently.
+    pub fn frame(&self) -> &[Option<u32>] {
+        &self.frame
+    }
+
     /// What is likely to follow `answer`: the rest of the absent answer once that has begun, else what stands before
     /// the next number, be it of this target or of another one.
     ///

@@ -18,6 +18,9 @@ pub struct NodeConfig {
     pub reground_lost_after: Duration,
     /// The longest one grounding may take. Default: 30 s. More than 0.
     pub ground_timeout: Duration,
+    /// How long a grounding waits for masks to guess answers from, where it can use some; 0 for not at all. Only how fast
+    /// it is depends on them. Default: 100 ms.
+    pub draft_wait: Duration,
     /// How long a mask may be repeated while segmentation fails. Default: 1 s.
     pub stale_limit: Duration,
     /// Sessions at a time. Default: 64. Range: 1..=4096.
@@ -38,6 +41,7 @@ impl Default for NodeConfig {
             reground_after: Duration::from_secs(2),
             reground_lost_after: Duration::from_millis(250),
             ground_timeout: Duration::from_secs(30),
+            draft_wait: Duration::from_millis(100),
             stale_limit: Duration::from_secs(1),
             max_sessions: 64,
             max_targets: 16,

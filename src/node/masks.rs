@@ -142,7 +142,7 @@ fn timed<T>(timings: &mut Vec<(&'static str, Duration)>, stage: &'static str, wo
 }
 
 /// The frame's embedding, made once.
-fn embedding<'a>(stage: &mut dyn Segment, frame: &'a Kept) -> Result<&'a Embedding, PipelineError> {
+pub(super) fn embedding<'a>(stage: &mut dyn Segment, frame: &'a Kept) -> Result<&'a Embedding, PipelineError> {
     if let Some(embedding) = frame.embedding.get() {
         return Ok(embedding);
     }

@@ -9,12 +9,14 @@
 //! One OS thread owns the grounder, one owns the segmenter, one schedules; the async side only fills slots and reads
 //! replies. Stages pull: a frame leaves its slot when the segmenter is free, so it is the newest there is and nothing
 //! queues. Grounding starts as soon as the frame's pixels are there, beside the segmenter, and its answer is carried
-//! to the newest frame when it comes. Both stages go round the sessions in turn.
+//! to the newest frame when it comes. Both stages go round the sessions in turn. The grounder may ask the segmenter for
+//! masks to guess answers from; it waits for them a short while, and nobody waits for it.
 //!
 //! Not chosen: a queue per session (old masks of old frames, and memory), a worker pool per engine (an engine already
 //! uses all cores), and async stages (a model pass blocks for hundreds of milliseconds).
 
 mod config;
+mod draft;
 mod error;
 mod frame;
 mod masks;

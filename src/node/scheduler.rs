@@ -6,17 +6,19 @@ mod session;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
 pub(super) use call::Call;
 pub(super) use session::Session;
 
+use super::draft::{DraftJob, StageDrafts};
 use super::frame::Kept;
 use super::masks::{self, Done, Failure, Job, Settings};
 use super::stage::{Condition, Stage};
 use super::target::Need;
+use super::tracked::Tracked;
 use super::{NodeConfig, NodeError, Readiness, StageName, Stages};
 use crate::pipeline::{Ground, Grounding, Segment, Strategy, TrackLimits};
 use crate::prompt::CountHint;
@@ -35,6 +37,10 @@ pub(super) enum Event {
     Decoded(Arc<Kept>),
     Segmented(Result<Done, Failure>),
     Grounded(Result<Grounding, NodeError>),
+    /// The ground stage wants masks, and waits a little for them.
+    Draft(Box<DraftJob>),
+    /// The segment stage has answered that, if it could.
+    Drafted,
     Drain,
 }
 
@@ -51,8 +57,16 @@ struct GroundJob {
     hint: CountHint,
     strategy: Strategy,
     frame: Arc<Kept>,
+    /// The target's instances, to guess from.
+    last: Vec<Arc<Tracked>>,
     deadline: Instant,
     span: tracing::Span,
+}
+
+/// What the segment stage is given.
+enum SegmentJob {
+    Frame(Job),
+    Draft(Box<DraftJob>),
 }
 
 /// What the ground stage has in work.
@@ -68,7 +82,7 @@ const CALLS: u64 = 0;
 pub(super) struct Scheduler {
     config: Arc<NodeConfig>,
     ground: Stage<GroundJob>,
-    segment: Stage<Job>,
+    segment: Stage<SegmentJob>,
     settings: Settings,
     readiness: watch::Sender<Readiness>,
     sessions: BTreeMap<u64, Session>,
@@ -77,6 +91,8 @@ pub(super) struct Scheduler {
     next_epoch: u64,
     segmenting: Option<Owner>,
     grounding: Option<Asked>,
+    /// What the ground stage waits for.
+    draft: Option<Box<DraftJob>>,
     /// Who was served last, by stage.
     served: [u64; 2],
     draining: bool,
@@ -93,7 +109,10 @@ impl Scheduler {
         // What was good enough to be grounded is good enough to be followed.
         let track = TrackLimits { min_score: config.track.min_score.min(min_mask_score), ..config.track };
         let settings = Settings { frame: config.frame, track, min_mask_score, calibration };
-        let ground = Stage::spawn(StageName::Ground, stages.ground, events.clone(), ground_frame)?;
+        let wait = config.draft_wait;
+        let ground =
+            move |stage: &mut (dyn Ground + 'static), job, emit: &dyn Fn(Event)| ground_frame(stage, job, wait, emit);
+        let ground = Stage::spawn(StageName::Ground, stages.ground, events.clone(), ground)?;
         let segment = Stage::spawn(StageName::Segment, stages.segment, events.clone(), segment_frame)?;
         Ok(Self {
             config,
@@ -107,6 +126,7 @@ impl Scheduler {
             next_epoch: 0,
             segmenting: None,
             grounding: None,
+            draft: None,
             served: [CALLS; 2],
             draining: false,
         })
@@ -170,6 +190,8 @@ impl Scheduler {
                 self.ground.condition = Condition::Idle;
                 self.finish_ground(outcome);
             }
+            Event::Draft(job) => self.draft = Some(job),
+            Event::Drafted => self.segment.condition = Condition::Idle,
             Event::Drain => {
                 self.draining = true;
                 self.readiness.send_replace(Readiness::Draining);
@@ -205,6 +227,7 @@ impl Scheduler {
         });
         self.calls.retain(|_, call| !call.is_abandoned());
         if let Some(error) = self.segment.down(StageName::Segment) {
+            self.draft = None;
             self.sessions.values_mut().for_each(|s| s.answer_without_masks(&error, &self.config));
             std::mem::take(&mut self.calls).into_values().for_each(|call| call.fail(error.clone()));
         }
@@ -217,6 +240,12 @@ impl Scheduler {
 
     /// Gives the segment stage its next job, if it is idle and there is one.
     fn give_segment(&mut self) {
+        // First, for it is short, there is one a grounding at most, and the ground stage does nothing else meanwhile.
+        if self.segment.is_idle()
+            && let Some(job) = self.draft.take().filter(|job| !job.is_late())
+        {
+            self.segment.give(SegmentJob::Draft(job));
+        }
         while self.segment.is_idle() {
             let mut ready: Vec<u64> = self.sessions.values().filter(|s| s.is_ready()).map(Session::id).collect();
             ready.extend(self.calls.values().any(Call::wants_segment).then_some(CALLS));
@@ -234,7 +263,7 @@ impl Scheduler {
             // An overdue frame gives no job; then it is the next one's turn.
             let Some((owner, job)) = taken else { continue };
             self.segmenting = Some(owner);
-            self.segment.give(job);
+            self.segment.give(SegmentJob::Frame(job));
         }
     }
 
@@ -303,12 +332,20 @@ fn in_turn(ready: &[u64], last: u64) -> Option<u64> {
     after.or_else(|| ready.iter().copied().min())
 }
 
-fn ground_frame(stage: &mut (dyn Ground + 'static), job: GroundJob, _: &dyn Fn(Event)) -> Event {
+fn ground_frame(
+    stage: &mut (dyn Ground + 'static),
+    job: GroundJob,
+    draft_wait: Duration,
+    emit: &dyn Fn(Event),
+) -> Event {
     let _span = job.span.enter();
     let _ground = tracing::debug_span!("ground").entered();
+    let GroundJob { frame, last, deadline, .. } = &job;
+    let mut drafts = StageDrafts { frame: frame.clone(), last, wait: draft_wait, deadline: *deadline, emit };
     let outcome = stage
         .check(&job.text, job.hint)
-        .and_then(|command| stage.ground(&job.frame.image, &command.by(job.strategy), Some(job.deadline)))
+        .map(|command| command.by(job.strategy))
+        .and_then(|command| stage.ground_drafted(&frame.image, &command, &mut drafts, Some(*deadline)))
         .map_err(NodeError::from);
     if let Err(error) = outcome.as_ref().map(drop)
         && !error.is_refusal()
@@ -318,7 +355,14 @@ fn ground_frame(stage: &mut (dyn Ground + 'static), job: GroundJob, _: &dyn Fn(E
     Event::Grounded(outcome)
 }
 
-fn segment_frame(stage: &mut (dyn Segment + 'static), job: Job, emit: &dyn Fn(Event)) -> Event {
+fn segment_frame(stage: &mut (dyn Segment + 'static), job: SegmentJob, emit: &dyn Fn(Event)) -> Event {
+    let job = match job {
+        SegmentJob::Frame(job) => job,
+        SegmentJob::Draft(job) => {
+            job.run(stage);
+            return Event::Drafted;
+        }
+    };
     let span = job.span.clone();
     let _span = span.enter();
     let _segment = tracing::debug_span!("segment").entered();

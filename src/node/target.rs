@@ -93,6 +93,11 @@ impl Target {
         }
     }
 
+    /// Its instances where they were seen last, but for those that SAM does not believe in.
+    pub(super) fn followed(&self) -> Vec<Arc<Tracked>> {
+        self.tracks.iter().filter(|t| !t.doubtful).cloned().collect()
+    }
+
     /// When the grounder answered last.
     pub(super) fn answered(&self) -> Option<Instant> {
         self.answered

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 pub use colour::Colour;
 pub use script::{Gate, Play, Script};
 
+use super::grounder::guess::labels;
 use super::{
-    Command, Embedding, Ground, GroundedInstance, Grounding, Outcome, PipelineError, Segment, Segmented, Strategies,
-    Strategy, StrategyError,
+    Command, Decoded, Drafter, Embedding, Ground, GroundedInstance, Grounding, NoDrafts, Outcome, PipelineError,
+    Segment, Segmented, Strategies, Strategy, StrategyError,
 };
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::frame::Image;
@@ -67,6 +68,16 @@ impl Ground for FakeGround {
         command: &Command,
         deadline: Option<Instant>,
     ) -> Result<Grounding, PipelineError> {
+        self.ground_drafted(image, command, &mut NoDrafts, deadline)
+    }
+
+    fn ground_drafted(
+        &mut self,
+        image: &Image,
+        command: &Command,
+        drafter: &mut dyn Drafter,
+        deadline: Option<Instant>,
+    ) -> Result<Grounding, PipelineError> {
         let start = Instant::now();
         let strategy = Self::strategies(Strategy::default())?.choose(command.strategy)?;
         self.play.enact("fake_mllm", deadline)?;
@@ -80,6 +91,7 @@ impl Ground for FakeGround {
             answer: answer.to_owned(),
             malformed: None,
             passes: 2,
+            decoded: Decoded::default(),
             timings: vec![("ground", start.elapsed())],
         };
         let mut instances = match Colour::in_text(&command.text) {
@@ -94,6 +106,9 @@ impl Ground for FakeGround {
             format!("[{:.0},{:.0},{:.0},{:.0}]", b.x1, b.y1, b.x2, b.y2)
         });
         let answer: String = answer.collect();
+        let decoded = decoded(&instances, drafter);
+        let grounding =
+            |outcome, instances, answer: &str| Grounding { decoded, ..grounding(outcome, instances, answer) };
         Ok(match (instances.len(), command.hint) {
             (0, _) => grounding(Outcome::Absent, instances, "no such object"),
             (1, _) | (_, CountHint::OneOrMore | CountHint::NoneOrMore) => grounding(Outcome::Found, instances, &answer),
@@ -119,6 +134,18 @@ fn instances(image: &Image, colour: Colour) -> Vec<GroundedInstance> {
         Some(GroundedInstance { proposal, points: points.collect(), points_per_prompt: None, confidence: 0.9 })
     };
     found.iter().filter_map(instance).collect()
+}
+
+/// What it would have taken to say the points' labels, guessed as the real model's are.
+fn decoded(instances: &[GroundedInstance], drafter: &mut dyn Drafter) -> Decoded {
+    let asked: Vec<&GroundedInstance> = instances.iter().filter(|i| !i.points.is_empty()).collect();
+    let boxes: Vec<_> = asked.iter().map(|i| i.proposal).collect();
+    let points: Vec<Vec<_>> = asked.iter().map(|i| i.points.iter().map(|p| p.point).collect()).collect();
+    let guesses = if asked.is_empty() { Vec::new() } else { labels(drafter, &boxes, &points) };
+    let said = asked.iter().flat_map(|i| i.points.iter().map(|p| p.p_yes > 0.5));
+    let right = guesses.iter().flatten().zip(said).filter(|(guess, said)| **guess == *said).count();
+    let drafted = guesses.iter().map(Vec::len).sum::<usize>() as u32;
+    Decoded { one_by_one: 2 + drafted, drafted, accepted: right as u32, near_ties: 0 }
 }
 
 /// The centres of 5 × 5 cells over a box, row by row.

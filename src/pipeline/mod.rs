@@ -4,6 +4,7 @@
 //! [`Segment`] is SAM's. Each implementation is owned by one thread.
 
 mod best_groups;
+mod draft;
 mod evidence;
 pub mod fake;
 mod grounder;
@@ -12,11 +13,13 @@ mod segmenter;
 mod tracker;
 
 pub use best_groups::{GroupSearch, GroupSearchError, TRIED_GROUPS, best_groups};
+pub use draft::{Drafter, Drafting, FrameSam, NoDrafts, SamDrafts, box_prompts};
 pub use grounder::Grounder;
 pub use groups::segment_groups;
 pub use segmenter::Segmenter;
 pub use tracker::{LostReason, Track, TrackLimits};
 
+pub use crate::model::mllm::Decoded;
 pub use crate::prompt::{Strategies, Strategy, StrategyError};
 
 use std::num::NonZeroUsize;
@@ -122,6 +125,8 @@ pub struct Grounding {
     pub malformed: Option<AnswerError>,
     /// Passes through the language model that it took.
     pub passes: u32,
+    /// What it would have taken without drafts, and how good the drafts were.
+    pub decoded: Decoded,
     /// Where the time went, by stage name.
     pub timings: Vec<(&'static str, Duration)>,
 }
@@ -228,6 +233,21 @@ pub trait Ground: Send {
         command: &Command,
         deadline: Option<Instant>,
     ) -> Result<Grounding, PipelineError>;
+
+    /// The same, where answers can be guessed from `drafter`'s masks: the grounding is the same (but for
+    /// [`Decoded::near_ties`] tokens), only sooner. Without a use for guesses it is [`Ground::ground`].
+    ///
+    /// # Errors
+    /// Those of [`Ground::ground`].
+    fn ground_drafted(
+        &mut self,
+        image: &Image,
+        command: &Command,
+        _drafter: &mut dyn Drafter,
+        deadline: Option<Instant>,
+    ) -> Result<Grounding, PipelineError> {
+        self.ground(image, command, deadline)
+    }
 }
 
 /// SAM's side: image → embedding, embedding + prompts → masks.

@@ -149,6 +149,10 @@ fn target_result(target: &TargetReply, options: FrameOptions) -> wire::TargetRes
             timings: timings(&grounding.timings),
             strategy: strategy(grounding.strategy).into(),
             malformed: grounding.malformed.map(|error| error.to_string()).unwrap_or_default(),
+            passes_one_by_one: grounding.decoded.one_by_one,
+            drafted_tokens: grounding.decoded.drafted,
+            accepted_tokens: grounding.decoded.accepted,
+            near_ties: grounding.decoded.near_ties,
         }),
     }
 }

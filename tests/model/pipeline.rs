@@ -239,7 +239,7 @@ fn one_branched_pass_equals_separate_passes() {
         .map(|i| {
             let bbox = if i % 2 == 0 { BBox::new(120.0, 200.0, 560.0, 840.0) } else { BBox::new(0.0, 1.0, 2.0, 3.0) };
             let point = Point::new(10.0 * i as f32, 940.0 - 10.0 * i as f32);
-            Question { tokens: mllm.speech().points_query(bbox, &[point]).unwrap(), answers: 1 }
+            Question { tokens: mllm.speech().points_query(bbox, &[point]).unwrap(), answers: 1, draft: Vec::new() }
         })
         .collect();
     let pending = [mllm.speech().end()];

@@ -2,6 +2,8 @@
 //!
 //! Bounds lie below the figures of `engines/tabletop/eval.json`, by about three standard errors of the smaller sample.
 
+mod drafts;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};

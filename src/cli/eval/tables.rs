@@ -44,8 +44,8 @@ pub(super) fn report(report: &Report, grounding: &[Duration]) -> String {
             v.point_accuracy.map_or(String::new(), |p| format!(", {:.1} % of confident points right", 100.0 * p));
         let _ = writeln!(
             text,
-            "{}: {:.2} passes a grounding{points}, {} malformed answers",
-            v.name, v.passes_per_grounding, v.malformed
+            "{}: {:.2} passes a grounding ({:.1} one by one){points}, {} malformed answers",
+            v.name, v.passes_per_grounding, v.one_by_one_per_grounding, v.malformed
         );
     }
     let [p50, p95] = quantiles(grounding);

@@ -18,7 +18,9 @@ mod tests;
 
 pub use calibrate::{Calibration, MaskCalibration, calibrate};
 pub use error::{BundleError, BundleErrorKind};
-pub use manifest::{AdapterMode, Dialect, FileEntry, Filter, Fit, ImageSpec, Layout, Manifest, Mllm, Ppg, Sam, Thresholds};
+pub use manifest::{
+    AdapterMode, Dialect, FileEntry, Filter, Fit, ImageSpec, Layout, Manifest, Mllm, Ppg, Sam, Thresholds,
+};
 pub use seal::{Sealed, seal};
 
 /// Name of the manifest inside a bundle's directory.

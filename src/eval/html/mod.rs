@@ -121,9 +121,10 @@ fn details(page: &mut Page, v: &VariantReport) {
         "p",
         &[],
         format!(
-            "{:.2} passes a grounding, {} malformed answers; of {} instances {:.1} % are right (IoU of at least 0.5): \
+            "{:.2} passes a grounding ({:.1} one by one), {} malformed answers; of {} instances {:.1} % are right (IoU of at least 0.5): \
              ECE {:.3}, AUROC {auroc}",
             v.passes_per_grounding,
+            v.one_by_one_per_grounding,
             v.malformed,
             c.count,
             100.0 * c.accuracy,

@@ -1,9 +1,19 @@
 //! The multimodal language model: image prefix, greedy answers, and many questions in one pass.
+//!
+//! What is likely to be said can be drafted: one pass checks a whole draft, keeps what the model would have said itself
+//! and puts its own token where the draft is wrong. Answers are the same with any draft and without; only the passes
+//! are fewer. Source: Leviathan et al., arXiv 2211.17192, for greedy decoding.
+
+mod ask;
+mod decoded;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::branch::{Tree, causal_bias};
+pub use ask::{Question, YesNo};
+pub use decoded::{Decoded, NEAR_TIE};
+
+use super::branch::causal_bias;
 use super::kv::{KvCache, KvLayout};
 use super::preprocess::Preprocessor;
 use super::speech::Speech;
@@ -11,14 +21,10 @@ use super::{ModelError, Timings, check_deadline, exactly, take_f32};
 use crate::engine::bundle::ImageSpec;
 use crate::engine::{Engine, Tensor};
 use crate::frame::Image;
-use crate::prompt::MIN_ANSWER_MASS;
 
 const VISION: &str = "vision";
 const EMBED: &str = "embed";
 const DECODER: &str = "decoder";
-
-/// Most question tokens in one pass; bounds the attention bias, which grows with their square.
-const MAX_BRANCH_TOKENS: usize = 512;
 
 /// The engines of a language model.
 pub struct MllmEngines {
@@ -63,18 +69,6 @@ pub struct Generated {
     pub pending: Vec<u32>,
 }
 
-/// Probabilities of yes and of no, over the whole vocabulary.
-pub type YesNo = (f32, f32);
-
-/// A question whose answers are yes or no.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Question {
-    /// Its tokens.
-    pub tokens: Vec<u32>,
-    /// How many answers follow, one token each; at least 1.
-    pub answers: usize,
-}
-
 /// The language model; owns its engines and the cache of the current frame.
 pub struct Mllm {
     engines: MllmEngines,
@@ -88,6 +82,7 @@ pub struct Mllm {
     frame: Option<(Image, Arc<KvCache>)>,
     reuse_prefix: bool,
     passes: u32,
+    decoded: Decoded,
 }
 
 impl Mllm {
@@ -103,7 +98,18 @@ impl Mllm {
             return Err(ModelError::Output { engine: DECODER, tensor: "inputs_embeds", what });
         };
         let preprocessor = Preprocessor::new(spec);
-        Ok(Self { engines, preprocessor, layout, width, limits, speech, frame: None, reuse_prefix: true, passes: 0 })
+        Ok(Self {
+            engines,
+            preprocessor,
+            layout,
+            width,
+            limits,
+            speech,
+            frame: None,
+            reuse_prefix: true,
+            passes: 0,
+            decoded: Decoded::default(),
+        })
     }
 
     /// Whether the prefix of a frame is kept for the next command on it; it is by default.
@@ -120,6 +126,11 @@ impl Mllm {
     /// Decoder passes since the last call.
     pub fn take_passes(&mut self) -> u32 {
         std::mem::take(&mut self.passes)
+    }
+
+    /// What was decoded since the last call.
+    pub fn take_decoded(&mut self) -> Decoded {
+        std::mem::take(&mut self.decoded)
     }
 
     /// The conversation up to and including the prefix of `image`; free where the last frame had the same pixels.
@@ -162,6 +173,7 @@ impl Mllm {
         let embeds = [head, image_embeds, tail].concat();
         let tokens = embeds.len() / self.width;
         self.check_length(tokens)?;
+        self.decoded.one_by_one += 1;
         let pass = Pass {
             cache: &KvCache::empty(&self.layout),
             embeds: Tensor::f32(&[1, tokens, self.width], embeds),
@@ -187,18 +199,19 @@ impl Mllm {
         let (mut tokens, mut cache) = (Vec::new(), std::borrow::Cow::Borrowed(cache));
         let mut feed = query.to_vec();
         loop {
-            let guess = draft(&tokens);
-            let guesses = guess.len();
-            feed.extend(guess);
+            let certain = cache.tokens() + feed.len();
+            let mut guess = draft(&tokens);
+            guess.truncate(self.room(certain).min(self.limits.max_answer_tokens - tokens.len() - 1));
+            feed.extend(&guess);
+            self.decoded.drafted += guess.len() as u32;
             check_deadline(deadline)?;
-            let certain = cache.tokens() + feed.len() - guesses;
-            let (rows, mut grown) = self.append(&cache, &feed, guesses + 1)?;
-            let mut next = 0;
-            let mut accepted = 0;
+            let (rows, mut grown) = self.append(&cache, &feed, guess.len() + 1)?;
+            let (mut next, mut accepted) = (0, 0);
             for (i, row) in rows.into_iter().enumerate() {
                 accepted = i;
                 let p = softmax(row)?;
                 next = if tokens.is_empty() { first(&p) } else { argmax(&p) };
+                self.decoded.token(decoded::is_near_tie(&p));
                 observe(&p, next);
                 let stopped = next == self.speech.end();
                 if !stopped {
@@ -209,113 +222,15 @@ impl Mllm {
                     return Ok(Generated { tokens, stopped, cache: grown, pending: vec![next] });
                 }
                 // The pass went on with a guess; its further rows hold only if the guess was right.
-                if i < guesses && feed[feed.len() - guesses + i] != next {
+                if guess.get(i) != Some(&next) {
                     break;
                 }
+                self.decoded.accepted += 1;
             }
             grown.truncate(&self.layout, certain + accepted);
             cache = std::borrow::Cow::Owned(grown);
             feed = vec![next];
         }
-    }
-
-    /// Probabilities of yes and no for each answer of each question behind `cache` and `pending`.
-    ///
-    /// All questions share the conversation and their common beginnings, and go through in one pass (a few, where
-    /// they are very many). Further answers of a question take one pass each for all questions together. A question
-    /// that the model does not answer with yes or no ends there: its further answers are (0, 0).
-    ///
-    /// # Errors
-    /// Engine failures, misshapen outputs, a conversation that is too long, a missed deadline.
-    pub fn ask(
-        &mut self,
-        cache: &KvCache,
-        pending: &[u32],
-        questions: &[Question],
-        deadline: Option<Instant>,
-    ) -> Result<Vec<Vec<YesNo>>, ModelError> {
-        let mut answers = Vec::with_capacity(questions.len());
-        let mut rest = questions;
-        while !rest.is_empty() {
-            let (mut tree, mut leaves) = (Tree::default(), Vec::new());
-            for question in rest {
-                let tokens = [pending, &question.tokens].concat();
-                if !leaves.is_empty() && tree.len() + tree.missing(&tokens) > MAX_BRANCH_TOKENS {
-                    break;
-                }
-                let Some(leaf) = tree.extend(&tokens) else {
-                    return Err(ModelError::Tokenize("question has no tokens".into()));
-                };
-                leaves.push(leaf);
-            }
-            let (now, later) = rest.split_at(leaves.len());
-            answers.extend(self.ask_tree(cache, tree, leaves, now, deadline)?);
-            rest = later;
-        }
-        Ok(answers)
-    }
-
-    fn ask_tree(
-        &mut self,
-        cache: &KvCache,
-        mut tree: Tree,
-        mut leaves: Vec<usize>,
-        questions: &[Question],
-        deadline: Option<Instant>,
-    ) -> Result<Vec<Vec<YesNo>>, ModelError> {
-        let (yes, no) = self.speech.yes_and_no();
-        let mut answers: Vec<Vec<YesNo>> = vec![Vec::new(); questions.len()];
-        let mut asking: Vec<usize> = (0..questions.len()).collect();
-        let (mut first, mut grown): (usize, Option<KvCache>) = (0, None);
-        while !asking.is_empty() {
-            check_deadline(deadline)?;
-            let wanted: Vec<usize> = asking.iter().map(|q| leaves[*q]).collect();
-            let (rows, next) = self.tree_pass(cache, grown.as_ref(), &tree, first, &wanted)?;
-            first = tree.len();
-            grown = Some(next);
-            let mut going_on = Vec::new();
-            for (q, row) in asking.into_iter().zip(rows) {
-                let p = softmax(row)?;
-                let answer = (probability(&p, yes)?, probability(&p, no)?);
-                answers[q].push(answer);
-                if answers[q].len() == questions[q].answers {
-                    continue;
-                }
-                if answer.0 + answer.1 < MIN_ANSWER_MASS {
-                    answers[q].resize(questions[q].answers, (0.0, 0.0));
-                    continue;
-                }
-                let said = if answer.0 > answer.1 { yes } else { no };
-                leaves[q] = tree.push(leaves[q], said);
-                going_on.push(q);
-            }
-            asking = going_on;
-        }
-        Ok(answers)
-    }
-
-    /// Feeds the nodes of `tree` from `first` on, behind `cache` or, in `grown`, behind it and the nodes before them;
-    /// the logits of the nodes `wanted`, none of them before `first`.
-    fn tree_pass(
-        &mut self,
-        cache: &KvCache,
-        grown: Option<&KvCache>,
-        tree: &Tree,
-        first: usize,
-        wanted: &[usize],
-    ) -> Result<(Vec<Vec<f32>>, KvCache), ModelError> {
-        let base = cache.tokens();
-        let ids = tree.tokens(first);
-        let positions = tree.positions(first, base);
-        self.check_length(positions.iter().max().map_or(0, |p| *p as usize + 1))?;
-        let embeds = Tensor::f32(&[1, ids.len(), self.width], self.embed(&ids)?);
-        self.pass(Pass {
-            cache: grown.unwrap_or(cache),
-            embeds,
-            positions,
-            bias: tree.bias(first, base),
-            logits_at: wanted.iter().map(|node| (node - first) as i32).collect(),
-        })
     }
 
     /// Appends `tokens` to the conversation; the logits of the last `count` of them and the longer cache.
@@ -389,6 +304,11 @@ impl Mllm {
         take_f32(embeds, &[1, ids.len(), self.width], EMBED, "inputs_embeds")
     }
 
+    /// How many tokens may be drafted behind a conversation of `tokens`: a guess must not make it too long.
+    fn room(&self, tokens: usize) -> usize {
+        self.limits.max_positions.saturating_sub(tokens)
+    }
+
     fn check_length(&self, tokens: usize) -> Result<(), ModelError> {
         let limit = self.limits.max_positions;
         if tokens > limit { Err(ModelError::TooLong { tokens, limit }) } else { Ok(()) }
@@ -429,14 +349,6 @@ pub fn argmax(p: &[f32]) -> u32 {
     let best =
         p.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, v)| if *v > best.1 { (i, *v) } else { best });
     best.0 as u32
-}
-
-fn probability(p: &[f32], token: u32) -> Result<f32, ModelError> {
-    p.get(token as usize).copied().ok_or_else(|| ModelError::Output {
-        engine: DECODER,
-        tensor: "logits",
-        what: format!("covers {} tokens, not token {token}", p.len()),
-    })
 }
 
 #[cfg(test)]

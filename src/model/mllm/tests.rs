@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::geometry::{BBox, Point};
 use crate::model::toy::{IMAGE_BASE, IMAGE_TOKENS, frame, hashed, mllm, speech, vocabulary};
@@ -25,7 +27,7 @@ fn questions(speech: &Speech, answers: usize) -> Vec<Question> {
     (0..12)
         .map(|i| {
             let points: Vec<_> = (0..answers).map(|k| Point::new(20.0 + i as f32, 30.0 + k as f32)).collect();
-            Question { tokens: speech.points_query(bbox, &points).expect("tokenizes"), answers }
+            Question { tokens: speech.points_query(bbox, &points).expect("tokenizes"), answers, draft: Vec::new() }
         })
         .collect()
 }
@@ -96,17 +98,7 @@ fn drafts_change_the_passes_and_nothing_else() {
 #[test]
 fn branches_equal_separate_conversations() {
     for answers in [1, 3] {
-        let (mut model, calls) = mllm(
-            speech(|w| w.points_per_question = answers),
-            Box::new(|seen| {
-                // Yes and no share most of the weight, in a proportion that hangs on the whole conversation.
-                let mut row = hashed(seen);
-                let last = vocabulary() - 1;
-                row[last] += 12.0;
-                row[last - 3] += 12.0;
-                row
-            }),
-        );
+        let (mut model, calls) = opinionated(answers);
         let cache = prefix(&mut model, &frame(9));
         let questions = questions(model.speech(), answers);
         let before = calls.lock().expect("not poisoned").1;
@@ -126,11 +118,192 @@ fn branches_equal_separate_conversations() {
     }
 }
 
+/// A model whose yes and no hang on the whole conversation and share most of the weight.
+fn opinionated(answers: usize) -> (Mllm, crate::model::toy::Calls) {
+    mllm(
+        speech(|w| w.points_per_question = answers),
+        Box::new(|seen| {
+            let mut row = hashed(seen);
+            let last = vocabulary() - 1;
+            row[last] += 12.0;
+            row[last - 3] += 12.0;
+            row
+        }),
+    )
+}
+
+/// What the model says, from the probabilities of its answers.
+fn said(answers: &[YesNo]) -> Vec<bool> {
+    answers.iter().map(|(yes, no)| yes > no).collect()
+}
+
+#[test]
+fn a_right_draft_of_all_answers_takes_one_pass_and_each_error_one_more() {
+    const ANSWERS: usize = 25;
+    let (mut model, _) = opinionated(ANSWERS);
+    let cache = prefix(&mut model, &frame(9));
+    let plain_questions = &questions(model.speech(), ANSWERS)[..3];
+    model.take_passes();
+    let plain = model.ask(&cache, &[3], plain_questions, None).expect("answers");
+    assert_eq!(model.take_passes(), ANSWERS as u32);
+    assert_eq!(model.take_decoded().one_by_one as usize, 1 + 3 * ANSWERS, "the image, and each answer alone");
+    for errors in [0, 1, 4] {
+        let draft = |answers: &Vec<YesNo>| {
+            let mut draft = said(answers);
+            draft.iter_mut().step_by(6).take(errors).for_each(|d| *d = !*d);
+            draft
+        };
+        let drafted: Vec<_> =
+            plain_questions.iter().zip(&plain).map(|(q, a)| Question { draft: draft(a), ..q.clone() }).collect();
+        let together = model.ask(&cache, &[3], &drafted, None).expect("answers");
+        assert_eq!(model.take_passes() as usize, 1 + errors);
+        let decoded = model.take_decoded();
+        // The last answer is never drafted, and what follows an error is drafted again.
+        assert_eq!(decoded.accepted as usize, 3 * (ANSWERS - 1 - errors));
+        assert_eq!((decoded.drafted == decoded.accepted, decoded.one_by_one as usize), (errors == 0, 3 * ANSWERS));
+        // The toy's logits hang on what a place sees, not on how it was fed: equal to the bit.
+        assert_eq!(together, plain);
+    }
+}
+
+#[test]
+fn drafts_never_make_a_conversation_too_long() {
+    let limits = MllmLimits { max_answer_tokens: 24, max_positions: 60 };
+    let (mut model, _) = opinionated(8);
+    model.limits = limits;
+    let cache = prefix(&mut model, &frame(9));
+    // Exactly what fits: the query and all answers but the last, which is not fed.
+    let tokens = vec![10; limits.max_positions - cache.tokens() - 7];
+    let question = |answers, draft| Question { tokens: tokens.clone(), answers, draft };
+    let plain = model.ask(&cache, &[], &[question(8, Vec::new())], None).expect("fits");
+    let drafted = model.ask(&cache, &[], &[question(8, vec![true; 5000])], None).expect("fits");
+    assert_eq!(plain, drafted);
+    let error = model.ask(&cache, &[], &[question(9, vec![true; 5000])], None).expect_err("does not fit");
+    assert!(matches!(error, ModelError::TooLong { tokens: 61, limit: 60 }), "{error}");
+
+    let long: Vec<u32> = vec![7; 5000];
+    let query = vec![10; limits.max_positions - cache.tokens() - 23];
+    let plain = greedy(&mut model, &cache, &query, &[]);
+    let drafting = Decoding { first: &mut |p| argmax(p), draft: &|_| long.clone(), observe: &mut |_, _| () };
+    let drafted = model.generate(&cache, &query, drafting, None).expect("fits");
+    assert_eq!((plain.tokens, plain.cache), (drafted.tokens, drafted.cache));
+}
+
+/// What hostile drafts are made of: any token of the vocabulary, control tokens and the ending one included.
+fn any_tokens() -> impl Strategy<Value = Vec<Vec<u32>>> {
+    let token = prop_oneof![Just(3), Just(4), 0..vocabulary() as u32];
+    prop::collection::vec(prop::collection::vec(token, 0..40), 1..6)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_draft_changes_an_answer(start in 10u32..900, drafts in any_tokens(), right in 0usize..24) {
+        let (mut model, _) = mllm(speech(|_| ()), Box::new(hashed));
+        let cache = prefix(&mut model, &frame(3));
+        let query = [start, 11, 12];
+        let plain = greedy(&mut model, &cache, &query, &[]);
+        model.take_passes();
+        let plain_passes = model.take_decoded().one_by_one - 1;
+        // Right for a while, then anything, another time after each pass.
+        let draft = |said: &[u32]| {
+            let mut draft = plain.tokens.get(said.len()..right).unwrap_or_default().to_vec();
+            draft.extend(&drafts[said.len() % drafts.len()]);
+            draft
+        };
+        let decoding = Decoding { first: &mut |p| argmax(p), draft: &draft, observe: &mut |_, _| () };
+        let drafted = model.generate(&cache, &query, decoding, None).expect("generates");
+        prop_assert_eq!((&drafted.tokens, drafted.stopped), (&plain.tokens, plain.stopped));
+        prop_assert_eq!((&drafted.pending, &drafted.cache), (&plain.pending, &plain.cache));
+        let (passes, decoded) = (model.take_passes(), model.take_decoded());
+        prop_assert_eq!(decoded.one_by_one, plain_passes);
+        prop_assert!(decoded.accepted <= decoded.drafted && passes >= 1);
+        prop_assert_eq!(passes + decoded.accepted, plain_passes);
+    }
+
+    #[test]
+    fn no_draft_changes_a_label(
+        seed in 0u8..200,
+        answers in 1usize..26,
+        drafts in prop::collection::vec(prop::collection::vec(any::<bool>(), 0..60), 12),
+        right in prop::collection::vec(0usize..26, 12),
+    ) {
+        let (mut model, _) = opinionated(answers);
+        let cache = prefix(&mut model, &frame(seed));
+        let questions = questions(model.speech(), answers);
+        let plain = model.ask(&cache, &[3], &questions, None).expect("answers");
+        let plain_passes = model.take_passes();
+        let drafted: Vec<_> = (0..questions.len())
+            .map(|i| {
+                let mut draft = said(&plain[i]);
+                draft.truncate(right[i]);
+                draft.extend(&drafts[i]);
+                Question { draft, ..questions[i].clone() }
+            })
+            .collect();
+        prop_assert_eq!(model.ask(&cache, &[3], &drafted, None).expect("answers"), plain);
+        prop_assert!(model.take_passes() <= plain_passes, "a draft never takes more passes");
+    }
+}
+
+/// The widest cache that an engine was fed.
+struct Spy {
+    inner: Box<dyn Engine>,
+    widest: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl Engine for Spy {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+    fn inputs(&self) -> &[crate::engine::TensorInfo] {
+        self.inner.inputs()
+    }
+    fn outputs(&self) -> &[crate::engine::TensorInfo] {
+        self.inner.outputs()
+    }
+    fn run(
+        &mut self,
+        inputs: Vec<(&str, Tensor<'_>)>,
+        wanted: &[&str],
+    ) -> Result<Vec<Tensor<'static>>, crate::engine::EngineError> {
+        let past = inputs.iter().find(|(name, _)| *name == "past_key.0").map_or(0, |(_, t)| t.shape()[2]);
+        self.widest.fetch_max(past, std::sync::atomic::Ordering::Relaxed);
+        self.inner.run(inputs, wanted)
+    }
+}
+
+#[test]
+fn a_bad_draft_does_not_fill_the_cache() {
+    const ANSWERS: usize = 60;
+    let yes = vocabulary() as u32 - 1;
+    let (mut model, _) = mllm(speech(|w| w.points_per_question = ANSWERS), Box::new(move |_| certain(yes)));
+    assert_eq!(model.speech().yes_and_no().0, yes);
+    let cache = prefix(&mut model, &frame(9));
+    let widest = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (inner, _) = mllm(speech(|_| ()), Box::new(hashed));
+    let inner = std::mem::replace(&mut model.engines.decoder, inner.engines.decoder);
+    model.engines.decoder = Box::new(Spy { inner, widest: widest.clone() });
+    let ask = |model: &mut Mllm, draft: Vec<bool>| {
+        let question = Question { tokens: vec![10, 11, 12], answers: ANSWERS, draft };
+        let answers = model.ask(&cache, &[3], &[question], None).expect("answers");
+        (answers, model.take_passes() as usize)
+    };
+    model.take_passes();
+    let plain = ask(&mut model, Vec::new());
+    assert_eq!(plain.1, ANSWERS);
+    // Every answer is the contrary of what was guessed.
+    assert_eq!(ask(&mut model, vec![false; ANSWERS]), plain);
+    assert!(widest.load(std::sync::atomic::Ordering::Relaxed) < cache.tokens() + 4 + ANSWERS);
+}
+
 #[test]
 fn very_many_branches_take_several_bounded_passes() {
     let (mut model, calls) = mllm(speech(|_| ()), Box::new(hashed));
     let cache = prefix(&mut model, &frame(9));
-    let many: Vec<Question> = (0..700u32).map(|i| Question { tokens: vec![10, 11, i], answers: 1 }).collect();
+    let many: Vec<Question> =
+        (0..700u32).map(|i| Question { tokens: vec![10, 11, i], answers: 1, draft: Vec::new() }).collect();
     let before = calls.lock().expect("not poisoned").1;
     let answers = model.ask(&cache, &[3], &many, None).expect("answers");
     assert_eq!((answers.len(), calls.lock().expect("not poisoned").1 - before), (700, 2));
@@ -176,7 +349,7 @@ fn limits_and_deadlines_are_errors() {
     };
     assert!(matches!(model.generate(&cache, &[5], decoding(), past), Err(ModelError::Deadline(_))));
     assert!(matches!(model.prefix(&frame(2), past, &mut Timings::default()), Err(ModelError::Deadline(_))));
-    let question = Question { tokens: vec![5], answers: 1 };
+    let question = Question { tokens: vec![5], answers: 1, draft: Vec::new() };
     assert!(matches!(model.ask(&cache, &[], &[question], past), Err(ModelError::Deadline(_))));
     let long = vec![5; 5000];
     assert!(matches!(model.generate(&cache, &long, decoding(), None), Err(ModelError::TooLong { tokens: 5005, .. })));

@@ -92,7 +92,8 @@ impl Call {
         let deadline = self.deadline.map_or(latest, |d| d.min(latest));
         let TargetSpec { hint, strategy, .. } = *self.target.spec;
         let (frame, span) = (self.frame.clone(), self.span.clone());
-        Some((self.target.epoch, GroundJob { text, hint, strategy, frame, deadline, span }))
+        let last = Vec::new();
+        Some((self.target.epoch, GroundJob { text, hint, strategy, frame, last, deadline, span }))
     }
 
     /// The grounder's answer; the call goes on where it has instances.

@@ -198,7 +198,8 @@ impl Session {
         target.ask(seq);
         let span = tracing::info_span!(parent: &self.span, "frame", seq, target = target.spec.id);
         let TargetSpec { hint, strategy, .. } = *target.spec;
-        Some((target.epoch, GroundJob { text, hint, strategy, frame, deadline, span }))
+        let last = target.followed();
+        Some((target.epoch, GroundJob { text, hint, strategy, frame, last, deadline, span }))
     }
 
     /// Takes the grounder's answer about `frame`.

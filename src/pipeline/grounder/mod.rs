@@ -1,21 +1,23 @@
 //! A command to a grounding: the first question gives targets or says that there is nothing, and where the strategy is
 //! PQPP a second one asks about points of each box.
 
+pub(super) mod guess;
 mod judge;
 
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use super::evidence::Evidence;
-use super::{Command, Ground, GroundedInstance, Grounding, Outcome, PipelineError};
+use super::{Command, Drafter, Drafting, Ground, GroundedInstance, Grounding, NoDrafts, Outcome, PipelineError};
 use crate::frame::Image;
-use crate::geometry::{Grid, Point, Size, SourcePx};
+use crate::geometry::{BBox, Grid, Point, Size, SourcePx};
 use crate::model::mllm::{Decoding, Generated, Mllm, Question, argmax};
 use crate::model::{KvCache, ModelError, Timings};
 use crate::prompt::{
     Answer, AnswerError, Calibration, Candidates, CountHint, Dialect, GridLabel, LabelledPoint, PointLabel, Strategies,
     Strategy, StrategyError, Thresholds, parse_answer,
 };
+use guess::AnswerGuess;
 use judge::{First, Proposal, Proposals, Verdict, judge};
 
 /// Numbers of a box.
@@ -36,6 +38,17 @@ pub struct Grounder {
     strategies: Strategies,
     thresholds: Thresholds,
     calibration: Calibration,
+    drafting: Drafting,
+}
+
+/// One grounding in work.
+struct Work<'a> {
+    command: &'a Command,
+    strategy: Strategy,
+    candidates: Candidates,
+    size: Size<SourcePx>,
+    drafter: &'a mut dyn Drafter,
+    deadline: Option<Instant>,
 }
 
 impl Grounder {
@@ -48,7 +61,12 @@ impl Grounder {
         let dialect = mllm.speech().dialect();
         let (thresholds, strategies) = (dialect.thresholds(), Strategies::of(dialect, usual)?);
         let calibration = dialect.calibration();
-        Ok(Self { mllm, strategies, thresholds, calibration })
+        Ok(Self { mllm, strategies, thresholds, calibration, drafting: Drafting::default() })
+    }
+
+    /// What answers are guessed from; [`Drafting::Masks`] by default.
+    pub fn set_drafting(&mut self, drafting: Drafting) {
+        self.drafting = drafting;
     }
 
     /// The strategies that it can use.
@@ -82,19 +100,18 @@ impl Grounder {
     }
 
     /// The first question: the decoded answer and what it says.
-    fn propose(
-        &mut self,
-        cache: &KvCache,
-        command: &Command,
-        strategy: Strategy,
-        deadline: Option<Instant>,
-    ) -> Result<(Generated, String, Proposals), ModelError> {
+    fn propose(&mut self, cache: &KvCache, work: &mut Work<'_>) -> Result<(Generated, String, Proposals), ModelError> {
+        let Work { command, strategy, size, ref drafter, deadline } = *work;
         let speech = self.mllm.speech();
         let query = speech.query(strategy, command.hint, &command.text)?;
         let opening = speech.opening(strategy)?.clone();
         let (box_start, absent) = (opening.box_start(), opening.absent());
-        let numbers = speech.numbers().map(<[u32]>::to_vec);
-        let mut evidence = Evidence::new(numbers.as_deref(), speech.dialect().scale());
+        let (numbers, scale) = (speech.numbers().map(<[u32]>::to_vec), speech.dialect().scale());
+        let last = if self.drafting == Drafting::Masks { drafter.said() } else { Vec::new() };
+        let last: Vec<BBox<Grid>> = last.into_iter().map(|b| scale.bbox_to_grid(b, size)).collect();
+        let guess = AnswerGuess::new(&opening, numbers.as_deref(), &last);
+        let guesses = self.drafting != Drafting::None;
+        let mut evidence = Evidence::new(numbers.as_deref(), scale);
         let thresholds = self.thresholds;
         let mut first = First::default();
         let decoding = Decoding {
@@ -106,7 +123,7 @@ impl Grounder {
                     None => argmax(p),
                 }
             },
-            draft: &|answer| opening.likely(answer),
+            draft: &|answer| if guesses { guess.next(answer) } else { Vec::new() },
             observe: &mut |p, token| evidence.note(p, token),
         };
         let generated = self.mllm.generate(cache, &query, decoding, deadline)?;
@@ -121,30 +138,45 @@ impl Grounder {
         &mut self,
         generated: &Generated,
         proposals: &[Proposal],
-        candidates: Candidates,
-        size: Size<SourcePx>,
-        deadline: Option<Instant>,
+        work: &mut Work<'_>,
     ) -> Result<Vec<Vec<LabelledPoint>>, ModelError> {
         let speech = self.mllm.speech();
         let dialect = speech.dialect();
-        let scale = dialect.scale();
-        let points: Vec<Vec<Point<Grid>>> = proposals.iter().map(|p| candidates.over(p.target.bbox, scale)).collect();
+        let (scale, size) = (dialect.scale(), work.size);
+        let points: Vec<Vec<Point<Grid>>> =
+            proposals.iter().map(|p| work.candidates.over(p.target.bbox, scale)).collect();
+        let group = dialect.points_per_question();
+        // A question about one point has nothing to draft: its answer is read in the pass that asks it.
+        let mut drafts = match self.drafting {
+            Drafting::Masks if group > 1 => self.draft_labels(proposals, &points, work),
+            Drafting::None | Drafting::Words | Drafting::Masks => vec![Vec::new(); points.len()],
+        };
         let mut questions = Vec::new();
-        for (proposal, points) in proposals.iter().zip(&points) {
-            for group in points.chunks(dialect.points_per_question()) {
+        for ((proposal, points), draft) in proposals.iter().zip(&points).zip(&mut drafts) {
+            for group in points.chunks(group) {
                 let tokens = speech.points_query(proposal.target.bbox, group)?;
-                questions.push(Question { tokens, answers: group.len() });
+                let draft = draft.drain(..group.len().min(draft.len())).collect();
+                questions.push(Question { tokens, answers: group.len(), draft });
             }
         }
         // However the answer ended, the conversation goes on with the token that the dialect ends it with.
         let pending = [speech.end()];
-        let answers = self.mllm.ask(&generated.cache, &pending, &questions, deadline)?;
+        let answers = self.mllm.ask(&generated.cache, &pending, &questions, work.deadline)?;
         let mut answers = answers.into_iter().flatten();
         let label = |point: &Point<Grid>, (yes, no): (f32, f32)| {
             let (p_yes, label) = self.thresholds.point.label(yes, no);
             LabelledPoint { point: scale.to_source(*point, size), p_yes, label }
         };
         Ok(points.iter().map(|points| points.iter().zip(&mut answers).map(|(p, a)| label(p, a)).collect()).collect())
+    }
+
+    /// What the model is likely to say of each point.
+    fn draft_labels(&self, proposals: &[Proposal], points: &[Vec<Point<Grid>>], work: &mut Work<'_>) -> Vec<Vec<bool>> {
+        let (scale, size) = (self.mllm.speech().dialect().scale(), work.size);
+        let boxes: Vec<_> = proposals.iter().map(|p| scale.bbox_to_source(p.target.bbox, size)).collect();
+        let points: Vec<Vec<_>> =
+            points.iter().map(|points| points.iter().map(|p| scale.to_source(*p, size)).collect()).collect();
+        guess::labels(work.drafter, &boxes, &points)
     }
 
     /// The points that PPG's answer itself gave for each target; nobody was asked how sure they are.
@@ -191,19 +223,29 @@ impl Ground for Grounder {
         command: &Command,
         deadline: Option<Instant>,
     ) -> Result<Grounding, PipelineError> {
+        self.ground_drafted(image, command, &mut NoDrafts, deadline)
+    }
+
+    fn ground_drafted(
+        &mut self,
+        image: &Image,
+        command: &Command,
+        drafter: &mut dyn Drafter,
+        deadline: Option<Instant>,
+    ) -> Result<Grounding, PipelineError> {
         let strategy = self.strategies.choose(command.strategy)?;
         let candidates = command.candidates.unwrap_or(self.mllm.speech().dialect().candidates());
         // A command can be made without a check, and unchecked text could speak for the assistant.
-        let command = self.check(&command.text, command.hint)?;
+        let command = &self.check(&command.text, command.hint)?;
         let mut timings = Timings::default();
-        self.mllm.take_passes();
+        (self.mllm.take_passes(), self.mllm.take_decoded());
         let cache = self.mllm.prefix(image, deadline, &mut timings)?;
-        let (generated, answer, proposals) =
-            timings.time("proposal", || self.propose(&cache, &command, strategy, deadline))?;
+        let mut work = Work { command, strategy, candidates, size: image.size(), drafter, deadline };
+        let (generated, answer, proposals) = timings.time("proposal", || self.propose(&cache, &mut work))?;
         let Proposals { outcome, confidence, found, first: [p_found, p_absent], malformed } = proposals;
         let points = match strategy {
             Strategy::Pqpp if !found.is_empty() => {
-                timings.time("points", || self.verify(&generated, &found, candidates, image.size(), deadline))?
+                timings.time("points", || self.verify(&generated, &found, &mut work))?
             }
             Strategy::Box | Strategy::Ppg | Strategy::Pqpp => self.said_points(&found, image.size()),
         };
@@ -212,7 +254,7 @@ impl Ground for Grounder {
             Outcome::Ambiguous => instances.last().map_or(0.0, |i| i.confidence),
             Outcome::Found | Outcome::Absent | Outcome::Unsure => confidence,
         };
-        let passes = self.mllm.take_passes();
+        let (passes, decoded) = (self.mllm.take_passes(), self.mllm.take_decoded());
         let timings = timings.0;
         Ok(Grounding {
             outcome,
@@ -224,6 +266,7 @@ impl Ground for Grounder {
             answer,
             malformed,
             passes,
+            decoded,
             timings,
         })
     }

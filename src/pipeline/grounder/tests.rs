@@ -103,6 +103,52 @@ fn the_prefix_serves_later_commands_and_changes_nothing() {
     assert_eq!((&third.instances, &third.answer, third.passes), (&first.instances, &first.answer, 7));
 }
 
+/// Boxes that were named before.
+struct Said(Vec<BBox<SourcePx>>);
+
+impl Drafter for Said {
+    fn last(&self) -> Vec<&crate::mask::Mask> {
+        Vec::new()
+    }
+    fn said(&self) -> Vec<BBox<SourcePx>> {
+        self.0.clone()
+    }
+    fn masks(&mut self, _: &[BBox<SourcePx>]) -> Option<Vec<crate::mask::Mask>> {
+        panic!("a question about one point has nothing to draft")
+    }
+}
+
+#[test]
+fn what_has_not_moved_is_named_in_one_pass() {
+    let (mut g, _) = grounder("[100,200,600,700]", 0.9, "no", 350);
+    let first = ground(&mut g, CountHint::One);
+    assert_eq!((first.decoded.one_by_one, first.decoded.drafted > first.decoded.accepted), (1 + 10 + 25, true));
+    let command = g.check("the red mug", CountHint::One).expect("valid");
+    let still = first.instances[0].proposal;
+    // The first two numbers are as they were, or the first one, or none.
+    let half = BBox::new(still.x1, still.y1, 30.0, 20.0);
+    let moved = BBox::new(1.0, 2.0, 30.0, 20.0);
+    let other = BBox::new(0.0, 0.0, 2.0, 2.0);
+    let cases = [
+        (vec![still], 2),
+        (vec![half], 4),
+        (vec![moved], 6),
+        // From left to right, so the right one is guessed first here, and there after the first number.
+        (vec![moved, still], 2),
+        (vec![other, still], 3),
+        (vec![], 6),
+    ];
+    for (said, passes) in cases {
+        let again = g.ground_drafted(&frame(7), &command, &mut Said(said.clone()), None).expect("grounds");
+        assert_eq!((&again.answer, &again.instances), (&first.answer, &first.instances));
+        assert_eq!(again.passes, passes, "{said:?}");
+        assert_eq!(again.decoded.one_by_one, 10 + 25, "the frame has been seen");
+    }
+    g.set_drafting(Drafting::None);
+    let plain = g.ground_drafted(&frame(7), &command, &mut Said(vec![still]), None).expect("grounds");
+    assert_eq!((&plain.instances, plain.passes, plain.decoded.drafted), (&first.instances, 11, 0));
+}
+
 #[test]
 fn an_absent_target_is_a_verdict_in_two_passes() {
     let (mut g, _) = grounder("no such object", 0.95, "[", 0);
