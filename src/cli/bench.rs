@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{Format, stages::StageArgs};
 use crate::dataset::{Assets, Clip, ClipOptions, Split};
-use crate::frame::{Encoded, Encoding, FrameLimits, Image, decode};
+use crate::frame::{Encoded, Encoding, FrameLimits, Image, Layout, decode};
 use crate::mask::Rle;
 use crate::pipeline::{Ground, Segment, Stages, Strategy, Track, TrackLimits, segment_groups};
 use crate::prompt::{CountHint, Prompt};
@@ -181,7 +181,7 @@ fn tracked_frame(stages: &mut Stages, jpeg: &[u8], last: crate::mask::Mask, time
 }
 
 fn frame(jpeg: &[u8]) -> anyhow::Result<Image> {
-    let encoded = Encoded { encoding: Encoding::Jpeg, width: 0, height: 0, step: 0, data: jpeg };
+    let encoded = Encoded { encoding: Encoding::Jpeg, layout: Layout::default(), data: jpeg };
     Ok(decode(&encoded, FrameLimits::default())?)
 }
 

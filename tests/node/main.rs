@@ -6,6 +6,7 @@ mod bad_input;
 mod binary;
 mod drops;
 mod faults;
+mod frames;
 mod lifecycle;
 mod strategies;
 mod stream;
