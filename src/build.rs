@@ -4,8 +4,19 @@ use std::error::Error;
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn Error>> {
+    engine_version()?;
     onnx()?;
     perception()
+}
+
+/// The version of rten that is linked, for replies to name: no crate knows its own from outside.
+fn engine_version() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=Cargo.lock");
+    let lock = std::fs::read_to_string("Cargo.lock")?;
+    let package = lock.split("[[package]]").find(|p| p.lines().any(|line| line == "name = \"rten\""));
+    let version = package.and_then(|p| p.lines().find_map(|l| l.strip_prefix("version = \"")?.strip_suffix('"')));
+    println!("cargo::rustc-env=SAM4MLLM_RTEN_VERSION={}", version.ok_or("Cargo.lock has no rten")?);
+    Ok(())
 }
 
 /// The importer's subset of ONNX: messages only.

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Format;
 use super::stages::{Draft, StageArgs};
 use crate::dataset::{Assets, Clip, ClipOptions, Split};
-use crate::frame::{Encoded, Encoding, FrameLimits, Image, decode};
+use crate::frame::{Encoded, Encoding, FrameLimits, Image, Layout, decode};
 use crate::mask::{Mask, Rle};
 use crate::pipeline::{
     Command, Decoded, FrameSam, Ground, Grounding, SamDrafts, Segment, Stages, Strategy, Track, TrackLimits,
@@ -266,7 +266,7 @@ fn tracked_frame(stages: &mut Stages, jpeg: &[u8], last: Mask, times: &mut Times
 }
 
 fn frame(jpeg: &[u8]) -> anyhow::Result<Image> {
-    let encoded = Encoded { encoding: Encoding::Jpeg, width: 0, height: 0, step: 0, data: jpeg };
+    let encoded = Encoded { encoding: Encoding::Jpeg, layout: Layout::default(), data: jpeg };
     Ok(decode(&encoded, FrameLimits::default())?)
 }
 

@@ -7,6 +7,7 @@ mod dataset;
 mod demo;
 mod engine;
 mod eval;
+mod picture;
 mod segment;
 mod serve;
 mod stages;

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use serde::Serialize;
 
-use super::{Format, stages::StageArgs};
-use crate::frame::{Encoded, Encoding, FrameLimits, Image, decode};
+use super::{Format, picture::PictureArgs, stages::StageArgs};
+use crate::frame::Image;
 use crate::mask::{Mask, Rle};
 use crate::overlay::{Banner, Item, Tone, draw};
 use crate::pipeline::{
@@ -19,10 +19,12 @@ use crate::prompt::{CountHint, LabelledPoint, PointLabel};
 /// Arguments of `sam4mllm segment`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Picture: JPEG or PNG.
+    /// Picture: JPEG, PNG or WebP, or with --raw a camera's bytes.
     image: PathBuf,
     /// What to look for, as one would say it.
     command: String,
+    #[command(flatten)]
+    picture: PictureArgs,
     #[command(flatten)]
     stages: StageArgs,
     /// How many targets the command may have.
@@ -107,7 +109,7 @@ struct MaskJson {
 
 /// Runs the subcommand.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let image = read(&args.image)?;
+    let image = args.picture.read(&args.image)?;
     let bundle = args.stages.open()?;
     let start = Instant::now();
     let mut stages =
@@ -140,18 +142,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         write(path, &overlay(&image, &command.text, &grounding, &masks, verdict))?;
     }
     Ok(())
-}
-
-/// Reads a picture file.
-fn read(path: &Path) -> anyhow::Result<Image> {
-    let data = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
-    let encoding = match data.as_slice() {
-        [0xFF, 0xD8, ..] => Encoding::Jpeg,
-        [0x89, b'P', b'N', b'G', ..] => Encoding::Png,
-        _ => bail!("{} is neither JPEG nor PNG", path.display()),
-    };
-    let frame = Encoded { encoding, width: 0, height: 0, step: 0, data: &data };
-    decode(&frame, FrameLimits::default()).with_context(|| format!("decode {}", path.display()))
 }
 
 /// Writes a picture as PNG.

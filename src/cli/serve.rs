@@ -34,9 +34,12 @@ pub struct Args {
     /// Write the address that was bound to this file.
     #[arg(long, value_name = "FILE")]
     address_file: Option<PathBuf>,
-    /// The largest message, in MiB.
+    /// The largest message, in MiB: a frame and its depth together.
     #[arg(long, env = "SAM4MLLM_MAX_MESSAGE_MIB", default_value_t = 32)]
     max_message_mib: u32,
+    /// What a client may send ahead on one stream, in MiB (HTTP/2's window): best a little more than a frame.
+    #[arg(long, env = "SAM4MLLM_WINDOW_MIB", default_value_t = 8)]
+    window_mib: u32,
     /// The largest frame, in pixels.
     #[arg(long, env = "SAM4MLLM_MAX_FRAME_PIXELS", default_value_t = FrameLimits::default().max_pixels)]
     max_frame_pixels: u64,
@@ -93,7 +96,7 @@ enum LogFormat {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let config = config(&args);
     // Before a socket or a thread exists.
-    config.node.validate()?;
+    config.validate()?;
     let backend = backend(&args)?;
     init_logs(args.log_format);
     // The stages have threads of their own; these only move bytes.
@@ -118,8 +121,10 @@ fn config(args: &Args) -> ServerConfig {
     };
     ServerConfig {
         node,
-        max_message_bytes: (args.max_message_mib as usize) << 20,
+        max_message_bytes: (args.max_message_mib as usize).saturating_mul(1 << 20),
+        window_bytes: args.window_mib.saturating_mul(1 << 20),
         grace: Duration::from_secs(args.grace_s),
+        ..ServerConfig::default()
     }
 }
 
@@ -150,6 +155,7 @@ pub(super) fn rten_backend(args: &StageArgs) -> anyhow::Result<Backend> {
         version: manifest.version.clone(),
         fingerprint: bundle.fingerprint().to_owned(),
         backend: "rten".to_owned(),
+        backend_version: crate::engine::rten::VERSION.to_owned(),
     };
     let min_mask_score = manifest.dialect.thresholds.mask_score;
     let (usual, drafting) = (args.strategy, args.draft.drafting());
@@ -176,9 +182,10 @@ fn fake(script: &Script, strategies: Strategies) -> Backend {
     Backend {
         identity: Identity {
             name: "colours".to_owned(),
-            version,
+            version: version.clone(),
             fingerprint: String::new(),
             backend: "fake".to_owned(),
+            backend_version: version,
         },
         stages: Stages {
             ground: Box::new(move || Ok(Box::new(FakeGround::new(ground.clone())))),

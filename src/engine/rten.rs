@@ -11,6 +11,9 @@ use rten_tensor::prelude::*;
 
 use super::{Data, DataType, Engine, EngineError, EngineErrorKind as Kind, Tensor, TensorInfo};
 
+/// Version of rten that is linked.
+pub const VERSION: &str = env!("SAM4MLLM_RTEN_VERSION");
+
 /// How [`RtenEngine::load`] sets an engine up.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]

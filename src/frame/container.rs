@@ -1,4 +1,4 @@
-//! The little that has to be known of JPEG and PNG files before a decoder may see them: what they are, how large
+//! The little that has to be known of JPEG, PNG and WebP files before a decoder may see them: what they are, how large
 //! they will be, and whether they are all there.
 //!
 //! Sizes are read here rather than by a decoder so that a decompression bomb costs nothing. The end is looked for
@@ -12,22 +12,38 @@ pub(super) fn sniff(data: &[u8]) -> Option<Encoding> {
         Some(Encoding::Jpeg)
     } else if data.starts_with(PNG_SIGNATURE) {
         Some(Encoding::Png)
+    } else if data.starts_with(b"RIFF") && data.get(8..12) == Some(b"WEBP") {
+        Some(Encoding::Webp)
     } else {
         None
     }
 }
 
+/// What a file's headers tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Header {
+    /// Width and height, once they were seen.
+    pub size: Option<(u32, u32)>,
+    /// Whether the file's end was.
+    pub complete: bool,
+}
+
 const PNG_SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 
+/// Walks a PNG's chunks. Source: W3C, PNG, section 11.
+pub(super) fn walk_png(data: &[u8]) -> Header {
+    Header { size: png_size(data), complete: png_complete(data) }
+}
+
 /// Width and height from a PNG's header chunk.
-pub(super) fn png_size(data: &[u8]) -> Option<(u32, u32)> {
+fn png_size(data: &[u8]) -> Option<(u32, u32)> {
     let header = data.strip_prefix(PNG_SIGNATURE)?;
     let be = |at: usize| Some(u32::from_be_bytes(header.get(at..at + 4)?.try_into().ok()?));
     (header.get(4..8)? == b"IHDR").then(|| Some((be(8)?, be(12)?))).flatten()
 }
 
 /// Whether a PNG has its end chunk.
-pub(super) fn png_complete(data: &[u8]) -> bool {
+fn png_complete(data: &[u8]) -> bool {
     let mut rest = data.strip_prefix(PNG_SIGNATURE).unwrap_or_default();
     while let Some((head, after)) = rest.split_at_checked(8) {
         let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
@@ -41,18 +57,9 @@ pub(super) fn png_complete(data: &[u8]) -> bool {
     false
 }
 
-/// A JPEG as its markers tell it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Jpeg {
-    /// Width and height, once a frame header was seen.
-    pub size: Option<(u32, u32)>,
-    /// Whether the end-of-image marker was reached.
-    pub complete: bool,
-}
-
 /// Walks a JPEG's segments. Source: ITU-T T.81, annex B.
-pub(super) fn walk_jpeg(data: &[u8]) -> Jpeg {
-    let mut found = Jpeg::default();
+pub(super) fn walk_jpeg(data: &[u8]) -> Header {
+    let mut found = Header::default();
     let mut at = 2;
     while let Some(marker) = next_marker(data, &mut at) {
         match marker {

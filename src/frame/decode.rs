@@ -5,75 +5,29 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::{DynamicImage, ImageDecoder, codecs};
 
-use super::container::{png_complete, png_size, sniff, walk_jpeg};
-use super::{FrameError, FrameErrorKind, Image};
+use super::bayer::demosaic;
+use super::container::{sniff, walk_jpeg, walk_png};
+use super::convert::{Matrix, Samples, grey_row, packed_row, yuv_row};
+use super::layout::{Plane, Planes, planes};
+use super::{Encoding, FrameError, FrameErrorKind, Image, Layout, webp};
 use crate::geometry::{Size, SourcePx};
-
-/// How a frame's pixels are written. Raw encodings carry the names of ROS `sensor_msgs/image_encodings`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Encoding {
-    /// A JPEG file.
-    Jpeg,
-    /// A PNG file; 16-bit samples are reduced to 8, transparency is ignored.
-    Png,
-    /// Red, green, blue, a byte each.
-    Rgb8,
-    /// Blue, green, red, a byte each.
-    Bgr8,
-    /// Grey, one byte.
-    Mono8,
-}
-
-impl Encoding {
-    /// Every encoding.
-    pub const ALL: [Self; 5] = [Self::Jpeg, Self::Png, Self::Rgb8, Self::Bgr8, Self::Mono8];
-
-    /// The name on the wire.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Jpeg => "jpeg",
-            Self::Png => "png",
-            Self::Rgb8 => "rgb8",
-            Self::Bgr8 => "bgr8",
-            Self::Mono8 => "mono8",
-        }
-    }
-
-    /// The encoding of that name.
-    ///
-    /// # Errors
-    /// [`FrameErrorKind::Encoding`] for any other name.
-    pub fn from_name(name: &str) -> Result<Self, FrameError> {
-        Self::ALL.into_iter().find(|e| e.name() == name).ok_or_else(|| {
-            let shown: String = name.chars().take(32).collect();
-            let known = Self::ALL.map(Self::name).join(", ");
-            FrameError::new(FrameErrorKind::Encoding, format!("encoding {shown:?} is not one of {known}"))
-        })
-    }
-
-    /// Bytes per pixel of a raw encoding; `None` for files.
-    pub fn pixel_bytes(self) -> Option<u32> {
-        match self {
-            Self::Jpeg | Self::Png => None,
-            Self::Rgb8 | Self::Bgr8 => Some(3),
-            Self::Mono8 => Some(1),
-        }
-    }
-}
 
 /// A frame as it was sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Encoded<'a> {
     /// How the pixels are written.
     pub encoding: Encoding,
-    /// Columns; 0 in a file's case where the sender leaves it to the file.
-    pub width: u32,
-    /// Rows; likewise.
-    pub height: u32,
-    /// Bytes from one row to the next for raw encodings; 0 for packed rows. Ignored for files.
-    pub step: u32,
+    /// Where they lie; of a file only width and height count.
+    pub layout: Layout,
     /// The file or the rows.
     pub data: &'a [u8],
+}
+
+impl<'a> Encoded<'a> {
+    /// A file of whatever size it is; `None` where the data is none of the kinds that are known.
+    pub fn sniffed(data: &'a [u8]) -> Option<Self> {
+        Some(Self { encoding: sniff(data)?, layout: Layout::default(), data })
+    }
 }
 
 /// The largest frames that are accepted.
@@ -94,32 +48,48 @@ impl Default for FrameLimits {
 /// Checks a frame without decoding it, and tells its size. Reads headers and markers only.
 ///
 /// # Errors
-/// Every [`FrameErrorKind`]. A frame that passes may still turn out corrupt in [`decode`].
+/// Every [`FrameErrorKind`] but [`FrameErrorKind::Depth`]. A file that passes may still turn out corrupt in [`decode`];
+/// a raw frame does not.
 pub fn probe(frame: &Encoded<'_>, limits: FrameLimits) -> Result<Size<SourcePx>, FrameError> {
-    match frame.encoding {
-        Encoding::Jpeg | Encoding::Png => probe_file(frame, limits),
-        Encoding::Rgb8 | Encoding::Bgr8 | Encoding::Mono8 => {
-            let size = accept(frame.width, frame.height, limits)?;
-            rows(frame)?;
-            Ok(size)
-        }
+    if frame.encoding.is_file() {
+        return probe_file(frame, limits);
     }
+    let size = accept(frame.layout.width, frame.layout.height, limits)?;
+    planes(frame.encoding, &frame.layout, frame.data.len())?;
+    Ok(size)
 }
 
 /// Decodes a frame to RGB; [`probe`] comes first.
 ///
 /// # Errors
-/// Every [`FrameErrorKind`].
+/// As for [`probe`].
 pub fn decode(frame: &Encoded<'_>, limits: FrameLimits) -> Result<Image, FrameError> {
     let size = probe(frame, limits)?;
-    let rgb = match frame.encoding {
-        Encoding::Jpeg | Encoding::Png => decode_file(frame, size, limits)?,
-        Encoding::Rgb8 => raw(frame, |p, out| out.extend_from_slice(p))?,
-        Encoding::Bgr8 => {
-            raw(frame, |row, out| row.chunks_exact(3).for_each(|p| out.extend_from_slice(&[p[2], p[1], p[0]])))?
+    let rgb = if frame.encoding.is_file() { decode_file(frame, size, limits)? } else { decode_rows(frame, size)? };
+    image(size, rgb)
+}
+
+/// As [`decode`], of data that is not needed any more: packed `rgb8` becomes the image without a copy.
+///
+/// # Errors
+/// As for [`probe`].
+pub fn decode_owned(
+    encoding: Encoding,
+    layout: &Layout,
+    data: Vec<u8>,
+    limits: FrameLimits,
+) -> Result<Image, FrameError> {
+    let frame = Encoded { encoding, layout: *layout, data: &data };
+    if encoding == Encoding::Rgb8 {
+        let size = probe(&frame, limits)?;
+        if planes(encoding, layout, data.len())?.first.is_packed() {
+            return image(size, data);
         }
-        Encoding::Mono8 => raw(frame, |row, out| row.iter().for_each(|&v| out.extend_from_slice(&[v; 3])))?,
-    };
+    }
+    decode(&frame, limits)
+}
+
+fn image(size: Size<SourcePx>, rgb: Vec<u8>) -> Result<Image, FrameError> {
     Image::from_rgb(size, rgb)
         .ok_or_else(|| FrameError::new(FrameErrorKind::Data, "the number of pixels is not what the header says"))
 }
@@ -141,30 +111,29 @@ fn accept(width: u32, height: u32, limits: FrameLimits) -> Result<Size<SourcePx>
 
 fn probe_file(frame: &Encoded<'_>, limits: FrameLimits) -> Result<Size<SourcePx>, FrameError> {
     let named = frame.encoding;
-    if sniff(frame.data) != Some(named) {
-        let found = sniff(frame.data).map_or("neither a JPEG nor a PNG file", |e| match e {
-            Encoding::Png => "a PNG file",
-            _ => "a JPEG file",
-        });
+    let found = sniff(frame.data);
+    if found != Some(named) {
+        let found = found.map_or("neither JPEG, PNG nor WebP", Encoding::name);
         let what = format!("the encoding is {:?}, the data is {found}", named.name());
         return Err(FrameError::new(FrameErrorKind::Encoding, what));
     }
-    let (size, complete) = match named {
-        Encoding::Png => (png_size(frame.data), png_complete(frame.data)),
-        _ => {
-            let jpeg = walk_jpeg(frame.data);
-            (jpeg.size, jpeg.complete)
-        }
+    let header = match named {
+        Encoding::Png => walk_png(frame.data),
+        Encoding::Webp => webp::walk(frame.data)?,
+        _ => walk_jpeg(frame.data),
     };
     let (width, height) =
-        size.ok_or_else(|| FrameError::new(FrameErrorKind::Data, "the file ends before its header does"))?;
+        header.size.ok_or_else(|| FrameError::new(FrameErrorKind::Data, "the file ends before its header does"))?;
     let size = accept(width, height, limits)?;
+    let Layout { width: said_width, height: said_height, .. } = frame.layout;
     let differs = |said: u32, is: u32| said != 0 && said != is;
-    if differs(frame.width, width) || differs(frame.height, height) {
-        let what = format!("the frame says {}x{}, its file {width}x{height}", frame.width, frame.height);
+    if differs(said_width, width) || differs(said_height, height) {
+        let what = format!(
+            "the frame says {said_width}x{said_height}, its file {width}x{height}; leave width and height 0 for files"
+        );
         return Err(FrameError::new(FrameErrorKind::Layout, what));
     }
-    if !complete {
+    if !header.complete {
         return Err(FrameError::new(FrameErrorKind::Data, "the file is truncated"));
     }
     Ok(size)
@@ -174,16 +143,23 @@ fn decode_file(frame: &Encoded<'_>, size: Size<SourcePx>, limits: FrameLimits) -
     let corrupt = |what: String| FrameError::new(FrameErrorKind::Data, what);
     // The decoders are other people's code on outside bytes: a panic there is a bad frame, not a broken node.
     let decoded = catch_unwind(AssertUnwindSafe(|| -> image::ImageResult<DynamicImage> {
+        let limits = decoder_limits(limits);
         let data = Cursor::new(frame.data);
         match frame.encoding {
             Encoding::Png => {
-                let mut decoder = codecs::png::PngDecoder::with_limits(data, decoder_limits(limits))?;
-                decoder.set_limits(decoder_limits(limits))?;
+                let mut decoder = codecs::png::PngDecoder::with_limits(data, limits.clone())?;
+                decoder.set_limits(limits)?;
+                DynamicImage::from_decoder(decoder)
+            }
+            Encoding::Webp => {
+                // Behind its own end a decoder might find what was not walked.
+                let mut decoder = codecs::webp::WebPDecoder::new(Cursor::new(webp::extent(frame.data)))?;
+                decoder.set_limits(limits)?;
                 DynamicImage::from_decoder(decoder)
             }
             _ => {
                 let mut decoder = codecs::jpeg::JpegDecoder::new(data)?;
-                decoder.set_limits(decoder_limits(limits))?;
+                decoder.set_limits(limits)?;
                 DynamicImage::from_decoder(decoder)
             }
         }
@@ -207,31 +183,48 @@ fn decoder_limits(limits: FrameLimits) -> image::Limits {
     out
 }
 
-/// Row length and step of a raw frame, in bytes, once both fit its data.
-fn rows(frame: &Encoded<'_>) -> Result<(usize, usize), FrameError> {
-    let layout = |what: String| FrameError::new(FrameErrorKind::Layout, what);
-    let pixel = u64::from(frame.encoding.pixel_bytes().unwrap_or(1));
-    let (row, height) = (u64::from(frame.width) * pixel, u64::from(frame.height));
-    let step = if frame.step == 0 { row } else { u64::from(frame.step) };
-    if step < row {
-        return Err(layout(format!("a step of {step} bytes is smaller than a row of {row}")));
-    }
-    let (full, least) = (step * height, step * (height - 1) + row);
-    let length = frame.data.len() as u64;
-    if length != full && length != least {
-        return Err(layout(format!("{length} bytes of data, expected {full}")));
-    }
-    let fits = |v: u64| usize::try_from(v).map_err(|_| layout(format!("a row of {v} bytes")));
-    Ok((fits(row)?, fits(step)?))
-}
-
-fn raw(frame: &Encoded<'_>, convert: impl Fn(&[u8], &mut Vec<u8>)) -> Result<Vec<u8>, FrameError> {
-    let (row, step) = rows(frame)?;
-    let mut rgb = Vec::with_capacity(frame.width as usize * frame.height as usize * 3);
-    for line in frame.data.chunks(step).take(frame.height as usize) {
-        convert(&line[..row], &mut rgb);
+/// Converts a raw frame row by row.
+fn decode_rows(frame: &Encoded<'_>, size: Size<SourcePx>) -> Result<Vec<u8>, FrameError> {
+    let (data, layout) = (frame.data, &frame.layout);
+    let Planes { first, chroma } = planes(frame.encoding, layout, data.len())?;
+    let (width, high) = (size.width as usize, usize::from(!layout.big_endian));
+    let matrix = Matrix::of(layout.full_range);
+    let mut rgb = vec![0; size.pixels() * 3];
+    let mut rows = |convert: &dyn Fn(&[u8], &mut [u8])| {
+        first.lines(data).zip(rgb.chunks_exact_mut(3 * width)).for_each(|(row, out)| convert(row, out));
+    };
+    match frame.encoding {
+        // The caller goes another way with files.
+        Encoding::Jpeg | Encoding::Png | Encoding::Webp => {}
+        Encoding::Rgb8 => rows(&|row, out| out.copy_from_slice(row)),
+        Encoding::Bgr8 => rows(&|row, out| packed_row::<3>(row, [2, 1, 0], out)),
+        Encoding::Rgba8 => rows(&|row, out| packed_row::<4>(row, [0, 1, 2], out)),
+        Encoding::Bgra8 => rows(&|row, out| packed_row::<4>(row, [2, 1, 0], out)),
+        Encoding::Mono8 => rows(&|row, out| grey_row::<1>(row, 0, out)),
+        Encoding::Mono16 => rows(&|row, out| grey_row::<2>(row, high, out)),
+        Encoding::Yuyv => {
+            rows(&|row, out| yuv_row(matrix, Samples::Interleaved { row, y: [0, 2], u: 1, v: 3 }, out));
+        }
+        Encoding::Uyvy => {
+            rows(&|row, out| yuv_row(matrix, Samples::Interleaved { row, y: [1, 3], u: 0, v: 2 }, out));
+        }
+        Encoding::Nv12 | Encoding::Nv21 => {
+            let (u, v) = if frame.encoding == Encoding::Nv12 { (0, 1) } else { (1, 0) };
+            let chroma = chroma.map(|plane| plane.lines(data)).into_iter().flatten();
+            let pairs = first.lines(data).zip(chroma.flat_map(|row| [row, row]));
+            for ((luma, chroma), out) in pairs.zip(rgb.chunks_exact_mut(3 * width)) {
+                yuv_row(matrix, Samples::Planar { luma, chroma, u, v }, out);
+            }
+        }
+        Encoding::Bayer8(mosaic) => demosaic(mosaic, &grey(&first, data, 1, 0), width, &mut rgb),
+        Encoding::Bayer16(mosaic) => demosaic(mosaic, &grey(&first, data, 2, high), width, &mut rgb),
     }
     Ok(rgb)
+}
+
+/// A plane without padding, one byte of each sample.
+fn grey(plane: &Plane, data: &[u8], sample_bytes: usize, at: usize) -> Vec<u8> {
+    plane.lines(data).flat_map(|row| row.chunks_exact(sample_bytes).map(move |sample| sample[at])).collect()
 }
 
 #[cfg(test)]

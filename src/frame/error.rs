@@ -12,6 +12,8 @@ pub enum FrameErrorKind {
     Layout,
     /// The data is truncated or corrupt.
     Data,
+    /// The depth image beside the frame, or the camera's intrinsics, cannot be used.
+    Depth,
 }
 
 /// A frame could not be read.
@@ -21,6 +23,7 @@ pub enum FrameErrorKind {
     FrameErrorKind::TooLarge => "accept",
     FrameErrorKind::Layout => "lay out",
     FrameErrorKind::Data => "decode",
+    FrameErrorKind::Depth => "use depth of",
 })]
 pub struct FrameError {
     kind: FrameErrorKind,

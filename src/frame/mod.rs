@@ -1,11 +1,23 @@
-//! Camera frames: encodings on the wire to plain RGB.
+//! Camera frames: encodings on the wire to plain RGB, depth images beside them, and the cameras' intrinsics.
+//!
+//! Pixels stay where the sender put them: nothing here turns, crops or scales a frame, whatever its EXIF says, so that
+//! a mask of the decoded frame is a mask of the frame as it was sent.
 
+mod bayer;
 mod container;
+mod convert;
 mod decode;
+mod depth;
+mod encoding;
 mod error;
+mod layout;
+mod webp;
 
-pub use decode::{Encoded, Encoding, FrameLimits, decode, probe};
+pub use decode::{Encoded, FrameLimits, decode, decode_owned, probe};
+pub use depth::{Depth, DepthEncoding, Intrinsics};
+pub use encoding::{Encoding, Mosaic};
 pub use error::{FrameError, FrameErrorKind};
+pub use layout::Layout;
 
 use crate::geometry::{Size, SourcePx};
 

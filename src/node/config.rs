@@ -60,6 +60,10 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
+    pub(crate) fn new(setting: &'static str, what: &'static str) -> Self {
+        Self { setting, what }
+    }
+
     /// The setting at fault.
     pub fn setting(&self) -> &'static str {
         self.setting
@@ -82,7 +86,7 @@ impl NodeConfig {
             ("ground_timeout", !self.ground_timeout.is_zero(), "must not be 0"),
         ];
         match checks.into_iter().find(|(_, ok, _)| !ok) {
-            Some((setting, _, what)) => Err(ConfigError { setting, what }),
+            Some((setting, _, what)) => Err(ConfigError::new(setting, what)),
             None => Ok(()),
         }
     }

@@ -16,6 +16,8 @@ pub enum NodeErrorKind {
     FrameLayout,
     /// The frame's data is truncated or corrupt.
     FrameData,
+    /// The frame's depth image or intrinsics cannot be used.
+    FrameDepth,
     /// The frame's `seq` did not increase.
     FrameOrder,
     /// The command is empty, too long, or cannot be asked.
@@ -40,12 +42,13 @@ pub enum NodeErrorKind {
 
 impl NodeErrorKind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Request,
         Self::FrameEncoding,
         Self::FrameTooLarge,
         Self::FrameLayout,
         Self::FrameData,
+        Self::FrameDepth,
         Self::FrameOrder,
         Self::Command,
         Self::Strategy,
@@ -91,6 +94,7 @@ impl From<FrameError> for NodeError {
             FrameErrorKind::TooLarge => NodeErrorKind::FrameTooLarge,
             FrameErrorKind::Layout => NodeErrorKind::FrameLayout,
             FrameErrorKind::Data => NodeErrorKind::FrameData,
+            FrameErrorKind::Depth => NodeErrorKind::FrameDepth,
         };
         Self::new(kind, error.to_string())
     }

@@ -3,8 +3,9 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::NodeError;
-use crate::frame::{Encoded, Encoding, FrameLimits, Image, decode, probe};
+use super::position::Scene;
+use super::{NodeError, NodeErrorKind};
+use crate::frame::{Depth, Encoded, Encoding, FrameLimits, Image, Intrinsics, Layout, decode_owned, probe};
 use crate::pipeline::Embedding;
 
 /// A frame as it was sent.
@@ -18,14 +19,14 @@ pub struct FrameIn {
     pub optical_frame: String,
     /// How the pixels are written.
     pub encoding: Encoding,
-    /// Columns; 0 for files.
-    pub width: u32,
-    /// Rows; 0 for files.
-    pub height: u32,
-    /// Bytes from row to row; 0 for packed rows.
-    pub step: u32,
+    /// Where they lie.
+    pub layout: Layout,
     /// The file or the rows.
     pub data: Vec<u8>,
+    /// Depth of the same pixels; takes intrinsics.
+    pub depth: Option<Depth>,
+    /// The camera's.
+    pub intrinsics: Option<Intrinsics>,
     /// How it is to be answered.
     pub options: FrameOptions,
 }
@@ -44,13 +45,19 @@ pub struct FrameOptions {
 }
 
 impl FrameIn {
-    fn encoded(&self) -> Encoded<'_> {
-        let Self { encoding, width, height, step, .. } = *self;
-        Encoded { encoding, width, height, step, data: &self.data }
-    }
-
     pub(super) fn probe(&self, limits: FrameLimits) -> Result<(), NodeError> {
-        Ok(probe(&self.encoded(), limits).map(drop)?)
+        let frame = Encoded { encoding: self.encoding, layout: self.layout, data: &self.data };
+        let size = probe(&frame, limits)?;
+        if let Some(intrinsics) = &self.intrinsics {
+            intrinsics.validate()?;
+        }
+        let Some(depth) = &self.depth else { return Ok(()) };
+        depth.check_registered(size)?;
+        if self.intrinsics.is_none() {
+            let what = "use depth of frame: it comes without intrinsics; send those of the colour camera";
+            return Err(NodeError::new(NodeErrorKind::FrameDepth, what));
+        }
+        Ok(())
     }
 }
 
@@ -63,6 +70,8 @@ pub struct Meta {
     pub stamp_ns: i64,
     /// Echoed.
     pub optical_frame: String,
+    /// Echoed.
+    pub intrinsics: Option<Intrinsics>,
     /// When it arrived.
     pub arrived: Instant,
     /// When it arrived, in the node's wall clock.
@@ -102,15 +111,21 @@ impl Arrived {
             seq: self.frame.seq,
             stamp_ns: self.frame.stamp_ns,
             optical_frame: self.frame.optical_frame.clone(),
+            intrinsics: self.frame.intrinsics,
             arrived: self.arrived,
             received: self.received,
             options: self.frame.options,
         }
     }
 
-    pub(super) fn decode(&self, limits: FrameLimits) -> Result<Kept, NodeError> {
-        let image = decode(&self.frame.encoded(), limits)?;
-        Ok(Kept { meta: self.meta(), image, embedding: OnceLock::new() })
+    /// Checks everything once more: not every frame has been in a slot.
+    pub(super) fn decode(self, limits: FrameLimits) -> Result<Kept, NodeError> {
+        self.frame.probe(limits)?;
+        let meta = self.meta();
+        let FrameIn { encoding, layout, data, depth, intrinsics, .. } = self.frame;
+        let image = decode_owned(encoding, &layout, data, limits)?;
+        let scene = depth.zip(intrinsics).map(|(depth, intrinsics)| Scene { depth, intrinsics });
+        Ok(Kept { meta, image, scene, embedding: OnceLock::new() })
     }
 }
 
@@ -118,6 +133,8 @@ impl Arrived {
 pub(super) struct Kept {
     pub meta: Meta,
     pub image: Image,
+    /// What is known of the third dimension.
+    pub scene: Option<Scene>,
     /// Filled in by the segment stage, at most once.
     pub embedding: OnceLock<Embedding>,
 }

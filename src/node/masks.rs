@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::NodeError;
 use super::frame::{Arrived, Fresh, Kept};
+use super::position::Scene;
 use super::tracked::{Tracked, inherit_ids};
 use crate::frame::FrameLimits;
 use crate::pipeline::{Embedding, GroundedInstance, Outcome, PipelineError, Segment, TrackLimits, segment_groups};
@@ -111,6 +112,19 @@ struct Found {
     grounded_lost: Vec<Tracked>,
 }
 
+impl Found {
+    /// Finds out where in space the masks that were made on this frame are.
+    fn locate(&mut self, scene: &Scene) {
+        for tracked in self.followed.iter_mut().filter(|t| t.position.is_none()) {
+            let tracked = Arc::make_mut(tracked);
+            tracked.position = scene.locate(tracked.track.mask());
+        }
+        for tracked in &mut self.grounded {
+            tracked.position = scene.locate(tracked.track.mask());
+        }
+    }
+}
+
 /// Does `job`; `decoded` is told of the frame as soon as its pixels are there.
 pub(super) fn run(stage: &mut dyn Segment, job: Job, decoded: &dyn Fn(&Arc<Kept>)) -> Result<Done, Failure> {
     let mut timings = Vec::new();
@@ -128,7 +142,10 @@ pub(super) fn run(stage: &mut dyn Segment, job: Job, decoded: &dyn Fn(&Arc<Kept>
     if job.embed || job.targets.iter().any(has_masks) {
         timed(&mut timings, "embed", || embedding(stage, &frame).map(drop))?;
     }
-    let found = timed(&mut timings, "segment", || segment(stage, &frame, &job.targets, job.settings))?;
+    let mut found = timed(&mut timings, "segment", || segment(stage, &frame, &job.targets, job.settings))?;
+    if let Some(scene) = &frame.scene {
+        timed(&mut timings, "locate", || found.iter_mut().for_each(|f| f.locate(scene)));
+    }
     let mut next_id = job.next_id;
     let targets = job.targets.into_iter().zip(found).map(|(work, found)| settle(work, found, &mut next_id)).collect();
     Ok(Done { targets, next_id, timings })

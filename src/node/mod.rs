@@ -20,6 +20,7 @@ mod draft;
 mod error;
 mod frame;
 mod masks;
+mod position;
 mod reply;
 mod scheduler;
 mod session;
@@ -36,6 +37,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 pub use config::{ConfigError, NodeConfig};
 pub use error::{NodeError, NodeErrorKind};
 pub use frame::{FrameIn, FrameOptions, Meta};
+pub use position::Position;
 pub use reply::{FrameReply, InstanceReply, Origin, Reply, TargetReply, Verdict};
 pub use session::{End, Replies, SessionInput};
 pub use slot::{Counters, DropReason};
@@ -229,11 +231,14 @@ impl Node {
             NodeError::new(NodeErrorKind::Busy, what)
         })?;
         let (limits, arrived) = (self.config.frame, Arrived::now(frame));
-        let decoded = tokio::task::spawn_blocking(move || arrived.decode(limits)).await;
+        let decoded = tokio::task::spawn_blocking(move || {
+            let start = Instant::now();
+            arrived.decode(limits).map(|frame| (Arc::new(frame), start.elapsed()))
+        });
         let crashed = |_| NodeError::new(NodeErrorKind::FrameData, "decode frame: the decoder gave up");
-        let frame = Arc::new(decoded.map_err(crashed)??);
+        let (frame, took) = decoded.await.map_err(crashed)??;
         let (answer, outcome) = oneshot::channel();
-        let call = Call::new(frame, spec, deadline, answer, permit);
+        let call = Call::new(frame, spec, deadline, answer, permit).with_timing("decode", took);
         self.events.send(Event::Call(Box::new(call))).await.map_err(|_| session::gone())?;
         outcome.await.map_err(|_| session::gone())?
     }

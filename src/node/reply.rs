@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::frame::Meta;
+use super::position::Position;
 use super::tracked::Tracked;
 use super::{Counters, NodeError};
 use crate::geometry::{BBox, Size, SourcePx};
@@ -120,6 +121,11 @@ impl InstanceReply {
     /// The tight box of the mask.
     pub fn bbox(&self) -> BBox<SourcePx> {
         self.tracked.bbox
+    }
+
+    /// Where the object is in the optical frame, at the time of the mask's frame; `None` where depth does not say.
+    pub fn position(&self) -> Option<&Position> {
+        self.tracked.position.as_ref()
     }
 
     /// SAM's estimate of the mask's IoU.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::Origin;
 use super::frame::{Kept, Meta};
 use super::masks::Settings;
+use super::position::Position;
 use crate::geometry::{BBox, SourcePx};
 use crate::pipeline::{GroundedInstance, LostReason, Segmented, Track};
 use crate::prompt::CountHint;
@@ -20,6 +21,8 @@ pub(super) struct Tracked {
     pub id: u64,
     pub track: Track,
     pub bbox: BBox<SourcePx>,
+    /// Of the mask, on its own frame.
+    pub position: Option<Position>,
     pub score: f32,
     pub origin: Origin,
     /// SAM does not believe in the mask: it is shown, and not followed.
@@ -50,6 +53,7 @@ impl Tracked {
             id: 0,
             track: Track::start(&frame.image, answer.mask, settings.track)?,
             bbox,
+            position: None,
             score,
             origin: Origin::Grounded,
             doubtful,
@@ -69,6 +73,8 @@ impl Tracked {
         let mut next = self.clone();
         next.track.update(&frame.image, answer)?;
         next.bbox = answer.mask.bbox().ok_or(LostReason::Empty)?;
+        // The next frame's depth says.
+        next.position = None;
         (next.score, next.origin) = (answer.score, Origin::Tracked);
         (next.mask_seq, next.mask_at) = (frame.meta.seq, frame.meta.arrived);
         Ok(next)
@@ -125,6 +131,7 @@ mod tests {
             id,
             track: Track::start(&image, mask, TrackLimits::default()).expect("not empty"),
             bbox,
+            position: None,
             score: 0.9,
             origin: Origin::Tracked,
             doubtful: false,

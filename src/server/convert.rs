@@ -1,17 +1,19 @@
 //! Between the wire and the node's own types.
 
-use std::time::{Duration, SystemTime};
+mod camera;
+
+use std::time::{Duration, Instant, SystemTime};
 
 use image::ImageEncoder;
 
 use super::status::item;
-use super::wire;
-use crate::frame::Encoding;
+use super::{Identity, wire};
+use crate::frame::Layout;
 use crate::geometry::{BBox, SourcePx};
 use crate::mask::{Mask, Rle};
 use crate::node::{
     Counters, DropReason, FrameIn, FrameOptions, FrameReply, InstanceReply, Manner, Node, NodeError, NodeErrorKind,
-    Origin, Reply, TargetReply, TargetSpec, Verdict,
+    Origin, Position, Reply, TargetReply, TargetSpec, Verdict,
 };
 use crate::pipeline::{GroundedInstance, Strategy};
 use crate::prompt::{CountHint, LabelledPoint, PointLabel};
@@ -29,15 +31,24 @@ pub(super) fn frame(frame: wire::Frame, options: Option<wire::Options>) -> Resul
         return Err(bad_request(format!("read frame: an optical frame of {} bytes", frame.optical_frame.len())));
     }
     let options = self::options(options.unwrap_or_default())?;
+    let layout = Layout {
+        width: frame.width,
+        height: frame.height,
+        step: frame.step,
+        big_endian: frame.is_bigendian,
+        full_range: frame.full_range,
+        chroma_offset: frame.chroma_offset,
+        chroma_step: frame.chroma_step,
+    };
     Ok(FrameIn {
         seq: frame.seq,
         stamp_ns: frame.stamp_ns,
         optical_frame: frame.optical_frame,
-        encoding: Encoding::from_name(&frame.encoding)?,
-        width: frame.width,
-        height: frame.height,
-        step: frame.step,
+        encoding: camera::encoding(&frame.encoding, frame.encoding_id)?,
+        layout,
         data: frame.data,
+        depth: frame.depth.map(camera::depth).transpose()?,
+        intrinsics: frame.intrinsics.map(|i| camera::intrinsics(&i)).transpose()?,
         options,
     })
 }
@@ -89,49 +100,75 @@ pub(super) fn rejected(seq: Option<u64>, target_id: Option<String>, error: &Node
     wire::PerceiveResponse { response: Some(wire::perceive_response::Response::Rejected(rejected)) }
 }
 
+/// What made every answer of a node.
+pub(super) fn provenance(identity: &Identity) -> wire::Provenance {
+    wire::Provenance {
+        bundle_name: identity.name.clone(),
+        bundle_version: identity.version.clone(),
+        bundle_fingerprint: identity.fingerprint.clone(),
+        engine: identity.backend.clone(),
+        engine_version: identity.backend_version.clone(),
+        node_version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
 /// Encodes masks: milliseconds of work.
-pub(super) fn reply(reply: Reply) -> wire::PerceiveResponse {
+pub(super) fn reply(reply: Reply, provenance: &wire::Provenance) -> wire::PerceiveResponse {
     match reply {
         Reply::Rejected { seq, error } => rejected(Some(seq), None, &error),
         Reply::Frame(frame) => {
-            let response = wire::perceive_response::Response::Frame(frame_result(&frame));
+            let response = wire::perceive_response::Response::Frame(frame_result(&frame, provenance));
             wire::PerceiveResponse { response: Some(response) }
         }
     }
 }
 
-fn frame_result(reply: &FrameReply) -> wire::FrameResult {
-    let (meta, options) = (&reply.meta, reply.meta.options);
+fn frame_result(reply: &FrameReply, provenance: &wire::Provenance) -> wire::FrameResult {
+    let meta = &reply.meta;
+    let (targets, timings) = target_results(reply);
     wire::FrameResult {
         seq: meta.seq,
         stamp_ns: meta.stamp_ns,
         optical_frame: meta.optical_frame.clone(),
         received_ns: unix_ns(meta.received),
-        targets: reply.targets.iter().map(|t| target_result(t, options)).collect(),
-        timings: timings(&reply.timings),
+        targets,
+        timings,
         counters: Some(counters(&reply.counters)),
         revision: reply.revision,
         width: reply.size.map_or(0, |s| s.width),
         height: reply.size.map_or(0, |s| s.height),
+        provenance: Some(provenance.clone()),
+        intrinsics: meta.intrinsics.as_ref().map(camera::echo),
         // Last, so that it covers the masks' encoding.
         sent_ns: unix_ns(SystemTime::now()),
     }
 }
 
 /// The reply to a unary call. Encodes masks: milliseconds of work.
-pub(super) fn segment_response(reply: &FrameReply) -> wire::SegmentResponse {
-    let (meta, options) = (&reply.meta, reply.meta.options);
+pub(super) fn segment_response(reply: &FrameReply, provenance: &wire::Provenance) -> wire::SegmentResponse {
+    let meta = &reply.meta;
+    let (targets, timings) = target_results(reply);
     wire::SegmentResponse {
         seq: meta.seq,
         stamp_ns: meta.stamp_ns,
         optical_frame: meta.optical_frame.clone(),
         received_ns: unix_ns(meta.received),
-        result: reply.targets.first().map(|t| target_result(t, options)),
-        timings: timings(&reply.timings),
+        result: targets.into_iter().next(),
+        timings,
         width: reply.size.map_or(0, |s| s.width),
         height: reply.size.map_or(0, |s| s.height),
+        provenance: Some(provenance.clone()),
+        intrinsics: meta.intrinsics.as_ref().map(camera::echo),
         sent_ns: unix_ns(SystemTime::now()),
     }
+}
+
+/// The targets, and all timings with that of their own encoding.
+fn target_results(reply: &FrameReply) -> (Vec<wire::TargetResult>, Vec<wire::Timing>) {
+    let start = Instant::now();
+    let targets = reply.targets.iter().map(|t| target_result(t, reply.meta.options)).collect();
+    let encode = [("encode", start.elapsed())];
+    (targets, [timings(&reply.timings), timings(&encode)].concat())
 }
 
 fn target_result(target: &TargetReply, options: FrameOptions) -> wire::TargetResult {
@@ -169,7 +206,8 @@ fn instance(instance: &InstanceReply, options: FrameOptions) -> wire::Instance {
         grounded_age_ms: age_ms(instance.grounded_age),
         mask_seq: instance.mask_seq(),
         mask_age_ms: age_ms(instance.mask_age),
-        evidence: options.evidence.then(|| evidence(instance.evidence())),
+        evidence: Some(evidence(instance.evidence())),
+        position: instance.position().map(position),
     }
 }
 
@@ -188,6 +226,18 @@ fn evidence(instance: &GroundedInstance) -> wire::InstanceEvidence {
     wire::InstanceEvidence {
         proposal: Some(bbox(instance.proposal)),
         points: instance.points.iter().map(point).collect(),
+    }
+}
+
+fn position(position: &Position) -> wire::Position {
+    let vector = |[x, y, z]: [f32; 3]| Some(wire::Vector { x, y, z });
+    wire::Position {
+        centroid: vector(position.centroid),
+        min: vector(position.min),
+        max: vector(position.max),
+        depth_pixels: position.measured,
+        used_pixels: position.used,
+        distorted: position.distorted,
     }
 }
 

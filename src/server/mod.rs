@@ -20,7 +20,7 @@ use tonic_health::server::HealthReporter;
 
 pub use status::kind;
 
-use crate::node::{Node, NodeConfig, Readiness, Stages};
+use crate::node::{ConfigError, Node, NodeConfig, Readiness, Stages};
 use perception::Perception;
 use wire::perception_server::PerceptionServer;
 
@@ -40,20 +40,55 @@ const FLUSH: Duration = Duration::from_millis(500);
 /// A peer that does not answer a ping of this interval within it is gone, and its session with it.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
+/// Source: RFC 9113, section 6.9.1.
+const HTTP2_MAX_WINDOW: u32 = (1 << 31) - 1;
+
 /// Settings of a server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerConfig {
     /// The node's.
     pub node: NodeConfig,
-    /// The largest message, in and out. Default: 32 MiB.
+    /// The largest message, in and out. Default: 32 MiB, room for raw rgb8 of 3840 x 2160. Range: 1 KiB..=1 GiB.
     pub max_message_bytes: usize,
+    /// What a client may send ahead of the node's reading on one stream, and twice that on one connection: HTTP/2's
+    /// flow-control windows. Below a frame's size the client waits for the node at least once a frame; above it memory
+    /// is given to whoever connects. Default: 8 MiB, room for raw rgb8 of 1920 x 1080. Range: 64 KiB..=1 GiB.
+    pub window_bytes: u32,
+    /// The largest HTTP/2 frame that a client may send: the fewer a camera frame is cut into, the cheaper it is to
+    /// receive. Default: 1 MiB. Range: 16 KiB..16 MiB.
+    pub http2_frame_bytes: u32,
     /// How long the shutdown may take. Default: 10 s.
     pub grace: Duration,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { node: NodeConfig::default(), max_message_bytes: 32 << 20, grace: Duration::from_secs(10) }
+        Self {
+            node: NodeConfig::default(),
+            max_message_bytes: 32 << 20,
+            window_bytes: 8 << 20,
+            http2_frame_bytes: 1 << 20,
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+impl ServerConfig {
+    /// Refuses what is out of range.
+    ///
+    /// # Errors
+    /// The first setting at fault.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if !(1 << 10..=1 << 30).contains(&self.max_message_bytes) {
+            return Err(ConfigError::new("max_message_bytes", "must be in 1 KiB..=1 GiB"));
+        }
+        if !(1 << 16..=1 << 30).contains(&self.window_bytes) {
+            return Err(ConfigError::new("window_bytes", "must be in 64 KiB..=1 GiB"));
+        }
+        if !(1 << 14..1 << 24).contains(&self.http2_frame_bytes) {
+            return Err(ConfigError::new("http2_frame_bytes", "must be in 16 KiB..16 MiB"));
+        }
+        self.node.validate()
     }
 }
 
@@ -68,6 +103,8 @@ pub struct Identity {
     pub fingerprint: String,
     /// What runs it.
     pub backend: String,
+    /// The version of that.
+    pub backend_version: String,
 }
 
 /// The stages and what they are.
@@ -84,7 +121,7 @@ pub struct Backend {
 pub enum ServerError {
     /// A setting is out of range.
     #[error(transparent)]
-    Config(#[from] crate::node::ConfigError),
+    Config(#[from] ConfigError),
     /// The socket or a thread failed.
     #[error("start server")]
     Io(#[from] std::io::Error),
@@ -113,7 +150,7 @@ impl Server {
     /// # Errors
     /// [`ServerError::Config`], or [`ServerError::Io`] where there are no threads.
     pub async fn build(config: ServerConfig, listener: TcpListener, backend: Backend) -> Result<Self, ServerError> {
-        config.node.validate()?;
+        config.validate()?;
         let node = Arc::new(Node::start(config.node.clone(), backend.stages)?);
         Ok(Self { config, listener, identity: backend.identity, node })
     }
@@ -138,7 +175,8 @@ impl Server {
             .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
-        let perception = Perception { node: node.clone(), identity, max_message_bytes: config.max_message_bytes };
+        let provenance = Arc::new(convert::provenance(&identity));
+        let perception = Perception { node: node.clone(), provenance, max_message_bytes: config.max_message_bytes };
         let perception = PerceptionServer::new(perception)
             .max_decoding_message_size(config.max_message_bytes)
             .max_encoding_message_size(config.max_message_bytes);
@@ -146,6 +184,9 @@ impl Server {
         let serving = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
+            .initial_stream_window_size(config.window_bytes)
+            .initial_connection_window_size(config.window_bytes.saturating_mul(2).min(HTTP2_MAX_WINDOW))
+            .max_frame_size(config.http2_frame_bytes)
             .add_service(health)
             .add_service(reflection)
             .add_service(perception)

@@ -9,8 +9,8 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::wire::perceive_request::Request as Asked;
 use super::wire::{self, perception_server};
-use super::{Identity, convert, status};
-use crate::frame::Encoding;
+use super::{convert, status};
+use crate::frame::{DepthEncoding, Encoding};
 use crate::node::{End, Node, NodeError, NodeErrorKind, Readiness, Replies, SessionInput};
 
 type Outgoing = mpsc::Sender<Result<wire::PerceiveResponse, Status>>;
@@ -18,7 +18,7 @@ type Outgoing = mpsc::Sender<Result<wire::PerceiveResponse, Status>>;
 /// Implements the service over a node.
 pub(super) struct Perception {
     pub node: Arc<Node>,
-    pub identity: Identity,
+    pub provenance: Arc<wire::Provenance>,
     pub max_message_bytes: usize,
 }
 
@@ -34,7 +34,8 @@ impl perception_server::Perception for Perception {
             self.node.segment(frame, &request.command, manner, deadline).await
         };
         let reply = answer.await.map_err(|error| status::status(&error))?;
-        let response = tokio::task::spawn_blocking(move || convert::segment_response(&reply)).await;
+        let provenance = self.provenance.clone();
+        let response = tokio::task::spawn_blocking(move || convert::segment_response(&reply, &provenance)).await;
         response.map(Response::new).map_err(|_| encoding_failed())
     }
 
@@ -48,19 +49,20 @@ impl perception_server::Perception for Perception {
         // One reply on its way besides what the node holds: a slow reader shall get new frames, not a backlog.
         let (out, stream) = mpsc::channel(1);
         tokio::spawn(read(request.into_inner(), input, self.node.clone(), out.clone()));
-        tokio::spawn(write(replies, out));
+        tokio::spawn(write(replies, self.provenance.clone(), out));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn describe(&self, _: Request<wire::DescribeRequest>) -> Result<Response<wire::DescribeResponse>, Status> {
-        let config = self.node.config();
+        let (config, about) = (self.node.config(), &*self.provenance);
         let narrow = |v: usize| u32::try_from(v).unwrap_or(u32::MAX);
         Ok(Response::new(wire::DescribeResponse {
-            node_version: env!("CARGO_PKG_VERSION").to_owned(),
-            bundle_name: self.identity.name.clone(),
-            bundle_version: self.identity.version.clone(),
-            bundle_fingerprint: self.identity.fingerprint.clone(),
-            backend: self.identity.backend.clone(),
+            node_version: about.node_version.clone(),
+            bundle_name: about.bundle_name.clone(),
+            bundle_version: about.bundle_version.clone(),
+            bundle_fingerprint: about.bundle_fingerprint.clone(),
+            backend: about.engine.clone(),
+            provenance: Some(about.clone()),
             limits: Some(wire::Limits {
                 max_message_bytes: self.max_message_bytes as u64,
                 max_frame_pixels: config.frame.max_pixels,
@@ -70,7 +72,8 @@ impl perception_server::Perception for Perception {
                 max_sessions: narrow(config.max_sessions),
                 max_calls: narrow(config.max_calls),
             }),
-            encodings: Encoding::ALL.map(|e| e.name().to_owned()).to_vec(),
+            encodings: Encoding::names().map(str::to_owned).collect(),
+            depth_encodings: DepthEncoding::ALL.map(|e| e.name().to_owned()).to_vec(),
             strategies: self.node.strategies().all().map(|s| convert::strategy(s).into()).collect(),
             default_strategy: convert::strategy(self.node.strategies().usual()).into(),
             ready: *self.node.readiness().borrow() == Readiness::Ready,
@@ -148,7 +151,7 @@ fn take(
 }
 
 /// The node's side of a stream, until the session is over or nobody reads.
-async fn write(mut replies: Replies, out: Outgoing) {
+async fn write(mut replies: Replies, provenance: Arc<wire::Provenance>, out: Outgoing) {
     loop {
         let reply = tokio::select! {
             reply = replies.recv() => reply,
@@ -156,7 +159,8 @@ async fn write(mut replies: Replies, out: Outgoing) {
         };
         let message = match reply {
             Ok(reply) => {
-                let message = tokio::task::spawn_blocking(move || convert::reply(reply)).await;
+                let provenance = provenance.clone();
+                let message = tokio::task::spawn_blocking(move || convert::reply(reply, &provenance)).await;
                 message.map_err(|_| encoding_failed())
             }
             Err(End::Finished) => return,

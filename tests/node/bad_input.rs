@@ -21,6 +21,11 @@ pub fn bad_frames() -> Vec<(&'static str, wire::Frame, ErrorCode)> {
     // A JPEG whose end is there and whose tables are not.
     let mut gutted = jpeg.clone();
     gutted.drain(100..500);
+    let webp = |flags: u8, side: u8| {
+        let canvas = [flags, 0, 0, 0, side, side, side, side, side, side];
+        [&b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0"[..], &canvas[..]].concat()
+    };
+    let (animation, huge) = (webp(2, 0), webp(0, 0xFF));
     vec![
         ("half a JPEG", file("jpeg", &jpeg[..jpeg.len() / 2]), ErrorCode::FrameData),
         ("a JPEG without its end", file("jpeg", &jpeg[..jpeg.len() - 2]), ErrorCode::FrameData),
@@ -28,7 +33,24 @@ pub fn bad_frames() -> Vec<(&'static str, wire::Frame, ErrorCode)> {
         ("30000 x 30000", file("png", &bomb), ErrorCode::FrameTooLarge),
         ("no bytes", file("jpeg", &[]), ErrorCode::FrameEncoding),
         ("a JPEG called PNG", file("png", &jpeg), ErrorCode::FrameEncoding),
-        ("an unknown encoding", file("yuv422", &jpeg), ErrorCode::FrameEncoding),
+        ("an unknown encoding", file("yuv444", &jpeg), ErrorCode::FrameEncoding),
+        ("a depth encoding", file("16UC1", &jpeg), ErrorCode::FrameEncoding),
+        ("an unknown number", wire::Frame { encoding_id: 99, ..file("", &jpeg) }, ErrorCode::FrameEncoding),
+        ("a name and another number", wire::Frame { encoding_id: 2, ..file("jpeg", &jpeg) }, ErrorCode::FrameEncoding),
+        ("an animation", file("webp", &animation), ErrorCode::FrameEncoding),
+        ("a WebP of 2^48 pixels", file("webp", &huge), ErrorCode::FrameTooLarge),
+        ("half a pair", wire::Frame { encoding: "nv12".into(), ..raw(5, 2, 0, 15) }, ErrorCode::FrameLayout),
+        (
+            "chroma in the luma",
+            wire::Frame { encoding: "nv12".into(), chroma_offset: 7, ..raw(4, 2, 0, 12) },
+            ErrorCode::FrameLayout,
+        ),
+        (
+            "chroma far behind",
+            wire::Frame { encoding: "nv12".into(), chroma_offset: u32::MAX, ..raw(4, 2, 0, 12) },
+            ErrorCode::FrameLayout,
+        ),
+        ("chroma of its own", wire::Frame { chroma_step: 30, ..raw(10, 4, 30, 120) }, ErrorCode::FrameLayout),
         ("a long encoding", file(&"x".repeat(10_000), &jpeg), ErrorCode::FrameEncoding),
         ("another size", wire::Frame { width: 99, ..file("jpeg", &jpeg) }, ErrorCode::FrameLayout),
         ("a step below a row", raw(10, 4, 29, 120), ErrorCode::FrameLayout),

@@ -87,8 +87,11 @@ fn signals_end_it_well_and_stdout_stays_clean() {
 
 #[test]
 fn exit_codes_tell_bad_settings_from_bad_usage() {
-    let cases: [(&[&str], i32); 6] = [
+    let cases: [(&[&str], i32); 9] = [
         (&["--max-targets", "0"], 64),
+        (&["--max-message-mib", "0"], 64),
+        (&["--max-message-mib", "4294967295"], 64),
+        (&["--window-mib", "0"], 64),
         (&["--max-targets", "many"], 2),
         (&["--listen", "nowhere"], 2),
         // What the fake was not taught, and what nobody is.

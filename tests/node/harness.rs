@@ -56,6 +56,7 @@ pub fn backend(script: &Script) -> Backend {
             version: "1.2.3".into(),
             fingerprint: "f00".into(),
             backend: "fake".into(),
+            backend_version: "4.5".into(),
         },
         stages: Stages {
             ground: Box::new(move || Ok(Box::new(FakeGround::new(ground.clone())))),

@@ -7,6 +7,7 @@ mod binary;
 mod drafts;
 mod drops;
 mod faults;
+mod frames;
 mod lifecycle;
 mod strategies;
 mod stream;

@@ -29,7 +29,7 @@ async fn a_target_is_pending_then_found_and_followed() {
         assert_eq!((instance.instance_id, instance.origin()), (id, Origin::Tracked));
         assert_eq!((instance.grounded_seq, instance.mask_seq), (1, frame.seq));
         let stages: Vec<&str> = frame.timings.iter().map(|t| t.stage.as_str()).collect();
-        assert_eq!(stages, ["wait", "decode", "embed", "segment"]);
+        assert_eq!(stages, ["wait", "decode", "embed", "segment", "encode"]);
     }
 }
 

@@ -23,7 +23,7 @@ async fn the_object_is_found_with_its_evidence() {
     let scene = Scene::new().with(RED, 100, 80).with(BLUE, 220, 30);
     let mut plain = request(&scene, "the red box");
     let bare = ask(&node, plain.clone()).await.expect("answers").result.expect("has a result");
-    assert!(bare.evidence.is_none() && bare.instances[0].evidence.is_none());
+    assert!(bare.evidence.is_none() && bare.instances[0].evidence.is_some());
 
     plain.options = Some(wire::Options { evidence: true, ..Default::default() });
     let reply = ask(&node, plain).await.expect("answers");

@@ -99,9 +99,9 @@ fn frame(seq: u64, clip: &Clip, data: Vec<u8>) -> Frame {
         optical_frame: "camera_color_optical_frame".into(),
         width: clip.size().width,
         height: clip.size().height,
-        step: 0,
         encoding: "jpeg".into(),
         data,
+        ..Frame::default()
     }
 }
 

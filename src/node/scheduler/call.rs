@@ -64,6 +64,12 @@ impl Call {
         }
     }
 
+    /// Time that was spent on the call before.
+    pub(in super::super) fn with_timing(mut self, stage: &'static str, time: std::time::Duration) -> Self {
+        self.timings.push((stage, time));
+        self
+    }
+
     pub(super) fn accept(&mut self, epoch: u64) {
         self.target.epoch = epoch;
     }
