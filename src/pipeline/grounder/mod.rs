@@ -101,7 +101,7 @@ impl Grounder {
 
     /// The first question: the decoded answer and what it says.
     fn propose(&mut self, cache: &KvCache, work: &mut Work<'_>) -> Result<(Generated, String, Proposals), ModelError> {
-        let Work { command, strategy, size, ref drafter, deadline } = *work;
+        let Work { command, strategy, size, ref drafter, deadline, .. } = *work;
         let speech = self.mllm.speech();
         let query = speech.query(strategy, command.hint, &command.text)?;
         let opening = speech.opening(strategy)?.clone();
