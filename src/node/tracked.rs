@@ -159,7 +159,9 @@ mod tests {
     #[test]
     fn ids_go_where_the_masks_are() {
         use CountHint::{NoneOrMore, One};
-        let cases: [(&[u32], &[(u64, u32)], CountHint, &[u64]); 6] = [
+        /// Where the new ones are; the known ones and where they are; the hint; ids of the new ones.
+        type Case<'a> = (&'a [u32], &'a [(u64, u32)], CountHint, &'a [u64]);
+        let cases: [Case<'_>; 6] = [
             (&[0, 40], &[(1, 42), (2, 1)], NoneOrMore, &[2, 1]),
             // Two claim the same one: the closer gets it.
             (&[4, 1], &[(7, 0)], NoneOrMore, &[11, 7]),

@@ -34,7 +34,7 @@ fn conversions() {
         let layout = Layout::packed(width, height);
         // The length that fits: from a byte a pixel to four.
         let bytes = [8usize, 12, 16, 24, 32].map(|bits| width as usize * height as usize * bits / 8);
-        let noise: Vec<u8> = (0..bytes[4]).map(|i| (i * 2_654_435_761 >> 13) as u8).collect();
+        let noise: Vec<u8> = (0..bytes[4]).map(|i| ((i * 2_654_435_761) >> 13) as u8).collect();
         let fits =
             |n: &usize| decode(&Encoded { encoding, layout, data: &noise[..*n] }, FrameLimits::default()).is_ok();
         let Some(length) = bytes.into_iter().find(fits) else { continue };

@@ -250,7 +250,7 @@ async fn raw_4k_fits_and_with_depth_takes_a_larger_limit() {
     assert_eq!(status.code(), tonic::Code::OutOfRange, "{status:?}");
     let roomy = Running::start_with(|config| config.max_message_bytes = 48 << 20).await;
     let reply = segment(&roomy, both, "red").await.expect("answers");
-    let position = reply.result.expect("has a result").instances[0].position.clone().expect("has depth");
+    let position = reply.result.expect("has a result").instances[0].position.expect("has depth");
     assert!((position.centroid.expect("is there").z - 1.0).abs() < 1e-3);
 }
 

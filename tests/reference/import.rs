@@ -1,5 +1,8 @@
 //! Importing and loading: every layout and dtype that is taken, and a typed error for everything that is not.
 
+// A test fails by panicking, and these print what they measured.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};

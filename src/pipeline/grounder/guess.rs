@@ -191,7 +191,8 @@ mod tests {
     fn a_drafter_that_fails_or_answers_nonsense_is_no_harm() {
         let boxes = [BBox::new(0.0, 0.0, 50.0, 50.0), BBox::new(50.0, 50.0, 50.0, 50.0)];
         let points = [vec![Point::new(25.0, 25.0)], vec![Point::new(50.0, 50.0)]];
-        let answers: [fn() -> Result<Vec<Segmented>, crate::pipeline::PipelineError>; 3] = [
+        type Answer = fn() -> Result<Vec<Segmented>, crate::pipeline::PipelineError>;
+        let answers: [Answer; 3] = [
             || Ok(Vec::new()),
             || Ok(vec![Segmented { mask: Mask::empty(Size::new(1, 1)), score: f32::NAN }; 5]),
             || Err(crate::pipeline::PipelineError::Command("no".into())),

@@ -238,7 +238,8 @@ impl Ground for Grounder {
         // A command can be made without a check, and unchecked text could speak for the assistant.
         let command = &self.check(&command.text, command.hint)?;
         let mut timings = Timings::default();
-        (self.mllm.take_passes(), self.mllm.take_decoded());
+        self.mllm.take_passes();
+        self.mllm.take_decoded();
         let cache = self.mllm.prefix(image, deadline, &mut timings)?;
         let mut work = Work { command, strategy, candidates, size: image.size(), drafter, deadline };
         let (generated, answer, proposals) = timings.time("proposal", || self.propose(&cache, &mut work))?;
