@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use super::dataset::parse_objects;
 use crate::dataset::dialogues::{
-    ChatFormat, DialogueOptions, Excluded, Loading, Output, Source, SourceSpec, Tally, TokenizerSpec, Wording, Written,
-    load, write,
+    ChatFormat, DialogueOptions, Excluded, Loading, Material, Output, Source, SourceSpec, Tally, TokenizerSpec,
+    Wording, Written, load, write,
 };
 use crate::dataset::{Assets, SceneGenerator, SceneKind, SceneOptions};
 use crate::engine::bundle::{self, Bundle, Verify};
 use crate::engine::rten::RtenOptions;
 use crate::model::stages::LoadOptions;
-use crate::pipeline::{GroupSearch, Segment, Segmenter, Strategy, TRIED_GROUPS};
+use crate::pipeline::{GroupSearch, Segment, Segmenter, Strategies, Strategy, TRIED_GROUPS};
 use crate::prompt::Dialect;
 
 /// Arguments of `sam4mllm dataset dialogues`.
@@ -147,13 +147,18 @@ pub(super) fn run(args: DialoguesArgs) -> anyhow::Result<()> {
     let wording = args.words.wording(&bundle)?;
     let sources = load_sources(&args)?;
     let options = args.options();
+    for strategy in &options.strategies {
+        // Here too, for as a bad configuration it has an exit code of its own.
+        Strategies::of(wording.dialect(), *strategy)?;
+    }
     let segmenters = match options.strategies.contains(&Strategy::Ppg) {
         true => segmenters(&bundle, args.words.cache_dir.clone(), options.threads)?,
         false => Vec::new(),
     };
     let output = Output { folder: args.out, format: args.format, image_root: args.image_root };
     let bar = bar(options.count);
-    let written = write(&sources, &wording, &options, segmenters, &output, |dialogues, jobs, all| {
+    let material = Material { sources: &sources, wording: &wording, options: &options };
+    let written = write(material, segmenters, &output, |dialogues, jobs, all| {
         if let Some(all) = all {
             bar.set_length(all.max(jobs));
         }

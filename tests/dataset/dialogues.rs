@@ -89,5 +89,9 @@ fn a_table_says_what_was_written_and_bad_words_are_refused() {
     fails(&["--source", "tabletop:train"], 1, "give a number of dialogues");
     fails(&["--source", "tabletop:train", "--count", "1", "--strategy", "ppg"], 64, "[dialect.ppg]");
     fails(&["--source", "coco:x"], 2, "there is no format `coco`");
-    fails(&["--source", "tabletop:train", "--count", "1", "--max-tokens", "256"], 1, "too long");
+    fails(
+        &["--source", "tabletop:train", "--count", "1", "--max-tokens", "256"],
+        1,
+        "prefix and picture take 257 tokens",
+    );
 }

@@ -3,11 +3,10 @@
 use super::pack::{Pack, pack};
 use super::picture::Picture;
 use super::plan::Job;
-use super::source::Source;
 use super::subject::{Subject, counts, subject};
 use super::tally::{Reason, Tally};
 use super::teach::{Failed, Sam, Teacher};
-use super::{DialogueError, DialogueOptions, Wording};
+use super::{DialogueError, Material};
 use crate::dataset::degrade::encode_jpeg;
 use crate::pipeline::Segment;
 use crate::rng::SceneRng;
@@ -53,12 +52,10 @@ impl Subject {
 /// Damaged pictures unless they are skipped; SAM's failures.
 pub(super) fn make(
     job: &Job,
-    sources: &[Source],
-    wording: &Wording,
-    options: &DialogueOptions,
+    material: Material<'_>,
     stage: Option<&mut (dyn Segment + 'static)>,
 ) -> Result<Made, DialogueError> {
-    let source = &sources[job.source];
+    let (source, options) = (&material.sources[job.source], material.options);
     let skipped = |error: DialogueError| match error {
         DialogueError::Picture { .. } if options.skip_damaged => {
             let (expressions, conversations) = counts(source, job);
@@ -71,7 +68,7 @@ pub(super) fn make(
         }
         error => Err(error),
     };
-    match subject(source, job, options.pack).and_then(|s| taught(job, s, wording, options, stage)) {
+    match subject(source, job, options.pack).and_then(|s| taught(job, s, material, stage)) {
         Ok(made) => Ok(made),
         Err(error) => skipped(error),
     }
@@ -80,10 +77,10 @@ pub(super) fn make(
 fn taught(
     job: &Job,
     subject: Subject,
-    wording: &Wording,
-    options: &DialogueOptions,
+    material: Material<'_>,
     stage: Option<&mut (dyn Segment + 'static)>,
 ) -> Result<Made, DialogueError> {
+    let Material { wording, options, .. } = material;
     let (mut tally, mut lessons) = (Tally::default(), Vec::with_capacity(subject.said.len()));
     let mut teacher = Teacher { wording, options, subject: &subject, seed: job.seed, sam: Sam::new(stage) };
     for (i, said) in subject.said.iter().enumerate() {

@@ -40,7 +40,7 @@ pub use source::{Excluded, Loading, Places, Source, load};
 pub use spec::{Origin, SourceSpec};
 pub use tally::{Reason, Tally};
 pub use wording::{TokenizerSpec, Wording};
-pub use write::{Output, Written, write};
+pub use write::{Material, Output, Written, write};
 
 use crate::pipeline::GroupSearch;
 use crate::prompt::Strategy;

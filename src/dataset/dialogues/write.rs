@@ -19,7 +19,7 @@ use crate::prompt::{Strategies, Strategy};
 /// Jobs that each worker may be ahead of the writer.
 const AHEAD: usize = 4;
 /// Packs in a row that may give nothing before that is an error.
-const FRUITLESS: u64 = 10_000;
+const FRUITLESS: u64 = 1_000;
 /// Folder of the scenes' pictures.
 const IMAGES: &str = "images";
 /// The dialect as a chat template.
@@ -52,43 +52,57 @@ impl Written {
     pub const MAX_DAMAGED: usize = 20;
 }
 
-/// Writes dialogues of `sources` to `output`, with a worker a thread; with PPG each has its own segmenter. `progress` is
-/// told the conversations written, the jobs done, and how many jobs there are where that is known.
+/// What dialogues are made of.
+#[derive(Clone, Copy)]
+pub struct Material<'a> {
+    /// Where they come from.
+    pub sources: &'a [Source],
+    /// In which words.
+    pub wording: &'a Wording,
+    /// Which, and how many.
+    pub options: &'a DialogueOptions,
+}
+
+/// Writes dialogues to `output`, with a worker a thread; with PPG each has its own of `segmenters`. `progress` is told
+/// the conversations written, the jobs done, and how many jobs there are where that is known.
 ///
 /// A run that fails leaves the file of an earlier one as it was.
 ///
 /// # Errors
 /// Every [`DialogueError`] but those of reading.
 pub fn write(
-    sources: &[Source],
-    wording: &Wording,
-    options: &DialogueOptions,
+    material: Material<'_>,
     segmenters: Vec<Box<dyn Segment>>,
     output: &Output,
     progress: impl FnMut(u64, u64, Option<u64>),
 ) -> Result<Written, DialogueError> {
+    let Material { sources, wording, options } = material;
     for strategy in &options.strategies {
         Strategies::of(wording.dialect(), *strategy)?;
     }
     if options.strategies.contains(&Strategy::Ppg) && segmenters.len() < options.threads {
         return Err(DialogueError::Segmenters { found: segmenters.len(), threads: options.threads });
     }
+    let empty = wording.count(&[])?;
+    if empty >= options.max_tokens {
+        let what = format!("prefix and picture take {empty} tokens of {}: nothing else fits", options.max_tokens);
+        return Err(DialogueError::Wording(what));
+    }
     let plan = Plan::new(sources, options)?;
     let mut writer = Writer::open(sources, output)?;
-    in_order(plan, sources, wording, options, segmenters, &mut writer, progress)?;
+    in_order(plan, material, segmenters, &mut writer, progress)?;
     writer.close(wording)
 }
 
 /// Hands jobs to the workers in turn, and takes what came of them in the same turn.
 fn in_order(
     mut plan: Plan<'_>,
-    sources: &[Source],
-    wording: &Wording,
-    options: &DialogueOptions,
+    material: Material<'_>,
     segmenters: Vec<Box<dyn Segment>>,
     writer: &mut Writer<'_>,
     mut progress: impl FnMut(u64, u64, Option<u64>),
 ) -> Result<(), DialogueError> {
+    let options = material.options;
     let jobs = match options.count {
         Some(_) => None,
         None => Some(plan.finite()),
@@ -105,7 +119,7 @@ fn in_order(
                 scope.spawn(move || {
                     for job in todo {
                         // A closed channel means that the writer has enough, or has failed.
-                        if done.send(make(&job, sources, wording, options, stage.as_deref_mut())).is_err() {
+                        if done.send(make(&job, material, stage.as_deref_mut())).is_err() {
                             return;
                         }
                     }
