@@ -1,4 +1,4 @@
-//! `sam4mllm dataset`: scenes, clips and training streams; what is in data sets of others.
+//! `sam4mllm dataset`: scenes, clips, training streams and dialogues; what is in data sets of others.
 
 mod inspect;
 
@@ -10,6 +10,7 @@ use clap::Subcommand;
 use comfy_table::Table;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::dialogues;
 use crate::dataset::{
     self, Assets, Clip, ClipOptions, ExpressionType, PictureFormat, RenderOptions, SceneGenerator, SceneKind,
     SceneOptions, Split, StreamOptions, Summary,
@@ -34,6 +35,8 @@ enum Command {
     Vocabulary(VocabularyArgs),
     /// Read a data set of referring expressions and print what is in it.
     Inspect(inspect::InspectArgs),
+    /// Write conversations to train a language model on: boxes, points, no-target answers, general dialogue.
+    Dialogues(dialogues::DialoguesArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -71,7 +74,7 @@ fn parse_size(text: &str) -> Result<(u32, u32), String> {
     sides.ok_or_else(|| "two sides of 16 to 2048 pixels are expected, as in 640x480".to_owned())
 }
 
-fn parse_objects(text: &str) -> Result<RangeInclusive<usize>, String> {
+pub(super) fn parse_objects(text: &str) -> Result<RangeInclusive<usize>, String> {
     let parse = |t: &str| t.parse::<usize>().map_err(|e| e.to_string());
     let (lo, hi) = text.split_once("..").ok_or("two numbers are expected, as in 3..9")?;
     let (lo, hi) = (parse(lo)?, parse(hi.trim_start_matches('='))?);
@@ -164,6 +167,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Clip(args) => run_clip(args),
         Command::Vocabulary(args) => run_vocabulary(&args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Dialogues(args) => dialogues::run(args),
     }
 }
 

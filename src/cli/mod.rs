@@ -5,6 +5,7 @@
 mod bench;
 mod dataset;
 mod demo;
+mod dialogues;
 mod engine;
 mod eval;
 mod picture;

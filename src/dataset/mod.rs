@@ -1,4 +1,4 @@
-//! Synthetic tabletop scenes with ground truth; [`readers`] for the field's data sets.
+//! Synthetic tabletop scenes with ground truth; [`readers`] for the field's data sets; [`dialogues`] for training.
 //!
 //! [`Assets`] (objects, sprites, textures) → [`SceneGenerator`] → [`Scene`] (picture, instance map, objects) →
 //! [`Scene::expressions`]. Scene `i` of a split depends on (split, seed, `i`) alone. The test split is the scenes of
@@ -15,6 +15,7 @@ mod clip;
 mod colour;
 mod compose;
 mod degrade;
+pub mod dialogues;
 mod expression;
 mod layout;
 mod pose;

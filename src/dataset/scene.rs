@@ -146,6 +146,11 @@ impl SceneGenerator {
         &self.assets
     }
 
+    /// Another one gives other scenes.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// Scene `index`: the same bytes on every call, on every thread.
     pub fn scene(&self, index: u64, options: &SceneOptions) -> Scene {
         let salt = [self.split.salt(), self.seed, index, options.kind as u64];

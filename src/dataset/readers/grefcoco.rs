@@ -4,6 +4,7 @@
 
 use serde::Deserialize;
 
+use super::damage::Damage;
 use super::error::{ReadError, ReadErrorKind};
 use super::json;
 use super::record::{Files, SourceExpression, SourceSplit};
@@ -41,10 +42,10 @@ struct RawSentence {
 ///
 /// # Errors
 /// [`ReadErrorKind::Json`] and [`ReadErrorKind::Value`], naming the entry or ref.
-pub(super) fn read(files: &Files) -> Result<Vec<Ref>, ReadError> {
+pub(super) fn read(files: &Files, damage: &mut Damage<'_>) -> Result<Vec<Ref>, ReadError> {
     let path = &files.records;
     let mut refs = Vec::new();
-    json::each(path, |_, raw: RawRef| {
+    json::each(path, damage, |_, raw: RawRef| {
         let name = Ref::name(raw.ref_id);
         let reference = reference(raw);
         refs.push(reference.map_err(|reason| ReadError::new(ReadErrorKind::Value, path).of(name).because(reason))?);

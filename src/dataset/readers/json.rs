@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 
+use super::damage::Damage;
 use super::error::{ReadError, ReadErrorKind};
 
 /// Bytes read from a file at once.
@@ -35,8 +36,23 @@ pub(super) fn stream<S: for<'de> DeserializeSeed<'de, Value = T>, T>(path: &Path
 /// Hands each entry of a list to `take`, in order, with its index.
 ///
 /// # Errors
-/// Those of `take`, and [`ReadErrorKind::Json`] naming the entry.
+/// Those of `take`, and [`ReadErrorKind::Json`] naming the entry; where damage is skipped only those of the list itself.
 pub(super) fn each<T: DeserializeOwned>(
+    path: &Path,
+    damage: &mut Damage<'_>,
+    mut take: impl FnMut(usize, T) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
+    if !damage.skips() {
+        return each_strictly(path, take);
+    }
+    // An entry that is read as any value first does not end the list where it is not what it should be.
+    each_strictly(path, |index, value: serde_json::Value| {
+        let entry = serde_json::from_value(value).map_err(|e| json_error(path, e).of(format!("entry {index}")));
+        damage.pass(entry.and_then(|entry| take(index, entry))).map(drop)
+    })
+}
+
+fn each_strictly<T: DeserializeOwned>(
     path: &Path,
     mut take: impl FnMut(usize, T) -> Result<(), ReadError>,
 ) -> Result<(), ReadError> {

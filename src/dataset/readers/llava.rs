@@ -9,6 +9,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::damage::Damage;
 use super::error::{ReadError, ReadErrorKind};
 use super::image::{ImageId, ImageRef, below};
 use super::json;
@@ -40,12 +41,12 @@ enum RawSpeaker {
 ///
 /// # Errors
 /// [`ReadErrorKind::Json`], [`ReadErrorKind::Path`] and [`ReadErrorKind::Value`], naming the entry.
-pub(super) fn read(files: &Files) -> Result<(Vec<Record>, usize), ReadError> {
+pub(super) fn read(files: &Files, damage: &mut Damage<'_>) -> Result<(Vec<Record>, usize), ReadError> {
     let path = &files.records;
     let images = files.images.as_deref().unwrap_or(path.parent().unwrap_or(Path::new("")));
     let split = files.split.unwrap_or(SourceSplit::Train);
     let (mut records, mut without) = (Vec::new(), 0);
-    json::each(path, |index, raw: RawEntry| {
+    json::each(path, damage, |index, raw: RawEntry| {
         let name = format!("entry {index}");
         let Some(image) = raw.image else {
             without += 1;

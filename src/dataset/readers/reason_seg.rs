@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::damage::Damage;
 use super::error::{ReadError, ReadErrorKind};
 use super::image::{ImageId, ImageRef, picture_size, size_error};
 use super::json::{json_error, read_bounded};
@@ -56,7 +57,7 @@ struct Painted {
 ///
 /// # Errors
 /// Every kind but those of pickles and instances, naming the file.
-pub(super) fn read(files: &Files) -> Result<Vec<Record>, ReadError> {
+pub(super) fn read(files: &Files, damage: &mut Damage<'_>) -> Result<Vec<Record>, ReadError> {
     let folder = &files.records;
     let split = match files.split {
         Some(split) => split,
@@ -75,7 +76,11 @@ pub(super) fn read(files: &Files) -> Result<Vec<Record>, ReadError> {
     }
     paths.sort();
     let images = files.images.as_deref().unwrap_or(folder);
-    paths.iter().map(|path| record(path, images, split)).collect()
+    let mut records = Vec::with_capacity(paths.len());
+    for path in &paths {
+        records.extend(damage.pass(record(path, images, split))?);
+    }
+    Ok(records)
 }
 
 fn folder_split(folder: &Path) -> Option<SourceSplit> {

@@ -5,6 +5,7 @@
 //!
 //! Source: the files that accompany "Modeling Context in Referring Expressions", arXiv 1608.00272.
 
+use super::damage::Damage;
 use super::error::{ReadError, ReadErrorKind};
 use super::json::read_bounded;
 use super::pickle::{Fields, Limits, Pickle, ValueId};
@@ -18,7 +19,7 @@ const MAX_BYTES: u64 = 256 << 20;
 ///
 /// # Errors
 /// [`ReadErrorKind::Pickle`] with the instruction at fault, [`ReadErrorKind::Value`] naming the ref.
-pub(super) fn read(files: &Files) -> Result<Vec<Ref>, ReadError> {
+pub(super) fn read(files: &Files, damage: &mut Damage<'_>) -> Result<Vec<Ref>, ReadError> {
     let path = &files.records;
     let bytes = read_bounded(path, MAX_BYTES)?;
     let pickle =
@@ -29,7 +30,7 @@ pub(super) fn read(files: &Files) -> Result<Vec<Ref>, ReadError> {
     let mut out = Vec::new();
     for (index, &id) in refs.iter().enumerate() {
         let name = || ref_id(&pickle, id).map_or_else(|| format!("entry {index}"), Ref::name);
-        out.push(reader.reference(id).map_err(|reason| value(reason).of(name()))?);
+        out.extend(damage.pass(reader.reference(id).map_err(|reason| value(reason).of(name())))?);
     }
     Ok(out)
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::coco::{Instances, Wanted};
+use super::damage::Damage;
 use super::error::{ReadError, ReadErrorKind};
 use super::image::{ImageId, ImageRef, below};
 use super::record::{Content, Files, Record, Referring, Source, SourceExpression, SourceSplit, Target};
@@ -31,20 +32,32 @@ impl Ref {
 ///
 /// # Errors
 /// Those of the instances; [`ReadErrorKind::Unknown`] and [`ReadErrorKind::Duplicate`] naming the ref.
-pub(super) fn join(source: Source, files: &Files, refs: Vec<Ref>) -> Result<Vec<Record>, ReadError> {
+pub(super) fn join(
+    source: Source,
+    files: &Files,
+    mut refs: Vec<Ref>,
+    damage: &mut Damage<'_>,
+) -> Result<Vec<Record>, ReadError> {
     let folder = files.records.parent().unwrap_or(Path::new(""));
     let instances_path = files.instances.clone().unwrap_or_else(|| folder.join("instances.json"));
     let images = files.images.clone().unwrap_or_else(|| folder.to_owned());
     let mut ids = HashSet::new();
-    if let Some(twice) = refs.iter().find(|r| !ids.insert(r.id)) {
-        return Err(ReadError::new(ReadErrorKind::Duplicate, &files.records).of(Ref::name(twice.id)));
+    let twice: Vec<u64> = refs.iter().map(|r| r.id).filter(|id| !ids.insert(*id)).collect();
+    for id in twice {
+        damage.pass::<()>(Err(ReadError::new(ReadErrorKind::Duplicate, &files.records).of(Ref::name(id))))?;
     }
+    // Of those that share an id the first is kept: `ids` holds each id once.
+    refs.retain(|r| ids.remove(&r.id));
     let wanted = Wanted {
         images: refs.iter().map(|r| r.image).collect(),
         annotations: refs.iter().flat_map(|r| r.annotations.iter().copied()).collect(),
     };
-    let join = Join { instances: &Instances::read(&instances_path, &wanted)?, instances_path, images, source };
-    refs.into_iter().map(|r| join.record(&files.records, r)).collect()
+    let join = Join { instances: &Instances::read(&instances_path, &wanted, damage)?, instances_path, images, source };
+    let mut records = Vec::with_capacity(refs.len());
+    for reference in refs {
+        records.extend(damage.pass(join.record(&files.records, reference))?);
+    }
+    Ok(records)
 }
 
 struct Join<'a> {

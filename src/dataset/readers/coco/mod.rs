@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::parse::{RawAnnotation, RawImage};
+use super::damage::Damage;
 use super::error::{ReadError, ReadErrorKind};
 use super::image::accept;
 use super::json;
@@ -52,15 +53,16 @@ impl Instances {
     ///
     /// # Errors
     /// Every kind but those of pickles and pictures, naming the image or annotation.
-    pub(super) fn read(path: &Path, wanted: &Wanted) -> Result<Self, ReadError> {
+    pub(super) fn read(path: &Path, wanted: &Wanted, damage: &mut Damage<'_>) -> Result<Self, ReadError> {
         let raw = json::stream(path, parse::File { wanted })?;
         let mut images = HashMap::with_capacity(raw.images.len());
         for RawImage { id, file_name, width, height } in raw.images {
             let name = format!("image {id}");
             let size = accept(width, height);
-            let size = size.map_err(|e| ReadError::new(ReadErrorKind::Size, path).of(name.as_str()).because(e))?;
+            let size = size.map_err(|e| ReadError::new(ReadErrorKind::Size, path).of(name.as_str()).because(e));
+            let Some(size) = damage.pass(size)? else { continue };
             if images.insert(id, Picture { file_name, size }).is_some() {
-                return Err(ReadError::new(ReadErrorKind::Duplicate, path).of(name));
+                damage.pass::<()>(Err(ReadError::new(ReadErrorKind::Duplicate, path).of(name)))?;
             }
         }
         let names: HashMap<u64, Arc<str>> = raw.categories.into_iter().map(|c| (c.id, c.name.into())).collect();
@@ -68,9 +70,10 @@ impl Instances {
         for annotation in raw.annotations {
             let (id, image) = (annotation.id, annotation.image_id);
             let name = format!("annotation {id}");
-            let target = target(path, annotation, &images, &names).map_err(|e| e.of(name.as_str()))?;
+            let target = target(path, annotation, &images, &names).map_err(|e| e.of(name.as_str()));
+            let Some(target) = damage.pass(target)? else { continue };
             if annotations.insert(id, Annotation { image, target: Arc::new(target) }).is_some() {
-                return Err(ReadError::new(ReadErrorKind::Duplicate, path).of(name));
+                damage.pass::<()>(Err(ReadError::new(ReadErrorKind::Duplicate, path).of(name)))?;
             }
         }
         Ok(Self { images, annotations })
