@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::readers::ImageRef;
 use super::DialogueError;
-use crate::frame::{Encoded, Encoding, FrameLimits, Image, decode};
+use crate::frame::{Encoded, FrameLimits, Image, decode};
 use crate::geometry::{Size, SourcePx};
 
 /// Largest file of a picture that is decoded for SAM.
@@ -31,9 +31,7 @@ impl Picture {
             Self::Scene { image, .. } => Ok(image.clone()),
             Self::File(path) => {
                 let bytes = bytes(path)?;
-                let png = bytes.starts_with(b"\x89PNG");
-                let encoding = if png { Encoding::Png } else { Encoding::Jpeg };
-                let encoded = Encoded { encoding, width: 0, height: 0, step: 0, data: &bytes };
+                let encoded = Encoded::sniffed(&bytes).ok_or("is neither JPEG, PNG nor WebP")?;
                 decode(&encoded, FrameLimits::default()).map_err(|e| e.to_string())
             }
         }
