@@ -89,7 +89,8 @@ async fn the_node_describes_itself() {
     assert_eq!(said.node_version, env!("CARGO_PKG_VERSION"));
     assert_eq!((said.bundle_name.as_str(), said.bundle_version.as_str()), ("colours", "1.2.3"));
     assert_eq!((said.bundle_fingerprint.as_str(), said.backend.as_str()), ("f00", "fake"));
-    assert_eq!(said.encodings, ["jpeg", "png", "rgb8", "bgr8", "mono8"]);
+    assert_eq!(said.encodings[..5], ["jpeg", "png", "webp", "rgb8", "bgr8"]);
+    assert!(said.encodings.iter().any(|name| name == "yuv422_yuy2"), "other names are told too");
     let limits = said.limits.expect("has limits");
     assert_eq!((limits.max_targets, limits.max_message_bytes, limits.max_frame_pixels), (5, 32 << 20, 32 << 20));
     assert!(said.ready);
