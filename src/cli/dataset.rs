@@ -36,7 +36,7 @@ enum Command {
     /// Read a data set of referring expressions and print what is in it.
     Inspect(inspect::InspectArgs),
     /// Write conversations to train a language model on: boxes, points, no-target answers, general dialogue.
-    Dialogues(dialogues::DialoguesArgs),
+    Dialogues(Box<dialogues::DialoguesArgs>),
 }
 
 #[derive(Debug, clap::Args)]
@@ -167,7 +167,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Clip(args) => run_clip(args),
         Command::Vocabulary(args) => run_vocabulary(&args),
         Command::Inspect(args) => inspect::run(args),
-        Command::Dialogues(args) => dialogues::run(args),
+        Command::Dialogues(args) => dialogues::run(*args),
     }
 }
 

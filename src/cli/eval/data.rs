@@ -33,6 +33,9 @@ pub(super) struct DataArgs {
     /// Expressions a scene.
     #[arg(long, default_value_t = 4)]
     expressions: usize,
+    /// Expressions a scene that say what is not meant ("the mug, not the red one"), besides.
+    #[arg(long, default_value_t = 0)]
+    exclusions: usize,
     /// Longest side of a scene in pixels.
     #[arg(long, default_value_t = 320, value_parser = clap::value_parser!(u32).range(16..=2048))]
     side: u32,
@@ -82,8 +85,12 @@ impl DataArgs {
                     }
                 };
                 let assets = Assets::load(&self.assets).context("load the scenes' assets")?;
-                let Self { first, scenes, expressions, side, .. } = *self;
-                Ok(Box::new(Tabletop::new(&assets, split, TabletopOptions { first, scenes, expressions, side })))
+                let Self { first, scenes, expressions, exclusions, side, .. } = *self;
+                Ok(Box::new(Tabletop::new(
+                    &assets,
+                    split,
+                    TabletopOptions { first, scenes, expressions, exclusions, side },
+                )))
             }
             Data::Set(format, records) => {
                 let files = Files {

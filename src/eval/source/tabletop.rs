@@ -16,13 +16,15 @@ pub struct TabletopOptions {
     pub scenes: u64,
     /// Most expressions a scene. Default: 4.
     pub expressions: usize,
+    /// Most expressions a scene that say what is not meant, besides. Default: 0.
+    pub exclusions: usize,
     /// Longest image side in pixels. Default: 320, which alone gives the fixed test split.
     pub side: u32,
 }
 
 impl Default for TabletopOptions {
     fn default() -> Self {
-        Self { first: 0, scenes: 500, expressions: 4, side: 320 }
+        Self { first: 0, scenes: 500, expressions: 4, exclusions: 0, side: 320 }
     }
 }
 
@@ -46,10 +48,10 @@ impl Source for Tabletop {
     }
 
     fn describe(&self) -> Value {
-        let TabletopOptions { first, scenes, expressions, side } = self.options;
+        let TabletopOptions { first, scenes, expressions, exclusions, side } = self.options;
         let split = self.split.to_string();
         json!({ "data": "tabletop", "split": split, "first": first, "pictures": scenes, "expressions": expressions,
-            "side": side })
+            "exclusions": exclusions, "side": side })
     }
 
     fn picture(&self, index: u64) -> Result<Picture, SourceError> {
@@ -57,7 +59,8 @@ impl Source for Tabletop {
         let number = self.options.first + index;
         let scene = self.generator.scene(number, &look);
         let image = Image::from_rgb(scene.size, scene.rgb.clone()).expect("a scene fills its size");
-        let expressions = scene.expressions(self.options.expressions);
+        let mut expressions = scene.expressions(self.options.expressions);
+        expressions.extend(scene.exclusions(self.options.exclusions));
         let samples = expressions.iter().enumerate().map(|(i, e)| sample(&scene, e, format!("scene {number}, {i}")));
         Ok(Picture { image, samples: samples.collect() })
     }
