@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import subprocess
 from dataclasses import dataclass, field
 
@@ -36,9 +37,10 @@ DIALECT = {
     "no": "no",
     "grid": [5, 5],
 }
-# PPG, in the same words: one answer with the box and a group of points, those on the object first.
+# PPG: one answer with the box and a group of points, those on the object first. It is asked for by a word that nobody
+# says: "point" would be one that commands begin with.
 PPG = {
-    "query": "<user> point {hint}: {command} <assistant>",
+    "query": "<user> ppg {hint}: {command} <assistant>",
     "point": "[{x},{y},{label}]",
     "on": "yes",
     "off": "no",
@@ -50,7 +52,7 @@ TYPES = ["name", "colour", "kind", "size", "position", "relation", "ordinal", "s
 # How much more often the types that are learned last are drawn.
 EFFORT = {"ordinal": 3.0, "relation": 1.5, "size": 1.5}
 # Words that came later than the first checkpoints keep their places at the end.
-LATER = ["but", "except", "not"]
+LATER = ["but", "except", "not", "ppg"]
 EXTRA = "[ ] , ? : . ' find one some any no such object on yes what is at nothing background how many a".split()
 
 
@@ -164,6 +166,32 @@ class Packed:
         return ancestor[inverse[:, None], inverse[None]] & (at[None] <= at[:, None])
 
 
+# What people put around a request. Many ways of asking keep the decoder from learning some of them by heart.
+BEFORE = ["please", "robot,", "hey,", "hey robot,", "robot, please", "now", "now,", "can you", "could you", "could you please",
+          "i want you to", "i need you to", "i would like you to", "go and", "please go and"]
+AFTER = ["please", ", please", "for me", "for me, please", "for me please", "now", "now, please"]
+REQUEST = re.compile("(find|pick up|segment|show|give|grab|get|point|look|bring|hand|pass|locate|highlight|mark|select|choose|"
+                     "detect|take|put|touch|move|tell|outline) ")
+# The test split's own wordings, which training must not see.
+HELD_OUT = re.compile(
+    "please show me .*|could you find .* for me|can you grab .* please|i need you to point at .*|now look for .*, please|"
+    "hey, bring me .*|please mark .* for me|can you hand me .*|i want you to find .*|robot, please select .*|"
+    "could you point to .*, please|hey robot, take .*|can you tell me where .*|go and find .*|please locate .*|"
+    "i would like you to touch .*")
+
+
+def reword(text: str, rng: random.Random) -> str:
+    """The same request, asked in another way, where it is one."""
+    if not REQUEST.match(text):
+        return text
+    said = text
+    if rng.random() < 0.6:
+        said = f"{rng.choice(BEFORE)} {said}"
+    if rng.random() < 0.35 and not said.endswith(("please", "me")):
+        said = f"{said} {rng.choice(AFTER)}".replace(" ,", ",")
+    return text if HELD_OUT.fullmatch(said) else said
+
+
 class Packer:
     """Turns a scene's truth into token trees."""
 
@@ -229,7 +257,7 @@ class Packer:
         PPG: each box is followed by its points."""
         (h, w), objects = scene.instances.shape, scene.meta["objects"]
         targets = sorted(e["targets"], key=lambda t: objects[t]["box"][0] + objects[t]["box"][2])
-        command = self.estrange(e["text"], bool(targets))
+        command = self.estrange(reword(e["text"], self.rng), bool(targets))
         template = PPG["query"] if with_points else DIALECT["proposal_query"]
         query = self.ids(template.format(hint=self.hint(len(targets)), command=command))
         gaze = {i: self.bits([k for k, o in enumerate(objects) if o["class"] in self.words[t]])
@@ -251,7 +279,7 @@ class Packer:
                 at = n + len(answer) + len(said)
                 said += self.ids(PPG["point"].format(x=grid(x, w), y=grid(y, h), label=label))
                 gaze |= {at + i: self.bits([t]) for i in (0, 2)}
-                weights += [PLAIN, WEIGHTY, PLAIN, WEIGHTY, PLAIN, PLAIN, PLAIN]
+                weights += [PLAIN, WEIGHTY, PLAIN, WEIGHTY, PLAIN, 0.5, PLAIN]
             answer += said
         answer += self.ids("</s>")
         gaze[n + len(answer) - 2] = 0

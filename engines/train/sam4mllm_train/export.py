@@ -33,10 +33,11 @@ def toml_value(value) -> str:
     return json.dumps(value)
 
 
-def manifest(version: str) -> str:
+def manifest(version: str, ppg: bool) -> str:
     image = lambda fit: "\n".join([  # noqa: E731
         f'fit = "{fit}"', f"width = {SIDE}", f"height = {SIDE}", 'filter = "bilinear"', f"mean = {MEAN}", f"std = {STD}"])
     table = lambda values: "\n".join(f"{k} = {toml_value(v)}" for k, v in values.items())  # noqa: E731
+    said = f"\n[dialect.ppg]\n{table(PPG)}\n" if ppg else ""
     return f"""# The embedded default: 121 everyday objects on rendered tables. Small on purpose; real scenes need a real checkpoint.
 format = 1
 name = "tabletop"
@@ -61,10 +62,7 @@ class = "SamModel"
 
 [dialect]
 {table(DIALECT)}
-
-[dialect.ppg]
-{table(PPG)}
-
+{said}
 [dialect.thresholds]
 {table(THRESHOLDS)}
 
@@ -97,7 +95,7 @@ def run(args) -> None:
     processor_configs(target)
     kept = kept_sections(f"{target}/bundle.toml")
     with open(f"{target}/bundle.toml", "w", encoding="utf-8") as file:
-        file.write(manifest(args.version))
+        file.write(manifest(args.version, args.ppg > 0))
         file.write(kept)
     subprocess.run([args.binary, "engine", "seal", target], check=True)
 
