@@ -8,13 +8,13 @@ use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use jpeg_encoder::{ColorType, Encoder};
 use serde::Serialize;
 
-use super::Format;
-use super::stages::{Draft, StageArgs};
+use super::stages::StageArgs;
+use super::{Format, quantile};
 use crate::dataset::{Assets, Clip, ClipOptions, Split};
 use crate::frame::{Encoded, Encoding, FrameLimits, Image, Layout, decode};
 use crate::mask::{Mask, Rle};
 use crate::pipeline::{
-    Command, Decoded, FrameSam, Ground, Grounding, SamDrafts, Segment, Stages, Strategy, Track, TrackLimits,
+    Command, Decoded, Drafting, FrameSam, Ground, Grounding, SamDrafts, Segment, Stages, Strategy, Track, TrackLimits,
     segment_groups,
 };
 use crate::prompt::{CountHint, Prompt};
@@ -133,7 +133,7 @@ impl Times {
         let of = |times: Vec<Duration>| {
             let mut ms: Vec<f64> = times.iter().skip(warmup).map(|t| t.as_secs_f64() * 1e3).collect();
             ms.sort_by(f64::total_cmp);
-            let at = |q: f64| ms.get(((ms.len() as f64 - 1.0) * q).round() as usize).copied().unwrap_or(f64::NAN);
+            let at = |q: f64| quantile(&ms, q).unwrap_or(f64::NAN);
             Quantiles { p50: at(0.5), p95: at(0.95), p99: at(0.99) }
         };
         self.0.into_iter().map(|(name, times)| (name, of(times))).collect()
@@ -144,8 +144,7 @@ impl Times {
 pub fn run(args: &Args) -> anyhow::Result<String> {
     let start = Instant::now();
     let bundle = args.stages.open()?;
-    let mut stages =
-        Stages::load(&bundle, args.stages.strategy, &args.stages.options()).context("load the bundle's models")?;
+    let mut stages = args.stages.load(&bundle)?;
     let start_ms = start.elapsed().as_secs_f64() * 1e3;
 
     let assets = Assets::load(&args.assets).context("load the scenes' assets")?;
@@ -165,7 +164,7 @@ pub fn run(args: &Args) -> anyhow::Result<String> {
         if let (0, Some(path)) = (i, &args.frame) {
             std::fs::write(path, &jpeg).with_context(|| format!("write {}", path.display()))?;
         }
-        stages.grounder.set_drafting(args.stages.draft.drafting());
+        stages.grounder.set_drafting(args.stages.draft);
         let (first, masks) = first_mask(&mut stages, &jpeg, &command, &mut times)?;
         passes += first.passes;
         again(&mut stages, &jpeg, (&command, &last), &mut drafts, &mut times)?;
@@ -195,10 +194,10 @@ pub fn run(args: &Args) -> anyhow::Result<String> {
 }
 
 /// What answers are drafted from: its name, as the pipeline knows it, and the row of the table.
-const DRAFTS: [(&str, Draft, &str); 3] = [
-    ("none", Draft::None, "ground again, nothing drafted"),
-    ("words", Draft::Words, "ground again, words drafted"),
-    ("sam", Draft::Sam, "ground again, drafted from masks"),
+const DRAFTS: [(&str, Drafting, &str); 3] = [
+    ("none", Drafting::None, "ground again, nothing drafted"),
+    ("words", Drafting::Words, "ground again, words drafted"),
+    ("sam", Drafting::Masks, "ground again, drafted from masks"),
 ];
 
 /// A new command on a new frame: JPEG in, run-length encoded mask out. Returns the grounding and its masks.
@@ -238,7 +237,7 @@ fn again(
 ) -> anyhow::Result<()> {
     let image = frame(jpeg)?;
     for ((_, draft, row), report) in DRAFTS.into_iter().zip(reports) {
-        stages.grounder.set_drafting(draft.drafting());
+        stages.grounder.set_drafting(draft);
         // The node embeds the frame beside the grounding.
         let mut sam = FrameSam::new(&mut stages.segmenter, &image);
         sam.ready()?;

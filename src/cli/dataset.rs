@@ -47,10 +47,27 @@ struct SceneArgs {
     /// Another seed gives other scenes.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Longest image side in pixels.
+    #[command(flatten)]
+    look: LookArgs,
+}
+
+impl SceneArgs {
+    fn generator(&self) -> anyhow::Result<SceneGenerator> {
+        Ok(SceneGenerator::new(&self.look.assets()?, self.split, self.seed))
+    }
+
+    fn options(&self, kind: SceneKind) -> SceneOptions {
+        self.look.options(kind)
+    }
+}
+
+/// What rendered scenes look like.
+#[derive(Debug, clap::Args)]
+pub(super) struct LookArgs {
+    /// Longest side of a scene in pixels.
     #[arg(long, default_value_t = 320, value_parser = clap::value_parser!(u32).range(16..=2048))]
     side: u32,
-    /// Least and greatest number of objects, as in 3..9.
+    /// Least and greatest number of a scene's objects, as in 3..9.
     #[arg(long, default_value = "3..9", value_parser = parse_objects)]
     objects: RangeInclusive<usize>,
     /// Directory of objects.csv and sprites.
@@ -58,12 +75,12 @@ struct SceneArgs {
     assets: PathBuf,
 }
 
-impl SceneArgs {
-    fn generator(&self) -> anyhow::Result<SceneGenerator> {
-        Ok(SceneGenerator::new(&Assets::load(&self.assets)?, self.split, self.seed))
+impl LookArgs {
+    pub(super) fn assets(&self) -> Result<Assets, dataset::DatasetError> {
+        Assets::load(&self.assets)
     }
 
-    fn options(&self, kind: SceneKind) -> SceneOptions {
+    pub(super) fn options(&self, kind: SceneKind) -> SceneOptions {
         SceneOptions { longest_side: self.side, kind, objects: self.objects.clone() }
     }
 }
@@ -74,7 +91,7 @@ fn parse_size(text: &str) -> Result<(u32, u32), String> {
     sides.ok_or_else(|| "two sides of 16 to 2048 pixels are expected, as in 640x480".to_owned())
 }
 
-pub(super) fn parse_objects(text: &str) -> Result<RangeInclusive<usize>, String> {
+fn parse_objects(text: &str) -> Result<RangeInclusive<usize>, String> {
     let parse = |t: &str| t.parse::<usize>().map_err(|e| e.to_string());
     let (lo, hi) = text.split_once("..").ok_or("two numbers are expected, as in 3..9")?;
     let (lo, hi) = (parse(lo)?, parse(hi.trim_start_matches('='))?);
@@ -157,6 +174,9 @@ struct VocabularyArgs {
     /// Print the nouns instead that only the test split uses, always for something absent.
     #[arg(long)]
     held_out: bool,
+    /// Print the wordings instead that only the test split uses, {x} for what is wanted, {is} for its verb.
+    #[arg(long, conflicts_with = "held_out")]
+    held_out_wordings: bool,
 }
 
 /// Runs the subcommand.
@@ -248,6 +268,10 @@ fn run_clip(args: ClipArgs) -> anyhow::Result<()> {
 fn run_vocabulary(args: &VocabularyArgs) -> anyhow::Result<()> {
     if args.held_out {
         dataset::held_out_nouns().iter().for_each(|word| println!("{word}"));
+        return Ok(());
+    }
+    if args.held_out_wordings {
+        dataset::held_out_wordings().iter().for_each(|wording| println!("{wording}"));
         return Ok(());
     }
     let assets = Assets::load(&args.assets)?;

@@ -1,7 +1,6 @@
 //! `sam4mllm dataset dialogues`: conversations to train a language model on.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -9,12 +8,12 @@ use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
-use super::dataset::parse_objects;
+use super::dataset::LookArgs;
 use crate::dataset::dialogues::{
     ChatFormat, DialogueOptions, Excluded, Loading, Material, Output, Source, SourceSpec, Tally, TokenizerSpec,
     Wording, Written, load, write,
 };
-use crate::dataset::{Assets, SceneGenerator, SceneKind, SceneOptions};
+use crate::dataset::{Assets, SceneGenerator, SceneKind};
 use crate::engine::bundle::{self, Bundle, Verify};
 use crate::engine::rten::RtenOptions;
 use crate::model::stages::LoadOptions;
@@ -116,15 +115,8 @@ struct SceneArgs {
     /// Another seed gives other scenes.
     #[arg(long, default_value_t = 0)]
     scene_seed: u64,
-    /// Longest side of a scene in pixels.
-    #[arg(long, default_value_t = 320, value_parser = clap::value_parser!(u32).range(16..=2048))]
-    side: u32,
-    /// Least and greatest number of a scene's objects, as in 3..9.
-    #[arg(long, default_value = "3..9", value_parser = parse_objects)]
-    objects: RangeInclusive<usize>,
-    /// Directory of objects.csv and sprites.
-    #[arg(long, default_value = "engines/tabletop")]
-    assets: PathBuf,
+    #[command(flatten)]
+    look: LookArgs,
 }
 
 fn parse_place(text: &str) -> Result<(String, PathBuf), String> {
@@ -200,8 +192,7 @@ impl DialoguesArgs {
 
 fn load_sources(args: &DialoguesArgs) -> anyhow::Result<Vec<Source>> {
     let places = |list: &[(String, PathBuf)]| list.iter().cloned().collect::<BTreeMap<_, _>>();
-    let scenes =
-        SceneOptions { longest_side: args.scenes.side, kind: SceneKind::Scenes, objects: args.scenes.objects.clone() };
+    let scenes = args.scenes.look.options(SceneKind::Scenes);
     let (instances, images) = (places(&args.instances), places(&args.images));
     let loading = Loading {
         instances: &instances,
@@ -213,7 +204,7 @@ fn load_sources(args: &DialoguesArgs) -> anyhow::Result<Vec<Source>> {
     let mut assets: Option<Assets> = None;
     let (sources, damaged) = load(&args.source, &loading, |split| {
         if assets.is_none() {
-            assets = Some(Assets::load(&args.scenes.assets)?);
+            assets = Some(args.scenes.look.assets()?);
         }
         let assets = assets.as_ref().expect("they were just loaded");
         Ok(SceneGenerator::new(assets, split, args.scenes.scene_seed))

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde_json::json;
@@ -46,26 +46,8 @@ struct ImportArgs {
     #[arg(long)]
     adapter: Option<PathBuf>,
     /// Add the adapter to the weights, or compute it beside them.
-    #[arg(long, value_enum, default_value_t = Mode::Merge, requires = "adapter")]
-    adapter_mode: Mode,
-}
-
-/// What becomes of an adapter.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Mode {
-    /// Add it to the weights.
-    Merge,
-    /// Compute it beside them.
-    Keep,
-}
-
-impl From<Mode> for AdapterMode {
-    fn from(mode: Mode) -> Self {
-        match mode {
-            Mode::Merge => Self::Merge,
-            Mode::Keep => Self::Keep,
-        }
-    }
+    #[arg(long, value_enum, default_value_t = AdapterMode::Merge, requires = "adapter")]
+    adapter_mode: AdapterMode,
 }
 
 #[derive(Debug, clap::Args)]
@@ -100,7 +82,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 fn run_import(args: &ImportArgs) -> anyhow::Result<String> {
     if !args.dir.join(MANIFEST).exists() {
         let out = args.out.as_ref().context("--out is needed for a checkpoint that is in no bundle")?;
-        let adapter = args.adapter.as_deref().map(|dir| Adapter { dir, mode: args.adapter_mode.into() });
+        let adapter = args.adapter.as_deref().map(|dir| Adapter { dir, mode: args.adapter_mode });
         return Ok(summary(&import_adapted(&args.dir, adapter, out, Level::Portable)?));
     }
     if args.adapter.is_some() {

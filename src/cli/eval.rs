@@ -18,7 +18,7 @@ use crate::eval::html::{Card, render};
 use crate::eval::{
     Answered, BundleInfo, EvalError, Evaluator, Header, Journal, Metrics, Record, Report, Source, Variant, exhibits,
 };
-use crate::pipeline::{Grounder, Segmenter, Strategy};
+use crate::pipeline::{Grounder, Segmenter, Stages, Strategy};
 use data::DataArgs;
 
 /// Arguments of `sam4mllm eval`.
@@ -120,7 +120,7 @@ pub fn run(mut args: Args) -> anyhow::Result<()> {
 impl Subject {
     fn load(args: &StageArgs) -> anyhow::Result<Self> {
         let bundle = args.open()?;
-        let (grounder, segmenter) = args.load(&bundle)?;
+        let Stages { grounder, segmenter, .. } = args.load(&bundle)?;
         Ok(Self { bundle, grounder, segmenter })
     }
 

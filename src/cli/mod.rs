@@ -53,6 +53,11 @@ enum Format {
     Json,
 }
 
+/// The value nearest to the share `q` of `sorted`; `None` where there is none.
+fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
+    sorted.get(((sorted.len() as f64 - 1.0) * q).round() as usize).copied()
+}
+
 /// Parses the process arguments, runs the subcommand and maps its outcome to an exit code:
 /// 0 success, 1 failure, 2 usage, 64 bad configuration.
 pub fn run() -> ExitCode {

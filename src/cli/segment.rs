@@ -11,9 +11,7 @@ use super::{Format, picture::PictureArgs, stages::StageArgs};
 use crate::frame::Image;
 use crate::mask::{Mask, Rle};
 use crate::overlay::{Banner, Item, Tone, draw};
-use crate::pipeline::{
-    Decoded, FrameSam, Ground, Grounding, Outcome, SamDrafts, Segmented, Stages, Strategy, segment_groups,
-};
+use crate::pipeline::{Decoded, FrameSam, Ground, Grounding, Outcome, SamDrafts, Segmented, Strategy, segment_groups};
 use crate::prompt::{CountHint, LabelledPoint, PointLabel};
 
 /// Arguments of `sam4mllm segment`.
@@ -112,8 +110,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let image = args.picture.read(&args.image)?;
     let bundle = args.stages.open()?;
     let start = Instant::now();
-    let mut stages =
-        Stages::load(&bundle, args.stages.strategy, &args.stages.options()).context("load the bundle's models")?;
+    let mut stages = args.stages.load(&bundle)?;
     let mut timings = vec![("load", start.elapsed())];
     let hint = match args.count {
         Count::One => CountHint::One,
@@ -121,7 +118,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Count::Any => CountHint::NoneOrMore,
     };
     let command = stages.grounder.check(&args.command, hint)?;
-    stages.grounder.set_drafting(args.stages.draft.drafting());
     let mut sam = FrameSam::new(&mut stages.segmenter, &image);
     let mut drafts = SamDrafts::new(&[], |prompts| sam.segment(prompts));
     let grounding = stages.grounder.ground_drafted(&image, &command, &mut drafts, None);

@@ -158,7 +158,7 @@ pub(super) fn rten_backend(args: &StageArgs) -> anyhow::Result<Backend> {
         backend_version: crate::engine::rten::VERSION.to_owned(),
     };
     let min_mask_score = manifest.dialect.thresholds.mask_score;
-    let (usual, drafting) = (args.strategy, args.draft.drafting());
+    let (usual, drafting) = (args.strategy, args.draft);
     let (ground, segment) = ((bundle.clone(), options.clone()), (bundle, options));
     Ok(Backend {
         identity,

@@ -6,8 +6,8 @@ use anyhow::Context;
 
 use crate::engine::bundle::{Bundle, Verify};
 use crate::engine::rten::RtenOptions;
-use crate::model::stages::{LoadOptions, Models};
-use crate::pipeline::{Drafting, Grounder, Segmenter, Strategy};
+use crate::model::stages::LoadOptions;
+use crate::pipeline::{Drafting, Stages, Strategy};
 
 /// Which bundle, and how its engines run.
 #[derive(Debug, Clone, clap::Args)]
@@ -19,36 +19,14 @@ pub struct StageArgs {
     #[arg(long, env = "SAM4MLLM_STRATEGY", value_enum, default_value_t = Strategy::Pqpp)]
     pub strategy: Strategy,
     /// What the language model's answers are guessed from, to be checked in fewer passes; they are the same with any.
-    #[arg(long, env = "SAM4MLLM_DRAFT", value_enum, default_value_t = Draft::Sam)]
-    pub draft: Draft,
+    #[arg(long, env = "SAM4MLLM_DRAFT", value_enum, default_value_t = Drafting::Masks)]
+    pub draft: Drafting,
     /// Threads an engine; by default one a core.
     #[arg(long, env = "SAM4MLLM_THREADS")]
     pub threads: Option<usize>,
     /// Where imported graphs are kept; by default in the user's cache folder.
     #[arg(long, env = "SAM4MLLM_CACHE")]
     pub cache_dir: Option<PathBuf>,
-}
-
-/// What answers are guessed from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Draft {
-    /// Nothing: one token a pass.
-    None,
-    /// The words that are the same in every answer.
-    Words,
-    /// Those, SAM's masks, and where the target was last.
-    Sam,
-}
-
-impl Draft {
-    /// As the pipeline calls it.
-    pub fn drafting(self) -> Drafting {
-        match self {
-            Self::None => Drafting::None,
-            Self::Words => Drafting::Words,
-            Self::Sam => Drafting::Masks,
-        }
-    }
 }
 
 impl StageArgs {
@@ -67,10 +45,9 @@ impl StageArgs {
     }
 
     /// Loads both sides of the pipeline of an opened bundle.
-    pub fn load(&self, bundle: &Bundle) -> anyhow::Result<(Grounder, Segmenter)> {
-        let models = Models::load(bundle, &self.options()).context("load the bundle's models")?;
-        let mut grounder = Grounder::new(models.mllm, self.strategy)?;
-        grounder.set_drafting(self.draft.drafting());
-        Ok((grounder, Segmenter::new(models.encoder, models.decoder)))
+    pub fn load(&self, bundle: &Bundle) -> anyhow::Result<Stages> {
+        let mut stages = Stages::load(bundle, self.strategy, &self.options()).context("load the bundle's models")?;
+        stages.grounder.set_drafting(self.draft);
+        Ok(stages)
     }
 }

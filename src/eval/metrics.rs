@@ -27,12 +27,10 @@ impl Score {
     /// neither for nor against.
     pub fn new(truth: Option<&Mask>, answer: Option<&Mask>, ignored: Option<&Mask>) -> Self {
         let (mut intersection, mut union) = (0, 0);
-        let counts = |m: Option<&Mask>| m.map(|m| m.bits().to_vec());
-        let (t, a, skip) = (counts(truth), counts(answer), counts(ignored));
-        let pixels = t.as_ref().or(a.as_ref()).map_or(0, Vec::len);
-        let on = |bits: &Option<Vec<u8>>, i: usize| bits.as_ref().and_then(|b| b.get(i)).is_some_and(|b| *b == 1);
-        for i in (0..pixels).filter(|i| !on(&skip, *i)) {
-            let (t, a) = (on(&t, i), on(&a, i));
+        let pixels = truth.or(answer).map_or(0, |m| m.bits().len());
+        let on = |m: Option<&Mask>, i: usize| m.and_then(|m| m.bits().get(i)).is_some_and(|b| *b == 1);
+        for i in (0..pixels).filter(|i| !on(ignored, *i)) {
+            let (t, a) = (on(truth, i), on(answer, i));
             intersection += u64::from(t && a);
             union += u64::from(t || a);
         }

@@ -83,7 +83,7 @@ impl Evaluator<'_> {
         let (mut answers, mut grounding) = (Vec::new(), Vec::new());
         for &variant in self.variants {
             let start = Instant::now();
-            let answer = match self.command(sample, variant)? {
+            let answer = match command(self.ground, sample, variant)? {
                 None => Answer::refused(Score::new(truth.as_ref(), None, sample.ignored.as_ref())),
                 Some(command) => {
                     let mut drafts = SamDrafts::new(&[], |prompts| self.segment.segment(embedding, prompts));
@@ -113,15 +113,11 @@ impl Evaluator<'_> {
     /// # Errors
     /// As [`Evaluator::run`].
     pub fn show(&mut self, picture: &Picture, sample: &Sample, variant: Variant) -> Result<Option<Shown>, EvalError> {
-        let Some(command) = self.command(sample, variant)? else { return Ok(None) };
+        let Some(command) = command(self.ground, sample, variant)? else { return Ok(None) };
         let grounding = self.ground.ground(&picture.image, &command, None)?;
         let embedding = self.segment.embed(&picture.image)?;
         let masks = self.masks(&embedding, &grounding)?;
         Ok(Some(Shown { grounding, masks }))
-    }
-
-    fn command(&self, sample: &Sample, variant: Variant) -> Result<Option<Command>, PipelineError> {
-        command(self.ground, sample, variant)
     }
 
     fn masks(&mut self, embedding: &Embedding, said: &Grounding) -> Result<Vec<Segmented>, PipelineError> {

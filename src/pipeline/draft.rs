@@ -11,7 +11,7 @@ use crate::prompt::Prompt;
 use super::{Embedding, PipelineError, Segment, Segmented};
 
 /// What answers are guessed from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Drafting {
     /// Nothing is guessed: one token a pass.
     None,
@@ -19,6 +19,7 @@ pub enum Drafting {
     Words,
     /// Those; boxes and labels from where the target was last; labels from SAM's mask of the box alone.
     #[default]
+    #[value(name = "sam")]
     Masks,
 }
 

@@ -15,8 +15,8 @@ pub use script::{Gate, Play, Script};
 
 use super::grounder::guess::labels;
 use super::{
-    Command, Decoded, Drafter, Embedding, Ground, GroundedInstance, Grounding, NoDrafts, Outcome, PipelineError,
-    Segment, Segmented, Strategies, Strategy, StrategyError,
+    Command, Decoded, Drafter, Embedding, Ground, GroundedInstance, Grounding, Outcome, PipelineError, Segment,
+    Segmented, Strategies, Strategy, StrategyError,
 };
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::frame::Image;
@@ -60,15 +60,6 @@ impl Ground for FakeGround {
         check_command(text, CommandLimits::default(), &control)
             .map(|text| Command { text: text.to_owned(), hint, strategy: None, candidates: None })
             .map_err(|e| PipelineError::Command(e.to_string()))
-    }
-
-    fn ground(
-        &mut self,
-        image: &Image,
-        command: &Command,
-        deadline: Option<Instant>,
-    ) -> Result<Grounding, PipelineError> {
-        self.ground_drafted(image, command, &mut NoDrafts, deadline)
     }
 
     fn ground_drafted(

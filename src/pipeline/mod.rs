@@ -232,10 +232,12 @@ pub trait Ground: Send {
         image: &Image,
         command: &Command,
         deadline: Option<Instant>,
-    ) -> Result<Grounding, PipelineError>;
+    ) -> Result<Grounding, PipelineError> {
+        self.ground_drafted(image, command, &mut NoDrafts, deadline)
+    }
 
     /// The same, where answers can be guessed from `drafter`'s masks: the grounding is the same (but for
-    /// [`Decoded::near_ties`] tokens), only sooner. Without a use for guesses it is [`Ground::ground`].
+    /// [`Decoded::near_ties`] tokens), only sooner.
     ///
     /// # Errors
     /// Those of [`Ground::ground`].
@@ -243,11 +245,9 @@ pub trait Ground: Send {
         &mut self,
         image: &Image,
         command: &Command,
-        _drafter: &mut dyn Drafter,
+        drafter: &mut dyn Drafter,
         deadline: Option<Instant>,
-    ) -> Result<Grounding, PipelineError> {
-        self.ground(image, command, deadline)
-    }
+    ) -> Result<Grounding, PipelineError>;
 }
 
 /// SAM's side: image → embedding, embedding + prompts → masks.

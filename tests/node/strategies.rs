@@ -9,7 +9,7 @@ use sam4mllm::frame::Image;
 use sam4mllm::geometry::Point;
 use sam4mllm::node::Stages;
 use sam4mllm::pipeline::fake::{FakeGround, Script};
-use sam4mllm::pipeline::{self, Command, Ground, Grounding, Outcome, PipelineError, Strategies};
+use sam4mllm::pipeline::{self, Command, Drafter, Ground, Grounding, Outcome, PipelineError, Strategies};
 use sam4mllm::prompt::{CountHint, Dialect, LabelledPoint, PointLabel};
 use sam4mllm::server::Backend;
 use sam4mllm::server::wire::{self, ErrorCode, Strategy, Verdict};
@@ -122,13 +122,15 @@ impl Ground for Taught {
         self.colours.check(text, hint)
     }
 
-    fn ground(
+    fn ground_drafted(
         &mut self,
         image: &Image,
         command: &Command,
+        drafter: &mut dyn Drafter,
         deadline: Option<Instant>,
     ) -> Result<Grounding, PipelineError> {
-        let mut grounding = self.colours.ground(image, &command.clone().by(pipeline::Strategy::Box), deadline)?;
+        let command_by_box = command.clone().by(pipeline::Strategy::Box);
+        let mut grounding = self.colours.ground_drafted(image, &command_by_box, drafter, deadline)?;
         grounding.strategy = command.strategy.expect("the node always chooses");
         if command.text.contains("garbled") {
             grounding.answer = "[281,240,863,999](300,250,1)(310,2".into();

@@ -1,17 +1,18 @@
 //! LoRA adapters: what an import does with them, and a typed error for each way in which one does not fit.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashMap;
+mod stored;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, TensorView};
-use safetensors::{SafeTensors, serialize_to_file};
+use safetensors::tensor::Dtype;
 use sam4mllm::engine::bundle::{Bundle, BundleErrorKind, Verify, seal};
 use sam4mllm::import::{
     Adapter, AdapterMode, ImportError, ImportErrorKind as Kind, ImportReport, Level, import, import_adapted,
     import_bundle,
 };
+use stored::Stored;
 use tempfile::TempDir;
 
 const MODES: [AdapterMode; 2] = [AdapterMode::Merge, AdapterMode::Keep];
@@ -42,24 +43,9 @@ fn adapted(checkpoint: &str, adapter: &Path, mode: AdapterMode) -> Result<(Impor
     Ok((report, out))
 }
 
-/// A tensor: dtype, shape, bytes.
-type Stored = (Dtype, Vec<usize>, Vec<u8>);
-
 /// Rewrites the adapter's weights; `edit` gets each tensor and may drop or rename it.
 fn rewrite(dir: &Path, edit: impl Fn(&str, Stored) -> Option<(String, Stored)>) {
-    let path = dir.join("adapter_model.safetensors");
-    let bytes = fs::read(&path).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let edited: Vec<(String, Stored)> = file
-        .tensors()
-        .into_iter()
-        .filter_map(|(name, view)| edit(&name, (view.dtype(), view.shape().to_vec(), view.data().to_vec())))
-        .collect();
-    let views: HashMap<&str, TensorView<'_>> = edited
-        .iter()
-        .map(|(name, (dtype, shape, data))| (name.as_str(), TensorView::new(*dtype, shape.clone(), data).unwrap()))
-        .collect();
-    serialize_to_file(views, None, &path).unwrap();
+    stored::rewrite(&dir.join("adapter_model.safetensors"), edit);
 }
 
 fn drop_one(dir: &Path, dropped: &str) {

@@ -3,18 +3,19 @@
 // A test fails by panicking, and these print what they measured.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use std::collections::HashMap;
+mod stored;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 use std::thread;
 
-use safetensors::tensor::{Dtype, TensorView};
-use safetensors::{SafeTensors, serialize_to_file};
+use safetensors::tensor::Dtype;
 use sam4mllm::engine::bundle::{Bundle, Verify, seal};
 use sam4mllm::engine::rten::{RtenEngine, RtenOptions};
 use sam4mllm::engine::{Engine, EngineErrorKind, Tensor};
 use sam4mllm::import::{ImportError, ImportErrorKind as Kind, Level, import, import_cached};
+use stored::Stored;
 use tempfile::TempDir;
 
 fn reference(path: &str) -> PathBuf {
@@ -40,24 +41,9 @@ fn try_import(dir: &Path) -> Result<TempDir, ImportError> {
     import(dir, out.path(), Level::Portable).map(|_| out)
 }
 
-/// A tensor: dtype, shape, bytes.
-type Stored = (Dtype, Vec<usize>, Vec<u8>);
-
 /// Rewrites `model.safetensors` in `dir`; `edit` gets each tensor and may drop it.
 fn rewrite(dir: &Path, edit: impl Fn(&str, Stored) -> Option<(String, Stored)>) {
-    let path = dir.join("model.safetensors");
-    let bytes = fs::read(&path).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let edited: Vec<(String, Stored)> = file
-        .tensors()
-        .into_iter()
-        .filter_map(|(name, view)| edit(&name, (view.dtype(), view.shape().to_vec(), view.data().to_vec())))
-        .collect();
-    let views: HashMap<&str, TensorView<'_>> = edited
-        .iter()
-        .map(|(name, (dtype, shape, data))| (name.as_str(), TensorView::new(*dtype, shape.clone(), data).unwrap()))
-        .collect();
-    serialize_to_file(views, None, &path).unwrap();
+    stored::rewrite(&dir.join("model.safetensors"), edit);
 }
 
 /// The same tensor in another float type.

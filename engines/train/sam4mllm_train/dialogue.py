@@ -172,16 +172,17 @@ BEFORE = ["please", "robot,", "hey,", "hey robot,", "robot, please", "now", "now
 AFTER = ["please", ", please", "for me", "for me, please", "for me please", "now", "now, please"]
 REQUEST = re.compile("(find|pick up|segment|show|give|grab|get|point|look|bring|hand|pass|locate|highlight|mark|select|choose|"
                      "detect|take|put|touch|move|tell|outline) ")
-# The test split's own wordings, which training must not see.
-HELD_OUT = re.compile(
-    "please show me .*|could you find .* for me|can you grab .* please|i need you to point at .*|now look for .*, please|"
-    "hey, bring me .*|please mark .* for me|can you hand me .*|i want you to find .*|robot, please select .*|"
-    "could you point to .*, please|hey robot, take .*|can you tell me where .*|go and find .*|please locate .*|"
-    "i would like you to touch .*")
 
 
-def reword(text: str, rng: random.Random) -> str:
-    """The same request, asked in another way, where it is one."""
+def held_out_wordings(binary: str) -> re.Pattern:
+    """Matches the test split's own wordings, which training must not see."""
+    said = subprocess.run([binary, "dataset", "vocabulary", "--held-out-wordings"], check=True, capture_output=True,
+                          text=True).stdout.splitlines()
+    return re.compile("|".join(re.escape(w).replace(r"\{x\}", ".*").replace(r"\{is\}", "(is|are)") for w in said))
+
+
+def reword(text: str, rng: random.Random, held_out: re.Pattern) -> str:
+    """The same request, asked in another way that is not `held_out`, where it is one."""
     if not REQUEST.match(text):
         return text
     said = text
@@ -189,15 +190,16 @@ def reword(text: str, rng: random.Random) -> str:
         said = f"{rng.choice(BEFORE)} {said}"
     if rng.random() < 0.35 and not said.endswith(("please", "me")):
         said = f"{said} {rng.choice(AFTER)}".replace(" ,", ",")
-    return text if HELD_OUT.fullmatch(said) else said
+    return text if held_out.fullmatch(said) else said
 
 
 class Packer:
     """Turns a scene's truth into token trees."""
 
-    def __init__(self, tokenizer, names: list[str], words: dict[int, set[int]], image_tokens: int, seed: int):
-        """`words` are the classes that each token may speak of."""
-        self.names, self.words = names, words
+    def __init__(self, tokenizer, names: list[str], words: dict[int, set[int]], held_out: re.Pattern, image_tokens: int,
+                 seed: int):
+        """`words` are the classes that each token may speak of; no command is reworded to a `held_out` wording."""
+        self.names, self.words, self.held_out = names, words, held_out
         self.encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
         self.cache: dict[str, list[int]] = {}
         self.rng = random.Random(seed)
@@ -257,7 +259,7 @@ class Packer:
         PPG: each box is followed by its points."""
         (h, w), objects = scene.instances.shape, scene.meta["objects"]
         targets = sorted(e["targets"], key=lambda t: objects[t]["box"][0] + objects[t]["box"][2])
-        command = self.estrange(reword(e["text"], self.rng), bool(targets))
+        command = self.estrange(reword(e["text"], self.rng, self.held_out), bool(targets))
         template = PPG["query"] if with_points else DIALECT["proposal_query"]
         query = self.ids(template.format(hint=self.hint(len(targets)), command=command))
         gaze = {i: self.bits([k for k, o in enumerate(objects) if o["class"] in self.words[t]])

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from . import optim
 from .align import AlignHeads, align_loss, soft_numbers, speakers, targets, word_table
-from .dialogue import ABSENT, BOX, LOOK, POINT, SCALE, TYPES, Packer, build_tokenizer
+from .dialogue import ABSENT, BOX, LOOK, POINT, SCALE, TYPES, Packer, build_tokenizer, held_out_wordings
 from .features import Store, see
 from .half import halve
 from .mllm import FEATURE_SCALE, GAZE, HOP, LOOKUP, READ, build, decoder, prefix_of, trunk_of, writers_of
@@ -71,7 +71,7 @@ class Trainer:
         self.words = word_table(self.tokenizer, args.assets)
         with open(f"{args.assets}/objects.csv", encoding="utf-8") as rows:
             names = [row.split(",")[0].replace("-", "") for row in rows][1:]
-        self.packer = Packer(self.tokenizer, names, speakers(self.words), GRID * GRID, args.seed + args.start)
+        self.packer = Packer(self.tokenizer, names, speakers(self.words), held_out_wordings(args.binary), GRID * GRID, args.seed + args.start)
         self.projector = self.model.model.multi_modal_projector
 
     def pack(self, scenes, shown: int, plain: float) -> Rows:

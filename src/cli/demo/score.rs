@@ -3,6 +3,7 @@
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 
 use super::client::{Answer, target_id};
+use crate::cli::quantile;
 use crate::dataset::{Clip, Expression};
 use crate::geometry::Size;
 use crate::mask::{Mask, Rle};
@@ -48,13 +49,12 @@ impl Score {
             }
         }
         latencies.sort_by(f64::total_cmp);
-        let quantile = |q: f64| latencies.get(((latencies.len() as f64 - 1.0) * q).round() as usize).copied();
         Self {
             verdict: most_common(&verdicts),
             found,
             iou: ious.iter().sum::<f64>() / ious.len().max(1) as f64,
             first_ms,
-            latency: [0.5, 0.95].map(|q| quantile(q).unwrap_or(f64::NAN)),
+            latency: [0.5, 0.95].map(|q| quantile(&latencies, q).unwrap_or(f64::NAN)),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use serde_json::{Value, json};
 
+use crate::cli::quantile;
 use crate::eval::html::{COLUMNS, cells};
 use crate::eval::{Metrics, Report, Row, VariantReport};
 
@@ -87,12 +88,9 @@ fn signals(report: &Report) -> Table {
 
 /// p50 and p95 in milliseconds; 0 where there are none.
 fn quantiles(times: &[Duration]) -> [f64; 2] {
-    let mut sorted = times.to_vec();
-    sorted.sort();
-    [0.5, 0.95].map(|q| {
-        let at = ((sorted.len() as f64 - 1.0) * q).round() as usize;
-        sorted.get(at).map_or(0.0, |t| t.as_secs_f64() * 1e3)
-    })
+    let mut ms: Vec<f64> = times.iter().map(|t| t.as_secs_f64() * 1e3).collect();
+    ms.sort_by(f64::total_cmp);
+    [0.5, 0.95].map(|q| quantile(&ms, q).unwrap_or(0.0))
 }
 
 /// Times of this run's groundings, for the file beside the report.

@@ -11,7 +11,7 @@ mod query;
 mod vocabulary;
 
 pub use lexicon::{Level, Lexicon, Noun};
-pub use vocabulary::{held_out_nouns, vocabulary};
+pub use vocabulary::{held_out_nouns, held_out_wordings, vocabulary};
 
 use std::collections::HashSet;
 use std::fmt;

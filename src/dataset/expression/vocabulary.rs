@@ -49,6 +49,12 @@ pub fn held_out_nouns() -> &'static [&'static str] {
     grammar::STRANGERS.test
 }
 
+/// Wordings of whole commands that only the test split uses, `{x}` for what is wanted and `{is}` for its verb: whoever
+/// words commands anew to train on has to leave these out.
+pub fn held_out_wordings() -> &'static [&'static str] {
+    grammar::WRAPPERS.test
+}
+
 /// Words that fill the slots of templates.
 fn fillers(lexicon: &Lexicon) -> BTreeSet<String> {
     let mut words = BTreeSet::new();

@@ -61,7 +61,7 @@ pub struct Mllm {
 }
 
 /// What becomes of a LoRA adapter when its base is imported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum AdapterMode {
     /// Added to the weights: nothing to compute more, but the changed matrices are written out as 32-bit float.

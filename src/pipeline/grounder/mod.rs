@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use super::evidence::Evidence;
-use super::{Command, Drafter, Drafting, Ground, GroundedInstance, Grounding, NoDrafts, Outcome, PipelineError};
+use super::{Command, Drafter, Drafting, Ground, GroundedInstance, Grounding, Outcome, PipelineError};
 use crate::frame::Image;
 use crate::geometry::{BBox, Grid, Point, Size, SourcePx};
 use crate::model::mllm::{Decoding, Generated, Mllm, Question, argmax};
@@ -215,15 +215,6 @@ impl Ground for Grounder {
     fn check(&self, text: &str, hint: CountHint) -> Result<Command, PipelineError> {
         let text = self.mllm.speech().check(text).map_err(|e| PipelineError::Command(e.to_string()))?;
         Ok(Command { text, hint, strategy: None, candidates: None })
-    }
-
-    fn ground(
-        &mut self,
-        image: &Image,
-        command: &Command,
-        deadline: Option<Instant>,
-    ) -> Result<Grounding, PipelineError> {
-        self.ground_drafted(image, command, &mut NoDrafts, deadline)
     }
 
     fn ground_drafted(
