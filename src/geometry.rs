@@ -100,6 +100,11 @@ impl<S: Space> BBox<S> {
         Self::new(self.x1 - dx, self.y1 - dy, self.x2 + dx, self.y2 + dy).clipped(size)
     }
 
+    /// The box moved by `dx` to the right and `dy` down.
+    pub fn shifted(&self, dx: f32, dy: f32) -> Self {
+        Self::new(self.x1 + dx, self.y1 + dy, self.x2 + dx, self.y2 + dy)
+    }
+
     /// The part of the box inside an image of `size`.
     pub fn clipped(&self, size: Size<S>) -> Self {
         let (w, h) = (size.width as f32, size.height as f32);

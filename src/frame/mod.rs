@@ -19,19 +19,21 @@ pub use encoding::{Encoding, Mosaic};
 pub use error::{FrameError, FrameErrorKind};
 pub use layout::Layout;
 
+use std::sync::Arc;
+
 use crate::geometry::{Size, SourcePx};
 
-/// A decoded frame: `u8[height, width, 3]`, RGB, row-major, no padding.
+/// A decoded frame: `u8[height, width, 3]`, RGB, row-major, no padding. Clones share the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     size: Size<SourcePx>,
-    rgb: Vec<u8>,
+    rgb: Arc<Vec<u8>>,
 }
 
 impl Image {
     /// An image from packed RGB bytes; `None` where their number is not `3 * width * height` or the image is empty.
     pub fn from_rgb(size: Size<SourcePx>, rgb: Vec<u8>) -> Option<Self> {
-        (size.pixels() > 0 && rgb.len() == size.pixels() * 3).then_some(Self { size, rgb })
+        (size.pixels() > 0 && rgb.len() == size.pixels() * 3).then(|| Self { size, rgb: Arc::new(rgb) })
     }
 
     /// Size in source pixels.

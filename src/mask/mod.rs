@@ -99,6 +99,17 @@ impl Mask {
         Some((inter, union))
     }
 
+    /// The mask as a part of one of `size`, its first pixel at (`left`, `top`); panics where it does not fit in there.
+    pub fn pasted(&self, left: u32, top: u32, size: Size<SourcePx>) -> Self {
+        assert!(left + self.size.width <= size.width && top + self.size.height <= size.height, "a part lies inside");
+        let mut whole = Self::empty(size);
+        for y in 0..self.size.height {
+            let start = (top + y) as usize * size.width as usize + left as usize;
+            whole.bits[start..][..self.size.width as usize].copy_from_slice(self.row(y));
+        }
+        whole
+    }
+
     /// Intersection over union in `0.0..=1.0`; 1 where both are empty, `None` where the sizes differ.
     pub fn iou(&self, other: &Self) -> Option<f32> {
         self.overlap(other).map(|(i, u)| if u == 0 { 1.0 } else { (i as f64 / u as f64) as f32 })

@@ -11,6 +11,7 @@ mod grounder;
 mod groups;
 mod segmenter;
 mod tracker;
+mod zoom;
 
 pub use best_groups::{GroupSearch, GroupSearchError, TRIED_GROUPS, best_groups};
 pub use draft::{Drafter, Drafting, FrameSam, NoDrafts, SamDrafts, box_prompts};
@@ -52,7 +53,7 @@ impl Stages {
     pub fn load(bundle: &Bundle, usual: Strategy, options: &LoadOptions) -> Result<Self, LoadError> {
         let Models { mllm, encoder, decoder, timings } = Models::load(bundle, options)?;
         let grounder = Grounder::new(mllm, usual)?;
-        Ok(Self { grounder, segmenter: Segmenter::new(encoder, decoder), timings })
+        Ok(Self { grounder, segmenter: Segmenter::new(encoder, decoder, bundle.manifest().sam.zoom), timings })
     }
 }
 
@@ -73,7 +74,7 @@ impl Segmenter {
     /// [`LoadError::Import`] and [`LoadError::Engine`].
     pub fn load(bundle: &Bundle, options: &LoadOptions) -> Result<Self, LoadError> {
         let (encoder, decoder, _) = load_sam(bundle, options)?;
-        Ok(Self::new(encoder, decoder))
+        Ok(Self::new(encoder, decoder, bundle.manifest().sam.zoom))
     }
 }
 
@@ -252,7 +253,7 @@ pub trait Ground: Send {
 
 /// SAM's side: image → embedding, embedding + prompts → masks.
 pub trait Segment: Send {
-    /// Encodes a frame, once for all its targets.
+    /// Encodes a frame, once for all its targets; an implementation may put off what no prompt has asked for yet.
     ///
     /// # Errors
     /// Engine failures.

@@ -21,6 +21,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--crop-share", type=float, default=0.35, help="part of the trunk stage spent on crops")
     parser.add_argument("--freeze-share", type=float, default=0.25, help="part of the sam stage with a frozen encoder")
+    parser.add_argument("--zoom", type=float, nargs=2, metavar=("LOW", "HIGH"),
+                        help="sam: views of single objects, so many times as long as the object")
     parser.add_argument("--resume", help="checkpoint of the same stage")
     parser.add_argument("--bundle", default="engines/tabletop", help="where export writes")
     parser.add_argument("--version", default="0.1.0", help="the bundle's version")

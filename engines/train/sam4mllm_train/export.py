@@ -60,6 +60,9 @@ class = "SamModel"
 [sam.image]
 {image("letterbox")}
 
+[sam.zoom]
+{table(sam.ZOOM)}
+
 [dialect]
 {table(DIALECT)}
 {said}

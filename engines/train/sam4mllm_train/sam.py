@@ -1,7 +1,8 @@
 """Stage 2: a `SamModel` on the warm trunk: box and points in, mask and its IoU out.
 
 The encoder stays frozen for the first part, while prompt encoder, neck and mask decoder find each other;
-then everything is trained. All objects of a scene share one encoding, as they do on the robot.
+then everything is trained. All objects of a view share one encoding. A view is a whole scene, or with `--zoom` the
+square around one object that the node cuts out for it (`[sam.zoom]` of the manifest).
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEnc
 
 from . import optim
 from .half import halve
-from .stream import SceneStream, fit, pixels
+from .stream import Scene, SceneStream, fit, pixels
 from .trunk import GRID, PATCH, SIDE, Trunk, vision_config
 
 LOW = 4 * GRID
 PROMPTS = 6
+# What the node shows of a frame for a prompt: a square of so many longer sides of its box, and at least so many pixels.
+ZOOM = {"factor": 2.2, "least_side": 32}
+# Least visible pixels of an object, in the view, that a prompt may be about.
+LEAST_AREA = 64
 
 
 def config() -> SamConfig:
@@ -66,15 +71,51 @@ def from_trunk(trunk: Trunk) -> SamModel:
     return sam
 
 
-def prompts(maps: torch.Tensor, counts: list[int], rng: torch.Generator):
+def zoomed(scene: Scene, zoom: tuple[float, float], rng: torch.Generator) -> Scene | None:
+    """The square around one object of `scene`, `zoom[0]` to `zoom[1]` times as long as the object's longer side and a
+    little off, inside the scene; `None` where no object is large enough."""
+    large = [o["box"] for o in scene.meta["objects"] if o["area"] >= 24]
+    if not large:
+        return None
+    x1, y1, x2, y2 = large[int(torch.randint(0, len(large), (), generator=rng))]
+    h, w = scene.instances.shape
+    longer = max(x2 - x1, y2 - y1)
+    factor = zoom[0] + (zoom[1] - zoom[0]) * float(torch.rand((), generator=rng))
+    side = int(min(max(longer * factor, LEAST_SIDE), h, w))
+    off = torch.randn(2, generator=rng).clamp(-2, 2) * 0.08 * longer
+    left = int(min(max((x1 + x2) / 2 + float(off[0]) - side / 2, 0), w - side))
+    top = int(min(max((y1 + y2) / 2 + float(off[1]) - side / 2, 0), h - side))
+    window = (slice(top, top + side), slice(left, left + side))
+    return Scene(scene.image[window], scene.instances[window], scene.meta)
+
+
+def views(scenes: list[Scene], zoom: tuple[float, float] | None, rng: torch.Generator) -> list[Scene]:
+    """The scenes, or with `zoom` two zoomed views of each and now and then a whole one."""
+    if zoom is None:
+        return scenes
+    whole = [s for s in scenes if float(torch.rand((), generator=rng)) < 0.12]
+    return whole + [v for s in scenes for v in (zoomed(s, zoom, rng), zoomed(s, zoom, rng)) if v is not None]
+
+
+def shown(instances: torch.Tensor) -> list[int]:
+    """Numbers of the objects in the middle of a view's instance map u8[S, S] that are large enough to be asked about;
+    of one that the view cuts off the node would have made another view."""
+    edge = torch.cat([instances[0], instances[-1], instances[:, 0], instances[:, -1]]).unique().tolist()
+    numbers, areas = instances.unique(return_counts=True)
+    large = [n for n, a in zip(numbers.tolist(), areas.tolist(), strict=True) if 0 < n < 255 and a >= LEAST_AREA]
+    return [n for n in large if n not in edge] or large
+
+
+def prompts(maps: torch.Tensor, numbers: list[list[int]], rng: torch.Generator):
     """Picks objects and makes prompts as the language model would give them: a box that is a little off, and points
     over it, on a 5 x 5 grid or anywhere, labelled almost as surely as the language model labels them.
 
     Returns boxes f32[B, P, 4], points f32[B, P, N, 2], labels i64[B, P, N], masks bool[B, P, S, S].
     """
     b = len(maps)
-    pick = torch.stack([torch.randperm(max(n, 1), generator=rng).repeat(PROMPTS)[:PROMPTS] for n in counts])
-    masks = maps[:, None] == (pick + 1)[..., None, None].to(torch.uint8)
+    shuffled = [torch.tensor(n or [1])[torch.randperm(max(len(n), 1), generator=rng)] for n in numbers]
+    pick = torch.stack([n.repeat(PROMPTS)[:PROMPTS] for n in shuffled])
+    masks = maps[:, None] == pick[..., None, None].to(torch.uint8)
     rows, cols = masks.any(3).float(), masks.any(2).float()
     x1, y1 = cols.argmax(-1).float(), rows.argmax(-1).float()
     x2, y2 = SIDE - cols.flip(-1).argmax(-1).float(), SIDE - rows.flip(-1).argmax(-1).float()
@@ -124,8 +165,9 @@ def iou(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     return (up & truth).sum((-1, -2)) / (up | truth).sum((-1, -2)).clamp(min=1)
 
 
-def losses(sam: SamModel, embedding, maps, counts, rng):
-    box, points, labels, masks = prompts(maps, counts, rng)
+def losses(sam: SamModel, embedding, maps, rng):
+    numbers = [shown(m) for m in maps]
+    box, points, labels, masks = prompts(maps, numbers, rng)
     multimask = bool(torch.rand((), generator=rng) < 0.75)
     logits, score = decode(sam, embedding, box, points, labels, multimask)
     b, p, m = logits.shape[:3]
@@ -139,7 +181,7 @@ def losses(sam: SamModel, embedding, maps, counts, rng):
     with torch.no_grad():
         actual = iou(logits, masks)
     best = each.min(-1).values + 0.1 * each.mean(-1)
-    usable = torch.tensor([n > 0 for n in counts])
+    usable = torch.tensor([bool(n) for n in numbers])
     loss = best[usable].mean() + 2.0 * F.mse_loss(score[usable], actual[usable])
     chosen = actual.gather(-1, score.argmax(-1, keepdim=True))[..., 0][usable]
     return loss, {"mask": best[usable].mean(), "miou": chosen.mean(), "p75": (chosen > 0.75).float().mean(),
@@ -159,7 +201,10 @@ def train(args) -> None:
     del trunk
     halve(sam)
     run = optim.Run(args.out, "sam", args.minutes, args.decay)
-    stream = SceneStream(args.binary, args.assets, "train", args.start, seed=args.seed + 100, kind="scenes", side=320)
+    # Zoomed views are cut from sharp frames too, as a robot's camera gives them.
+    sides = (320, 640) if args.zoom else (320,)
+    streams = [SceneStream(args.binary, args.assets, "train", args.start, seed=args.seed + 100, kind="scenes", side=side)
+               for side in sides]
     neck = sam.vision_encoder.neck
     frozen = [p for n, p in sam.vision_encoder.named_parameters() if not n.startswith("neck")]
     free = [neck, sam.prompt_encoder, sam.mask_decoder]
@@ -174,15 +219,16 @@ def train(args) -> None:
             for p in frozen:
                 p.requires_grad_(True)
             cold = False
-        scenes = stream.take(4)
+        scenes = views(streams[run.step % len(streams)].take(4), args.zoom, rng)
         fitted = [fit(s, SIDE, "letterbox") for s in scenes]
         maps = torch.stack([m for _, m in fitted])
         x = pixels(torch.stack([i for i, _ in fitted]), maps == 255)
         embedding = sam.vision_encoder(x).last_hidden_state
-        loss, parts = losses(sam, embedding, maps, [len(s.meta["objects"]) for s in scenes], rng)
+        loss, parts = losses(sam, embedding, maps, rng)
         active = opts if cold else opts + thawed
         optim.step(loss, active, [p for p in sam.parameters() if p.requires_grad])
         run.log(loss=loss.item(), **{k: v.item() for k, v in parts.items()})
         run.save({"sam": sam.state_dict()})
     run.save({"sam": sam.state_dict()}, force=True)
-    stream.process.kill()
+    for stream in streams:
+        stream.process.kill()

@@ -81,6 +81,21 @@ pub struct Sam {
     pub class: String,
     /// What its image encoder is fed.
     pub image: ImageSpec,
+    /// How near it looks at a boxed object. Default: it sees the whole frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zoom: Option<Zoom>,
+}
+
+/// A segmenter with few image tokens sees a small object in one or two of them. With a zoom it is shown the square around
+/// a prompt's box instead of the whole frame: more of its tokens, and one pass of the image encoder for each such square.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Zoom {
+    /// Side of the square, in longer sides of the box. Range: 1.0..=16.0.
+    pub factor: f32,
+    /// Least side of the square, in source pixels. Default: 32. Range: 1..=4096.
+    #[serde(default = "Zoom::default_least_side")]
+    pub least_side: u32,
 }
 
 /// How a frame becomes a model input: `u8[h, w, 3]` RGB → `f32[1, 3, height, width]`.
@@ -263,6 +278,7 @@ impl Manifest {
         require((1..=4096).contains(&self.mllm.max_answer_tokens), "mllm.max_answer_tokens", "1..=4096")?;
         self.mllm.image.validate("mllm.image")?;
         self.sam.image.validate("sam.image")?;
+        self.sam.zoom.as_ref().map_or(Ok(()), Zoom::validate)?;
         self.dialect.validate()?;
         self.files.iter().try_for_each(|(path, entry)| {
             check_path(path)?;
@@ -278,6 +294,17 @@ impl ImageSpec {
         require((16..=4096).contains(&self.height), &format!("{key}.height"), "16..=4096")?;
         require(self.mean.iter().all(|m| (0.0..=1.0).contains(m)), &format!("{key}.mean"), "0.0..=1.0")?;
         require(self.std.iter().all(|&s| s > 0.0 && s <= 10.0), &format!("{key}.std"), "above 0.0, up to 10.0")
+    }
+}
+
+impl Zoom {
+    fn default_least_side() -> u32 {
+        32
+    }
+
+    fn validate(&self) -> Result<(), BundleError> {
+        require((1.0..=16.0).contains(&self.factor), "sam.zoom.factor", "1.0..=16.0")?;
+        require((1..=4096).contains(&self.least_side), "sam.zoom.least_side", "1..=4096")
     }
 }
 

@@ -19,7 +19,7 @@ mod tests;
 pub use calibrate::{Calibration, MaskCalibration, calibrate};
 pub use error::{BundleError, BundleErrorKind};
 pub use manifest::{
-    AdapterMode, Dialect, FileEntry, Filter, Fit, ImageSpec, Layout, Manifest, Mllm, Ppg, Sam, Thresholds,
+    AdapterMode, Dialect, FileEntry, Filter, Fit, ImageSpec, Layout, Manifest, Mllm, Ppg, Sam, Thresholds, Zoom,
 };
 pub use seal::{Sealed, seal};
 

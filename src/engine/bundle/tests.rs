@@ -56,6 +56,14 @@ fn ppg_is_optional_and_its_counts_have_defaults() {
 }
 
 #[test]
+fn a_zoom_is_optional_and_has_a_least_side() {
+    let zoom = |text: &str| Manifest::parse(text).unwrap().sam.zoom.map(|z| (z.factor, z.least_side));
+    assert_eq!(zoom(TEXT), Some((2.5, 24)));
+    assert_eq!(zoom(&TEXT.replace("least_side = 24\n", "")), Some((2.5, 32)));
+    assert_eq!(zoom(&TEXT.replace("[sam.zoom]\nfactor = 2.5\nleast_side = 24\n", "")), None);
+}
+
+#[test]
 fn seal_keeps_everything_but_the_files() {
     let dir = bundle();
     let sealed = fs::read_to_string(dir.path().join(MANIFEST)).unwrap();
@@ -155,6 +163,9 @@ fn manifest_values_are_rejected_not_clamped() {
         ("width = 256", "width = 8", "mllm.image.width"),
         ("std = [0.5, 0.5, 0.5]", "std = [0.5, 0.0, 0.5]", "mllm.image.std"),
         ("mean = [0.5, 0.5, 0.5]", "mean = [nan, 0.0, 0.5]", "mllm.image.mean"),
+        ("factor = 2.5", "factor = 0.5", "sam.zoom.factor"),
+        ("factor = 2.5", "factor = nan", "sam.zoom.factor"),
+        ("least_side = 24", "least_side = 0", "sam.zoom.least_side"),
         ("coordinate_scale = 999", "coordinate_scale = 1000", "dialect.coordinate_scale"),
         ("found = 0.5", "found = 1.5", "dialect.thresholds.found"),
         ("mask_score = 0.4", "mask_score = nan", "dialect.thresholds.mask_score"),
