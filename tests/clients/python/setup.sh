@@ -1,11 +1,14 @@
 #!/bin/sh
-# What the Python client test needs, in a virtual environment under target/ where `cargo test` looks for it.
-# Without it the test uses the system's python3 if that has the packages, and else prints that it was skipped.
+# What the Python client tests need, the package in launch/clients/python among it, in a virtual environment under target/
+# where `cargo test` looks for it. Without it the tests use the system's python3 if that has the packages, and else print
+# that they were skipped.
 set -eu
 root=$(cd "$(dirname "$0")/../../.." && pwd)
 venv="$root/target/clients/python"
-if "$venv/bin/python" -c 'import grpc, grpc_tools, numpy, PIL' 2>/dev/null; then
-    exit 0
+pip() { "$venv/bin/python" -m pip --quiet --disable-pip-version-check "$@"; }
+if ! "$venv/bin/python" -c 'import grpc, grpc_tools, numpy, PIL, setuptools' 2>/dev/null; then
+    "${PYTHON:-python3}" -m venv "$venv"
+    pip install -r "$(dirname "$0")/requirements.txt"
 fi
-"${PYTHON:-python3}" -m venv "$venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$(dirname "$0")/requirements.txt"
+# Anew each time: it is of this very proto.
+pip install --force-reinstall --no-deps --no-build-isolation "$root/launch/clients/python"

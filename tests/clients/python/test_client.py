@@ -17,16 +17,12 @@ import numpy as np
 from grpc_tools import protoc
 from PIL import Image
 
+import scenes
+from scenes import check, iou, jpeg, scene
+
 PROTO = pathlib.Path(__file__).resolve().parents[3] / "proto"
 NAME = "sam4mllm/v1/perception.proto"
 TIMEOUT_S = 30
-checks = 0
-
-
-def check(condition, what):
-    global checks
-    assert condition, what
-    checks += 1
 
 
 def stubs(folder):
@@ -35,29 +31,13 @@ def stubs(folder):
         ["protoc", f"-I{PROTO}", f"--python_out={folder}", f"--grpc_python_out={folder}", NAME]
     )
     assert code == 0, "protoc failed"
+    # An installed package of that name would be found before a folder that is none.
+    (pathlib.Path(folder) / "sam4mllm/__init__.py").touch()
     sys.path.insert(0, folder)
     return (
         importlib.import_module("sam4mllm.v1.perception_pb2"),
         importlib.import_module("sam4mllm.v1.perception_pb2_grpc"),
     )
-
-
-def scene(boxes, size=(240, 320)):
-    """A grey picture with coloured boxes: [(rgb, x, y, side)], and the truth of each box."""
-    rgb = np.full((*size, 3), 122, np.uint8)
-    truths = []
-    for colour, x, y, side in boxes:
-        rgb[y : y + side, x : x + side] = colour
-        truth = np.zeros(size, bool)
-        truth[y : y + side, x : x + side] = True
-        truths.append(truth)
-    return rgb, truths
-
-
-def jpeg(rgb):
-    out = io.BytesIO()
-    Image.fromarray(rgb).save(out, "JPEG", quality=92)
-    return out.getvalue()
 
 
 def decode_rle(mask):
@@ -75,10 +55,6 @@ def decode_rle(mask):
         value, shift = 0, 0
     flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
     return flat.reshape((mask.width, mask.height)).T
-
-
-def iou(a, b):
-    return (a & b).sum() / (a | b).sum()
 
 
 class Stream:
@@ -202,7 +178,7 @@ def main():
         check_unary(stub, pb)
         check_strategies(stub, pb, about)
         check_stream(stub, pb)
-    print(f"passed: {checks} checks")
+    print(f"passed: {scenes.checks} checks")
 
 
 if __name__ == "__main__":
