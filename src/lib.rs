@@ -29,6 +29,7 @@
 //! | [`pipeline`] | [`Ground`](pipeline::Ground), [`Segment`](pipeline::Segment), tracking; no tokio, no tonic | model |
 //! | [`node`] | sessions, slots, scheduling; one OS thread owns each stage; no tonic | pipeline |
 //! | [`server`] | the only place that knows tonic and prost | node |
+//! | [`client`] | a node from a Rust program, over the wire contract alone | mask, the wire's messages |
 //! | [`dataset`], [`eval`], [`overlay`] | scenes with truth; metrics; pictures of answers | pipeline |
 //! | [`cli`] | subcommands, the only place that prints | all |
 //!
@@ -40,6 +41,7 @@
 //! a backend is whatever runs it behind the `Engine` trait.
 
 pub mod cli;
+pub mod client;
 pub mod dataset;
 pub mod engine;
 pub mod eval;

@@ -1,11 +1,61 @@
-//! Clients in other languages against the binary: what `launch/clients` ships, and stubs as anyone may generate them.
+//! Clients against the node: the crate's own, those in `launch/clients`, and stubs as anyone may generate them.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use sam4mllm::client::{Client, ClientError, Reply, file_frame, masks, raw_frame};
+use sam4mllm::server::wire::{self, Verdict};
+
 use crate::binary::Served;
-use crate::harness::{BLUE, RED, Scene};
+use crate::harness::{BLUE, RED, Running, Scene, of, soon};
+
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
+#[tokio::test]
+async fn the_crate_s_own_client_gets_masks() {
+    let node = Running::start().await;
+    let mut client = Client::connect(format!("http://{}", node.address)).await.expect("connects");
+    client.ready(PATIENCE).await.expect("becomes ready");
+    assert_eq!(client.describe().await.expect("is described").backend, "fake");
+
+    let scene = Scene::new().with_box(RED, [90, 70, 150, 130]);
+    let frame = raw_frame("rgb8", scene.width, scene.height, 3 * scene.width, scene.rgb());
+    let request = wire::SegmentRequest { frame: Some(frame), command: "red".into(), ..Default::default() };
+    let answer = client.segment(request).await.expect("is answered").result.expect("has a result");
+    assert_eq!(masks(&answer).expect("run lengths"), [scene.truth(0)]);
+    let nothing = client.segment(wire::SegmentRequest::default()).await.expect_err("without a frame");
+    assert!(matches!(&nothing, ClientError::Status(s) if s.code() == tonic::Code::InvalidArgument), "{nothing}");
+
+    let (mut sender, mut receiver) = client.stream().await.expect("opens").split();
+    sender.add("it", "red").await.expect("is sent");
+    let found = soon("the box", async {
+        loop {
+            let seq = sender.frame(file_frame("jpeg", scene.jpeg())).await.expect("is sent");
+            let Some(Reply::Frame(frame)) = receiver.reply().await.expect("goes on") else { panic!("no frame") };
+            assert_eq!(frame.seq, seq);
+            if of(&frame, "it").verdict() == Verdict::Found {
+                return masks(of(&frame, "it")).expect("run lengths");
+            }
+        }
+    })
+    .await;
+    assert!(found[0].iou(&scene.truth(0)).is_some_and(|iou| iou > 0.95));
+    sender.frame(file_frame("jpeg", vec![0xff, 0xd8])).await.expect("is sent");
+    let refusal = receiver.reply().await.expect("goes on");
+    assert!(matches!(refusal, Some(Reply::Rejected(_))), "{refusal:?}");
+    drop(sender);
+    assert_eq!(receiver.reply().await.expect("ends well"), None);
+}
+
+#[tokio::test]
+async fn a_token_is_no_secret_in_ones_own_logs() {
+    let node = Running::start().await;
+    let client = Client::connect(format!("http://{}", node.address)).await.expect("connects");
+    let held = client.clone().with_token("open-sesame").expect("ASCII");
+    assert!(!format!("{held:?}").contains("sesame"));
+    assert!(matches!(client.with_token("line\nbreak"), Err(ClientError::Token)));
+}
 
 /// A place in the repository.
 fn repository(path: &str) -> PathBuf {

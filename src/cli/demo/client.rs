@@ -5,24 +5,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use jpeg_encoder::{ColorType, Encoder};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
 
+use crate::client::{Client, Reply, file_frame};
 use crate::dataset::{Clip, Expression, Scene};
-use crate::server::wire::perceive_request::Request;
-use crate::server::wire::perceive_response::Response;
-use crate::server::wire::perception_client::PerceptionClient;
-use crate::server::wire::{Frame, FrameResult, Options, PerceiveRequest, SetTargets, Target};
+use crate::server::wire::{Frame, FrameResult, Options, Target};
 
 /// A camera's quality.
 const JPEG_QUALITY: u8 = 90;
 /// How long the node may take to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-const MAX_MESSAGE_BYTES: usize = 32 << 20;
 
 /// One frame's reply.
 #[derive(Debug)]
@@ -34,21 +25,10 @@ pub struct Answer {
 }
 
 /// Connects and waits until the node says that it serves.
-pub async fn connect(address: SocketAddr) -> anyhow::Result<Channel> {
-    let channel = Endpoint::from_shared(format!("http://{address}"))?.connect().await.context("connect")?;
-    let mut health = HealthClient::new(channel.clone());
-    let deadline = Instant::now() + READY_WITHIN;
-    loop {
-        let request = HealthCheckRequest { service: String::new() };
-        let status = health.check(request).await.context("ask for the node's health")?.into_inner().status();
-        if status == ServingStatus::Serving {
-            return Ok(channel);
-        }
-        if Instant::now() > deadline {
-            bail!("the node was not ready within {READY_WITHIN:?}");
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+pub async fn connect(address: SocketAddr) -> anyhow::Result<Client> {
+    let client = Client::connect(format!("http://{address}")).await?;
+    client.ready(READY_WITHIN).await?;
+    Ok(client)
 }
 
 /// The id under which command `index` is a target.
@@ -58,51 +38,37 @@ pub fn target_id(index: usize) -> String {
 
 /// Sets the commands as targets and streams the clip, the next frame as soon as the last one is answered.
 pub async fn stream(
-    channel: Channel,
+    mut client: Client,
     clip: &Clip,
     commands: &[Expression],
     mut progress: impl FnMut(f64),
 ) -> anyhow::Result<Vec<Answer>> {
-    let mut client = PerceptionClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let (requests, receiver) = mpsc::channel(4);
-    let targets = commands.iter().enumerate();
-    let targets = targets
-        .map(|(i, c)| Target { target_id: target_id(i), command: c.text.clone(), ..Target::default() })
-        .collect();
-    requests.send(request(Request::SetTargets(SetTargets { targets }))).await?;
-    let mut replies = client.perceive(ReceiverStream::new(receiver)).await?.into_inner();
+    let mut stream = client.stream().await?;
+    *stream.options() = Options { evidence: true, ..Options::default() };
+    let target =
+        |(i, c): (usize, &Expression)| Target { target_id: target_id(i), command: c.text.clone(), ..Target::default() };
+    stream.set(commands.iter().enumerate().map(target).collect()).await?;
     let mut answers = Vec::with_capacity(clip.frames());
-    for seq in 0..clip.frames() {
-        let data = jpeg(&clip.frame(seq))?;
+    for number in 0..clip.frames() {
+        let frame = frame(number, clip)?;
         let start = Instant::now();
-        requests.send(request(Request::Frame(frame(seq as u64, clip, data)))).await?;
-        let reply = replies.message().await?.context("the node ended the stream")?;
-        match reply.response {
-            Some(Response::Frame(result)) => answers.push(Answer { latency: start.elapsed(), result }),
-            Some(Response::Rejected(r)) => bail!("frame {seq} was rejected: {}", r.error.unwrap_or_default().message),
-            None => bail!("an empty reply to frame {seq}"),
+        let seq = stream.frame(frame).await?;
+        match stream.reply().await?.context("the node ended the stream")? {
+            Reply::Frame(result) => answers.push(Answer { latency: start.elapsed(), result: *result }),
+            Reply::Rejected(r) => bail!("frame {seq} was rejected: {}", r.error.unwrap_or_default().message),
         }
         progress(start.elapsed().as_secs_f64() * 1e3);
     }
     Ok(answers)
 }
 
-fn request(request: Request) -> PerceiveRequest {
-    PerceiveRequest { request: Some(request), options: Some(Options { evidence: true, ..Options::default() }) }
-}
-
-fn frame(seq: u64, clip: &Clip, data: Vec<u8>) -> Frame {
-    Frame {
-        seq,
+fn frame(number: usize, clip: &Clip) -> anyhow::Result<Frame> {
+    Ok(Frame {
         // A camera of 30 frames a second.
-        stamp_ns: seq as i64 * 33_333_333,
+        stamp_ns: number as i64 * 33_333_333,
         optical_frame: "camera_color_optical_frame".into(),
-        width: clip.size().width,
-        height: clip.size().height,
-        encoding: "jpeg".into(),
-        data,
-        ..Frame::default()
-    }
+        ..file_frame("jpeg", jpeg(&clip.frame(number))?)
+    })
 }
 
 fn jpeg(scene: &Scene) -> anyhow::Result<Vec<u8>> {

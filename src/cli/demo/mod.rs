@@ -82,12 +82,12 @@ async fn stream(
     let serving = tokio::spawn(server.run(async move {
         let _ = stopped.await;
     }));
-    let channel = client::connect(address).await?;
+    let connected = client::connect(address).await?;
     let ready = start.elapsed();
     eprintln!("node ready on {address} after {:.2} s", ready.as_secs_f64());
     let style = ProgressStyle::with_template("{bar:40} frame {pos}/{len}  {msg}").expect("the template is valid");
     let bar = ProgressBar::new(clip.frames() as u64).with_style(style);
-    let answers = client::stream(channel, clip, commands, |ms| {
+    let answers = client::stream(connected, clip, commands, |ms| {
         bar.inc(1);
         bar.set_message(format!("{ms:.0} ms"));
     })

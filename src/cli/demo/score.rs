@@ -4,10 +4,10 @@ use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 
 use super::client::{Answer, target_id};
 use crate::cli::quantile;
+use crate::client;
 use crate::dataset::{Clip, Expression};
-use crate::geometry::Size;
-use crate::mask::{Mask, Rle};
-use crate::server::wire::mask::Data;
+use crate::geometry::{Size, SourcePx};
+use crate::mask::Mask;
 use crate::server::wire::{Instance, TargetResult, Verdict};
 
 /// How one command was answered over the clip.
@@ -65,15 +65,12 @@ pub fn result(answer: &Answer, index: usize) -> Option<&TargetResult> {
 }
 
 /// A mask off the wire; `None` where there is none or it is not what the contract says.
-pub fn mask(instance: &Instance, size: Size<crate::geometry::SourcePx>) -> Option<Mask> {
-    match instance.mask.as_ref()?.data.as_ref()? {
-        Data::CocoRle(text) => Rle::from_coco_string(text, size).ok()?.decode().ok(),
-        Data::Png(_) => None,
-    }
+pub fn mask(instance: &Instance, size: Size<SourcePx>) -> Option<Mask> {
+    client::mask(instance).ok().filter(|m| m.size() == size)
 }
 
 /// The masks of all instances together; `None` where there is none.
-pub fn union(instances: &[Instance], size: Size<crate::geometry::SourcePx>) -> Option<Mask> {
+pub fn union(instances: &[Instance], size: Size<SourcePx>) -> Option<Mask> {
     instances.iter().filter_map(|i| mask(i, size)).reduce(|mut all, m| {
         all.union_with(&m);
         all
