@@ -36,7 +36,7 @@ pub struct Args {
     /// Folder for graphs and plans. Default: the cache that a node looks into.
     #[arg(long)]
     cache: Option<PathBuf>,
-    /// Leave the weights out of the plans; they are put in again from the bundle when a plan is loaded.
+    /// Leave the weights out of the plans, to be put in again from the bundle when a plan is loaded. Needs a GPU.
     #[arg(long)]
     strip: bool,
     /// Make plans whose weights may stay in host memory, for boards with little of their own.

@@ -28,8 +28,9 @@ pub fn another_version_is_refused() {
     let code = format!("extern \"C\" int getInferLibVersion() noexcept {{ return {number}; }}\n");
     std::fs::write(&source, code).expect("is written");
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
-    let built = Command::new(compiler).args(["-shared", "-fPIC", "-o"]).arg(dir.path().join(Library::file_name()));
-    let built = built.arg(&source).status().expect("the compiler that the shim was built with runs");
+    let mut command = Command::new(compiler);
+    command.args(["-shared", "-fPIC", "-o"]).arg(dir.path().join(Library::file_name())).arg(&source);
+    let built = command.status().expect("the compiler that the shim was built with runs");
     assert!(built.success());
     let output = sam4mllm(dir.path(), &["engine", "build", BUNDLE, "--device", "sm86"]);
     assert_eq!(output.status.code(), Some(1));
@@ -48,8 +49,15 @@ pub fn a_machine_without_a_gpu() {
             assert_eq!(output.status.code(), Some(1));
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(said.contains("no CUDA driver answers") && said.contains("--device sm86"), "{said}");
-            let error = Runtime::new(library()).expect_err("needs a driver");
+            let dir = tempfile::tempdir().expect("a folder");
+            let (store, builder) =
+                (PlanStore::open(dir.path()).expect("a cache"), Builder::new(library()).expect("a builder"));
+            let graph = small_graph();
+            let made = make(&builder, &store, &recipe(86), (&source(&graph), &graph.profiles), None).expect("is built");
+            let loaded = Runtime::new(library()).and_then(|mut runtime| runtime.load(&made.plan));
+            let error = loaded.expect_err("needs a driver");
             assert_eq!(error.kind(), Kind::Run, "{error}");
+            assert!(error.to_string().contains("driver"), "{error}");
         }
         (recipe, gpu) => panic!("{recipe:?} and {gpu:?}"),
     }

@@ -6,6 +6,7 @@
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -71,9 +72,10 @@ void say(char* message, size_t length, std::string const& text) noexcept {
 
 // One logger for the process, as TensorRT wants it.
 struct Logger final : ILogger {
-    void (*sink)(int32_t severity, char const* text) = nullptr;
+    std::atomic<void (*)(int32_t severity, char const* text)> sink{nullptr};
     void log(Severity severity, char const* text) noexcept override {
-        if (sink != nullptr && text != nullptr) sink(static_cast<int32_t>(severity), text);
+        auto* const to = sink.load();
+        if (to != nullptr && text != nullptr) to(static_cast<int32_t>(severity), text);
     }
 };
 
@@ -224,7 +226,7 @@ struct TrtTensor {
 int32_t trt_flavour() noexcept { return kFlavour; }
 int32_t trt_header_version() noexcept { return NV_TENSORRT_VERSION; }
 char const* trt_core_name() noexcept { return kCore; }
-void trt_set_log(void (*sink)(int32_t, char const*)) noexcept { logger().sink = sink; }
+void trt_set_log(void (*sink)(int32_t, char const*)) noexcept { logger().sink.store(sink); }
 
 TrtLibrary* trt_open(char const* directory, char* message, size_t length) noexcept {
     void* const core = open(directory, kCore, message, length);

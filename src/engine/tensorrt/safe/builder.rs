@@ -205,13 +205,14 @@ impl<'b> Network<'b> {
 
 impl Drop for Network<'_> {
     fn drop(&mut self) {
-        // SAFETY: both live, and nothing refers to them: plans have bytes of their own. The network goes first, as it
-        // refers to weights in the parser.
+        // SAFETY: both live, and nothing refers to them: plans have bytes of their own. The parser goes first: its end
+        // reaches into the network (freed the other way round, RTX 1.7 crashes), while the network's does not look at
+        // the weights that are the parser's.
         unsafe {
-            sys::trt_network_free(self.raw.as_ptr());
             if let Some(parser) = self.parser {
                 sys::trt_parser_free(parser.as_ptr());
             }
+            sys::trt_network_free(self.raw.as_ptr());
         }
     }
 }
