@@ -3,6 +3,8 @@
 //!
 //! `tests/tensorrt/run` gets headers and libraries and calls this.
 
+#![allow(clippy::print_stdout)]
+
 mod build;
 mod harness;
 mod load;
