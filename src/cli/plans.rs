@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use tracing_subscriber::EnvFilter;
 
 use super::Format;
 use crate::engine::bundle::{Bundle, Verify};
@@ -94,8 +95,18 @@ impl Row {
     }
 }
 
+/// What a build has to say meanwhile: that it waits for another, that a plan in the cache is unfit. TensorRT's own log
+/// is left out, as errors tell what it reported; `RUST_LOG=tensorrt=debug` shows it.
+fn init_logs() {
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,sam4mllm=info,tensorrt=off"));
+    // One that is there already is as good.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
 /// Runs the subcommand.
 pub fn run(args: &Args) -> anyhow::Result<String> {
+    init_logs();
     let bundle = Bundle::open(&args.bundle, Verify::Hashes)?;
     let library = Library::find()?;
     let mut recipe = match Recipe::new(&library, args.device.0) {

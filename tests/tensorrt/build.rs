@@ -83,12 +83,24 @@ pub fn the_binary_builds_then_finds() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice::<Vec<serde_json::Value>>(&output.stdout).expect("is JSON")
     };
+    let mut rows = Vec::new();
     for built in [true, false] {
-        let rows = run();
+        rows = run();
         let names: Vec<_> = rows.iter().filter_map(|row| row["graph"].as_str()).collect();
         assert_eq!(names, ["vision", "embed", "decoder", "image_encoder", "mask_decoder"]);
         assert!(rows.iter().all(|row| row["built"] == built), "{rows:?}");
     }
+    // A bit flips in one plan: that one is built again, which is said.
+    let plan = rows[1]["plan"].as_str().expect("a path");
+    let mut bytes = std::fs::read(plan).expect("a plan");
+    bytes[100] ^= 1;
+    std::fs::write(plan, bytes).expect("is written");
+    let output = sam4mllm(&library_dir(), &args);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("plan is built again") && said.contains(plan), "{said}");
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).expect("is JSON");
+    let built: Vec<_> = rows.iter().map(|row| row["built"] == true).collect();
+    assert_eq!(built, [false, true, false, false, false]);
 }
 
 pub fn every_graph_is_built_for_three_gpus() {
