@@ -1,4 +1,4 @@
-//! Compiles protocol buffers into `OUT_DIR`, without `protoc`.
+//! Compiles protocol buffers into `OUT_DIR`, without `protoc`; with the feature `tensorrt`, its shim too.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -6,6 +6,8 @@ use std::path::PathBuf;
 fn main() -> Result<(), Box<dyn Error>> {
     engine_version()?;
     onnx()?;
+    #[cfg(feature = "tensorrt")]
+    tensorrt::shim()?;
     perception()
 }
 
@@ -37,4 +39,51 @@ fn perception() -> Result<(), Box<dyn Error>> {
     std::fs::write(out.join("perception.bin"), compiler.encode_file_descriptor_set())?;
     tonic_prost_build::configure().compile_fds(compiler.file_descriptor_set())?;
     Ok(())
+}
+
+/// The C++ between TensorRT and this crate.
+#[cfg(feature = "tensorrt")]
+mod tensorrt {
+    use std::env;
+    use std::error::Error;
+    use std::path::{Path, PathBuf};
+
+    const SHIM: &str = "src/engine/tensorrt/shim.cpp";
+    /// Folders of `NvInfer.h` and of `cuda_runtime_api.h`, which it includes.
+    const TENSORRT: (&str, &str) = ("TENSORRT_INCLUDE_DIR", "NvInfer.h");
+    const CUDA: (&str, &str) = ("CUDA_INCLUDE_DIR", "cuda_runtime_api.h");
+
+    /// Compiles the shim against the headers at hand. Nothing is linked but C++'s own library.
+    pub fn shim() -> Result<(), Box<dyn Error>> {
+        println!("cargo::rerun-if-changed={SHIM}");
+        let arch = env::var("CARGO_CFG_TARGET_ARCH")?;
+        let distribution = format!("/usr/include/{arch}-linux-gnu");
+        let tensorrt =
+            find(TENSORRT, &[&distribution, "/usr/include", "/usr/local/tensorrt/include"]).ok_or(format!(
+                "the feature `tensorrt` needs TensorRT's headers: install `libnvinfer-headers-dev` and \
+             `libnvonnxparsers-dev` (JetPack has them), or set {} to the folder of NvInfer.h and NvOnnxParser.h",
+                TENSORRT.0
+            ))?;
+        let home = env::var("CUDA_HOME").unwrap_or_else(|_| "/usr/local/cuda".into());
+        println!("cargo::rerun-if-env-changed=CUDA_HOME");
+        let toolkit = format!("{home}/include");
+        let cuda = find(CUDA, &[&toolkit, &distribution, "/usr/include"]).ok_or(format!(
+            "the feature `tensorrt` needs CUDA's headers: install `cuda-cudart-dev`, or set {} to the folder of \
+             cuda_runtime_api.h; no CUDA is linked",
+            CUDA.0
+        ))?;
+        // `-isystem`: warnings in NVIDIA's headers are not ours.
+        let mut build = cc::Build::new();
+        build.cpp(true).std("c++17").file(SHIM).flag("-isystem").flag(tensorrt).flag("-isystem").flag(cuda);
+        build.warnings(true).extra_warnings(true).try_compile("sam4mllm_tensorrt")?;
+        Ok(())
+    }
+
+    /// The folder that the environment variable names, else the first of `usual` that has the file.
+    fn find((variable, file): (&str, &str), usual: &[&str]) -> Option<PathBuf> {
+        println!("cargo::rerun-if-env-changed={variable}");
+        let named = env::var_os(variable).map(PathBuf::from);
+        let folders = named.map_or_else(|| usual.iter().map(PathBuf::from).collect(), |named| vec![named]);
+        folders.into_iter().find(|folder| Path::new(folder).join(file).exists())
+    }
 }

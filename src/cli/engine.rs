@@ -27,6 +27,9 @@ pub struct Args {
 enum Command {
     /// Turn a Hugging Face checkpoint, or both of a bundle, into ONNX graphs.
     Import(ImportArgs),
+    /// Build TensorRT plans of a bundle's graphs, or find those that are built.
+    #[cfg(feature = "tensorrt")]
+    Build(super::plans::Args),
     /// Time a command and a tracked frame, stage by stage.
     Bench(bench::Args),
     /// Check a bundle and show what is in it.
@@ -69,6 +72,8 @@ struct SealArgs {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let text = match args.command {
         Command::Bench(args) => bench::run(&args)?,
+        #[cfg(feature = "tensorrt")]
+        Command::Build(args) => super::plans::run(&args)?,
         Command::Import(args) => run_import(&args)?,
         Command::Inspect(args) => run_inspect(&args)?,
         Command::Seal(args) => {

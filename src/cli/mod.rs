@@ -9,6 +9,8 @@ mod dialogues;
 mod engine;
 mod eval;
 mod picture;
+#[cfg(feature = "tensorrt")]
+mod plans;
 mod segment;
 mod serve;
 mod stages;

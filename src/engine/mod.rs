@@ -5,6 +5,8 @@
 pub mod bundle;
 pub mod fake;
 pub mod rten;
+#[cfg(feature = "tensorrt")]
+pub mod tensorrt;
 
 use std::borrow::Cow;
 

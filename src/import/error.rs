@@ -59,6 +59,12 @@ impl ImportError {
         Self { kind, file: file.as_ref().display().to_string(), item: None, source: None }
     }
 
+    /// A file that cannot be read.
+    #[cfg(feature = "tensorrt")]
+    pub(crate) fn unreadable(file: &Path, source: std::io::Error) -> Self {
+        Self::new(ImportErrorKind::Open, file).because(source)
+    }
+
     /// Names the tensor or the dotted config key at fault.
     pub(crate) fn at(mut self, item: impl Into<String>) -> Self {
         self.item = Some(item.into());

@@ -12,6 +12,8 @@ mod checkpoint;
 mod config;
 mod error;
 mod graph;
+#[cfg(feature = "tensorrt")]
+mod half;
 mod nn;
 mod onnx;
 mod weights;
@@ -26,6 +28,8 @@ use serde::Serialize;
 pub use adapter::{Adapter, AdapterMode, AdapterReport};
 pub use cache::{Imported, default_cache_dir, describe_bundle, import_bundle, import_cached};
 pub use error::{ImportError, ImportErrorKind};
+#[cfg(feature = "tensorrt")]
+pub use half::halve_products;
 pub use weights::WeightReport;
 
 use checkpoint::Checkpoint;

@@ -3,6 +3,8 @@
 mod branch;
 mod kv;
 pub mod mllm;
+#[cfg(feature = "tensorrt")]
+pub mod plans;
 pub mod preprocess;
 pub mod sam;
 pub mod speech;

@@ -124,6 +124,12 @@ fn load_engine(path: PathBuf, options: &RtenOptions) -> Result<Box<dyn Engine>, 
     RtenEngine::load(path, options).map(|engine| Box::new(engine) as Box<dyn Engine>)
 }
 
+/// Longest conversation that a bundle's language model knows, in tokens.
+#[cfg(feature = "tensorrt")]
+pub(crate) fn max_positions(bundle: &Bundle) -> Result<usize, LoadError> {
+    Config::read(&bundle.mllm_dir().join("config.json")).map(|config| config.max_positions)
+}
+
 /// What the graphs do not say about a language model.
 struct Config {
     /// The token that stands for the image.
