@@ -77,6 +77,8 @@ pub fn run() -> ExitCode {
 
 fn failure(error: anyhow::Error) -> ExitCode {
     eprintln!("error: {error:#}");
-    let bad_config = error.is::<crate::node::ConfigError>() || error.is::<crate::pipeline::StrategyError>();
+    let bad_config = error.is::<crate::node::ConfigError>()
+        || error.is::<crate::pipeline::StrategyError>()
+        || error.is::<crate::server::settings::SettingsError>();
     if bad_config { ExitCode::from(BAD_CONFIG) } else { ExitCode::FAILURE }
 }

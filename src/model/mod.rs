@@ -5,6 +5,7 @@ mod kv;
 pub mod mllm;
 pub mod preprocess;
 pub mod sam;
+pub mod selftest;
 pub mod speech;
 pub mod stages;
 #[cfg(test)]

@@ -132,7 +132,7 @@ pub struct Grounding {
 }
 
 /// The language model's verdict on a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The target or targets are in the frame.
     Found,
