@@ -56,10 +56,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 fn init_logs(settings: &Settings) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(&settings.log_filter));
-    let filter = filter.map_err(|_| {
-        let what = "must be a level such as info, or targets with levels such as warn,sam4mllm::node=debug";
-        crate::node::ConfigError::new("log_filter", what)
-    })?;
+    let filter = filter.context("read the log filter")?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // Another subscriber stays: that is the caller's choice.
     let _ = match settings.log_format {

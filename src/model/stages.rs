@@ -132,7 +132,7 @@ pub fn load_mllm(bundle: &Bundle, options: &LoadOptions) -> Result<(Mllm, Timing
 /// Loads SAM of `bundle` alone, and says where the time went.
 ///
 /// # Errors
-/// [`LoadError::Import`] and [`LoadError::Engine`].
+/// [`LoadError::Import`], [`LoadError::Engine`], and [`LoadError::SelfTest`] where engines are tested.
 pub fn load_sam(bundle: &Bundle, options: &LoadOptions) -> Result<(SamEncoder, SamDecoder, Timings), LoadError> {
     let mut timings = Timings::default();
     let imported = timings.time("import", || import_cached(bundle, options.cache_dir(), Level::Portable))?;

@@ -8,7 +8,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -18,8 +18,6 @@ use super::{BoxError, NodeError, NodeErrorKind, StageName};
 /// Builds a stage on the thread that will own it.
 pub type Factory<S> = Box<dyn FnMut() -> Result<Box<S>, BoxError> + Send>;
 
-/// Frames wait for a stage that is built at once, but no longer than this.
-const PATIENCE: Duration = Duration::from_millis(250);
 /// The longest wait before a stage is built anew.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 
@@ -46,7 +44,6 @@ pub(super) struct Restart {
     why: String,
     /// It is not built at once.
     pub waits: bool,
-    since: Instant,
 }
 
 impl std::fmt::Display for Restart {
@@ -118,12 +115,9 @@ impl<J: Send + 'static> Stage<J> {
         }
     }
 
-    /// The error that stands beside what a stage cannot do until it is back, where that takes its time.
+    /// The error that stands beside what a stage cannot do until it is back.
     pub(super) fn restarts(&self, name: StageName) -> Option<NodeError> {
         let Condition::Restarting(restart) = &self.condition else { return None };
-        if !restart.waits && restart.since.elapsed() < PATIENCE {
-            return None;
-        }
         Some(NodeError::new(NodeErrorKind::Stage, format!("use the {} stage: it {restart}", name.as_str())))
     }
 }
@@ -174,7 +168,7 @@ impl<S: ?Sized> Watchdog<'_, S> {
                 (self.emit)(Event::StageDown(self.name, format!("{why}, {times} times in a row")));
                 return None;
             };
-            let restart = Restart { why: why.clone(), waits: !wait.is_zero(), since: Instant::now() };
+            let restart = Restart { why: why.clone(), waits: !wait.is_zero() };
             (self.emit)(Event::StageRestarts(self.name, restart));
             std::thread::sleep(wait);
             match self.build() {

@@ -70,7 +70,7 @@ impl Segmenter {
     /// Loads SAM's side of `bundle` alone.
     ///
     /// # Errors
-    /// [`LoadError::Import`] and [`LoadError::Engine`].
+    /// [`LoadError::Import`], [`LoadError::Engine`], and [`LoadError::SelfTest`] where engines are tested.
     pub fn load(bundle: &Bundle, options: &LoadOptions) -> Result<Self, LoadError> {
         let (encoder, decoder, _) = load_sam(bundle, options)?;
         Ok(Self::new(encoder, decoder))

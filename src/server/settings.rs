@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
 
 pub use keys::{Overrides, Settings};
 
@@ -99,6 +100,10 @@ impl Settings {
             let what = "is not this machine alone, and metrics are plain text: set `allow_plaintext = true`, or listen \
                         on 127.0.0.1";
             return refuse("metrics_listen", what);
+        }
+        if EnvFilter::try_new(&self.log_filter).is_err() {
+            let what = "must be a level such as info, or targets with levels such as warn,sam4mllm::node=debug";
+            return refuse("log_filter", what);
         }
         self.validate_numbers()?;
         self.server().validate()

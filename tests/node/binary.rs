@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A served node in a process of its own; killed if a test fails.
-struct Served {
+pub(crate) struct Served {
     child: Option<Child>,
-    address: String,
+    pub(crate) address: String,
     _folder: tempfile::TempDir,
 }
 
 impl Served {
-    fn start(extra: &[&str]) -> Self {
+    pub(crate) fn start(extra: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("address");
         let child = Command::new(env!("CARGO_BIN_EXE_sam4mllm"))
@@ -39,12 +39,12 @@ impl Served {
         served
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.child.as_ref().expect("runs").id().to_string();
         assert!(Command::new("kill").args(["-s", name, &id]).status().expect("runs kill").success());
     }
 
-    fn end(mut self) -> Output {
+    pub(crate) fn end(mut self) -> Output {
         let mut child = self.child.take().expect("runs");
         let start = Instant::now();
         while child.try_wait().expect("can be waited for").is_none() {
@@ -87,18 +87,20 @@ fn signals_end_it_well_and_stdout_stays_clean() {
 
 #[test]
 fn exit_codes_tell_bad_settings_from_bad_usage() {
-    let cases: [(&[&str], i32); 9] = [
+    let cases: [(&[&str], i32); 10] = [
         (&["--max-targets", "0"], 64),
         (&["--max-message-mib", "0"], 64),
         (&["--max-message-mib", "4294967295"], 64),
         (&["--window-mib", "0"], 64),
         (&["--max-targets", "many"], 2),
-        (&["--listen", "nowhere"], 2),
+        (&["--listen", "nowhere"], 64),
         // What the fake was not taught, and what nobody is.
         (&["--strategy", "ppg"], 64),
         (&["--strategy", "guess"], 2),
         // An address that is not this machine's.
-        (&["--listen", "192.0.2.1:1"], 1),
+        (&["--listen", "192.0.2.1:1", "--allow-plaintext", "true"], 1),
+        // Others could listen in.
+        (&["--listen", "192.0.2.1:1"], 64),
     ];
     for (arguments, code) in cases {
         let output = Command::new(env!("CARGO_BIN_EXE_sam4mllm"))
