@@ -102,7 +102,8 @@ fn no_matrix_can_be_wrong_unseen() {
             stored::rewrite(&path, |tensor, (dtype, shape, bytes)| {
                 assert_eq!(dtype, safetensors::Dtype::F32);
                 let changed = |b: &[u8; 4]| (f32::from_le_bytes(*b) * 1.1 + 0.01).to_le_bytes();
-                let data = if tensor == name { bytes.as_chunks().0.iter().flat_map(changed).collect() } else { bytes };
+                let data =
+                    if tensor == name { bytes.as_chunks::<4>().0.iter().flat_map(changed).collect() } else { bytes };
                 Some((tensor.to_owned(), (dtype, shape, data)))
             });
             let most = difference(dir.path(), &known);

@@ -61,7 +61,7 @@ async fn connect(address: SocketAddr, identity: Option<&str>) -> Result<Channel,
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
     let connector = TlsConnector::from(Arc::new(config));
-    let connect = tower::service_fn(move |_| {
+    let connect = tower::service_fn(move |_: tonic::transport::Uri| {
         let connector = connector.clone();
         async move {
             let name = ServerName::try_from("localhost").expect("a name");
@@ -146,18 +146,17 @@ fn tokens() -> Tokens {
     Tokens::load(&path).expect("is a list")
 }
 
-type Signed = PerceptionClient<InterceptedService<Channel, Box<dyn FnMut(Request<()>) -> Result<Request<()>, Status>>>>;
+type Sign = Box<dyn FnMut(Request<()>) -> Result<Request<()>, Status>>;
+type Signed = PerceptionClient<InterceptedService<Channel, Sign>>;
 
 /// A client that sends `value` as its authorization.
 fn signed(channel: Channel, value: &str) -> Signed {
     let value: MetadataValue<_> = value.parse().expect("ascii");
-    PerceptionClient::with_interceptor(
-        channel,
-        Box::new(move |mut request: Request<()>| {
-            request.metadata_mut().insert("authorization", value.clone());
-            Ok(request)
-        }),
-    )
+    let sign: Sign = Box::new(move |mut request: Request<()>| {
+        request.metadata_mut().insert("authorization", value.clone());
+        Ok(request)
+    });
+    PerceptionClient::with_interceptor(channel, sign)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -198,7 +197,7 @@ async fn a_unix_socket_is_served_beside_tcp() {
     node.ready().await;
     let connect = {
         let path = path.clone();
-        tower::service_fn(move |_| {
+        tower::service_fn(move |_: tonic::transport::Uri| {
             let path = path.clone();
             async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
         })

@@ -46,7 +46,7 @@ fn bad_files_and_values_exit_with_64_and_name_the_key() {
     // The environment goes before the file, and a flag before both.
     let file = write(folder.path(), "node.toml", "backend = \"fake\"\nmax_targets = 300");
     let check = |args: &[&str], env: &[(&str, &str)]| {
-        let all = [&["--check", "--listen", "127.0.0.1:0", "--config", &file], args].concat();
+        let all = [&["--check", "--listen", "127.0.0.1:0", "--config", &file][..], args].concat();
         serve(&all, env).status.code()
     };
     assert_eq!(check(&[], &[]), Some(64));
