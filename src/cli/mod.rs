@@ -41,7 +41,7 @@ enum Command {
     /// Find what a command names in one picture.
     Segment(segment::Args),
     /// Answer commands and camera frames over gRPC.
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
 }
 
 /// How a command prints its data.
@@ -67,7 +67,7 @@ pub fn run() -> ExitCode {
         Command::Engine(args) => engine::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Segment(args) => segment::run(args),
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(*args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -243,7 +243,6 @@ impl Scheduler {
         });
         self.calls.retain(|_, call| !call.is_abandoned());
         if let Some(error) = self.segment.restarts(StageName::Segment) {
-            self.draft = None;
             self.sessions.values_mut().for_each(|s| s.answer_without_masks(&error, &self.config));
         }
         if let Some(error) = self.segment.down(StageName::Segment) {

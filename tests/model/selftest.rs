@@ -84,7 +84,18 @@ fn stored_outputs_of_other_weights_are_refused_by_name() {
     assert!(Bundle::open(dir.path(), Verify::Hashes).is_err());
 }
 
-/// Changes one tensor of a checkpoint by a tenth after the other, and counts those that the test does not see.
+/// Every element of a tensor a tenth larger or smaller, as may be, and those near 0 by a hundredth: a normalisation takes
+/// back what is done to all alike.
+fn changed(bytes: &[u8]) -> Vec<u8> {
+    let other = |(i, b): (usize, &[u8; 4])| {
+        let (value, up) = (f32::from_le_bytes(*b), (i.wrapping_mul(0x9e37_79b9) >> 16) & 1 == 1);
+        let by = value.abs() / 10.0 + 0.01;
+        (if up { value + by } else { value - by }).to_le_bytes()
+    };
+    bytes.as_chunks::<4>().0.iter().enumerate().flat_map(other).collect()
+}
+
+/// Changes one tensor of a checkpoint after the other, and counts those that the test does not see.
 #[test]
 fn no_matrix_can_be_wrong_unseen() {
     let dir = sealed();
@@ -101,9 +112,7 @@ fn no_matrix_can_be_wrong_unseen() {
             std::fs::write(&path, &original).unwrap();
             stored::rewrite(&path, |tensor, (dtype, shape, bytes)| {
                 assert_eq!(dtype, safetensors::Dtype::F32);
-                let changed = |b: &[u8; 4]| (f32::from_le_bytes(*b) * 1.1 + 0.01).to_le_bytes();
-                let data =
-                    if tensor == name { bytes.as_chunks::<4>().0.iter().flat_map(changed).collect() } else { bytes };
+                let data = if tensor == name { changed(&bytes) } else { bytes };
                 Some((tensor.to_owned(), (dtype, shape, data)))
             });
             let most = difference(dir.path(), &known);
@@ -125,7 +134,7 @@ fn no_matrix_can_be_wrong_unseen() {
 }
 
 /// Parts of names of tensors that the graphs leave out.
-const UNUSED: [&str; 0] = [];
+const UNUSED: [&str; 1] = ["vision_tower.post_layernorm"];
 
 /// The largest difference of any output from `known`, as the test sees it.
 fn difference(dir: &Path, known: &StoredOutputs) -> f32 {
@@ -166,7 +175,7 @@ fn seal_stores_outputs_and_a_check_holds_them_against_the_engines() {
     });
     let hashed = check();
     assert_eq!(hashed.status.code(), Some(1));
-    assert!(text(&hashed.stdout).contains("check hash of bundle file"), "{}", text(&hashed.stdout));
+    assert!(text(&hashed.stdout).contains("of bundle file `sam/model.safetensors`"), "{}", text(&hashed.stdout));
     seal(dir.path()).unwrap();
     let bad = check();
     assert_eq!(bad.status.code(), Some(1), "{}", text(&bad.stdout));

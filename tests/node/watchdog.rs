@@ -103,7 +103,7 @@ async fn a_stage_that_is_never_well_stays_down() {
     let scene = Scene::new().with(RED, 100, 80);
     let (mut stream, _) = following(&node, &scene).await;
     node.script.segment.panic(u64::MAX);
-    (0..8).for_each(|_| drop(go.send(Ok(()))));
+    (0..8).for_each(|_| go.send(Ok(())).expect("the factory is there"));
     let said = |f: &sam4mllm::server::wire::FrameResult| of(f, "r").error.as_ref().map(|e| e.message.clone());
     let down = stream.until(&scene, |f| said(f).is_some_and(|m| m.contains("4 times in a row"))).await;
     assert_eq!(of(&down, "r").instances[0].origin(), Origin::Stale);
