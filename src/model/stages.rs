@@ -152,7 +152,8 @@ fn judge(mut tested: Vec<Tested>, bundle: &Bundle) -> Result<Vec<Tested>, SelfTe
     for Tested { engine, tensor, took, difference, .. } in &tested {
         tracing::debug!(engine, tensor, ?took, ?difference, "self-test");
     }
-    let engines: Vec<&str> = tested.iter().map(|t| t.engine).collect();
+    let mut engines: Vec<&str> = tested.iter().map(|t| t.engine).collect();
+    engines.dedup();
     match tested.iter().filter_map(|t| t.difference).reduce(f32::max) {
         Some(difference) => tracing::info!(?engines, difference, "self-test passed"),
         None => tracing::warn!(
