@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::mllm::{Mllm, MllmEngines, MllmLimits};
 use super::sam::{SamDecoder, SamEncoder};
+use super::selftest::{self, SelfTestError, Tested};
 use super::speech::Speech;
 use super::{ModelError, Timings};
 use crate::engine::bundle::Bundle;
@@ -24,6 +25,18 @@ pub struct LoadOptions {
     pub sam: RtenOptions,
     /// Limits on commands.
     pub limits: CommandLimits,
+    /// Whether every engine is tested when it is loaded. Default: no.
+    pub self_test: SelfTest,
+}
+
+/// Whether engines are tested when they are loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SelfTest {
+    /// No.
+    #[default]
+    Skip,
+    /// Each runs once on a fixed input, and its outputs are held against those that the bundle stores.
+    Run,
 }
 
 impl LoadOptions {
@@ -57,6 +70,9 @@ pub enum LoadError {
         /// What is wrong.
         what: String,
     },
+    /// An engine does not say what the bundle stores.
+    #[error(transparent)]
+    SelfTest(#[from] SelfTestError),
     /// An engine is not what the model needs.
     #[error("fit engines together")]
     Model(#[from] ModelError),
@@ -96,7 +112,12 @@ pub fn load_mllm(bundle: &Bundle, options: &LoadOptions) -> Result<(Mllm, Timing
     let mut timings = Timings::default();
     let imported = timings.time("import", || import_cached(bundle, options.cache_dir(), Level::Portable))?;
     let mut load = |name| timings.time(name, || load_engine(imported.mllm_graph(name), &options.mllm));
-    let engines = MllmEngines { vision: load("vision")?, embed: load("embed")?, decoder: load("decoder")? };
+    let mut engines = MllmEngines { vision: load("vision")?, embed: load("embed")?, decoder: load("decoder")? };
+    if options.self_test == SelfTest::Run {
+        timings.time("self_test", || {
+            selftest::run_mllm(&mut engines).map_err(SelfTestError::from).and_then(|t| judge(t, bundle))
+        })?;
+    }
     let (speech, config) = timings.time("tokenizer", || {
         let dir = bundle.mllm_dir();
         let config = Config::read(&dir.join("config.json"))?;
@@ -111,13 +132,54 @@ pub fn load_mllm(bundle: &Bundle, options: &LoadOptions) -> Result<(Mllm, Timing
 /// Loads SAM of `bundle` alone, and says where the time went.
 ///
 /// # Errors
-/// [`LoadError::Import`] and [`LoadError::Engine`].
+/// [`LoadError::Import`], [`LoadError::Engine`], and [`LoadError::SelfTest`] where engines are tested.
 pub fn load_sam(bundle: &Bundle, options: &LoadOptions) -> Result<(SamEncoder, SamDecoder, Timings), LoadError> {
     let mut timings = Timings::default();
     let imported = timings.time("import", || import_cached(bundle, options.cache_dir(), Level::Portable))?;
     let mut load = |name| timings.time(name, || load_engine(imported.sam_graph(name), &options.sam));
-    let (encoder, decoder) = (load("image_encoder")?, load("mask_decoder")?);
+    let (mut encoder, mut decoder) = (load("image_encoder")?, load("mask_decoder")?);
+    if options.self_test == SelfTest::Run {
+        let mut run = || selftest::run_sam(&mut *encoder, &mut *decoder).map_err(SelfTestError::from);
+        timings.time("self_test", || run().and_then(|tested| judge(tested, bundle)))?;
+    }
     Ok((SamEncoder::new(encoder, &bundle.manifest().sam.image), SamDecoder::new(decoder), timings))
+}
+
+/// Holds what engines said against what the bundle stores, and logs it.
+fn judge(mut tested: Vec<Tested>, bundle: &Bundle) -> Result<Vec<Tested>, SelfTestError> {
+    let stored = bundle.manifest().selftest.as_ref();
+    selftest::compare(&mut tested, stored)?;
+    for Tested { engine, tensor, took, difference, .. } in &tested {
+        tracing::debug!(engine, tensor, ?took, ?difference, "self-test");
+    }
+    let mut engines: Vec<&str> = tested.iter().map(|t| t.engine).collect();
+    engines.dedup();
+    match tested.iter().filter_map(|t| t.difference).reduce(f32::max) {
+        Some(difference) => tracing::info!(?engines, difference, "self-test passed"),
+        None => tracing::warn!(
+            ?engines,
+            "self-test: outputs are finite and of the right shape; the bundle stores none to hold them against \
+             (`sam4mllm engine seal` does)"
+        ),
+    }
+    Ok(tested)
+}
+
+/// Runs every engine of `bundle` on the self-test's input; what they say is held against nothing.
+///
+/// # Errors
+/// Every [`LoadError`] but [`SelfTestError::Differs`].
+pub fn run_self_test(bundle: &Bundle, options: &LoadOptions) -> Result<Vec<Tested>, LoadError> {
+    let imported = import_cached(bundle, options.cache_dir(), Level::Portable)?;
+    let load = |name| load_engine(imported.mllm_graph(name), &options.mllm);
+    let mut engines = MllmEngines { vision: load("vision")?, embed: load("embed")?, decoder: load("decoder")? };
+    let mut tested = selftest::run_mllm(&mut engines)?;
+    // One model at a time, for memory.
+    drop(engines);
+    let load = |name| load_engine(imported.sam_graph(name), &options.sam);
+    let (mut encoder, mut decoder) = (load("image_encoder")?, load("mask_decoder")?);
+    tested.extend(selftest::run_sam(&mut *encoder, &mut *decoder)?);
+    Ok(tested)
 }
 
 fn load_engine(path: PathBuf, options: &RtenOptions) -> Result<Box<dyn Engine>, EngineError> {

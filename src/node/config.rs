@@ -31,6 +31,11 @@ pub struct NodeConfig {
     pub max_calls: usize,
     /// Bytes of a command. Default: 1024. At least 1.
     pub max_command_bytes: usize,
+    /// How often in a row a stage that panics is built anew; after that it stays down. Default: 8.
+    pub stage_restarts: u32,
+    /// How long the second restart in a row waits; each further one twice as long, up to 30 s; the first does not
+    /// wait. Default: 1 s.
+    pub restart_backoff: Duration,
 }
 
 impl Default for NodeConfig {
@@ -47,6 +52,8 @@ impl Default for NodeConfig {
             max_targets: 16,
             max_calls: 8,
             max_command_bytes: 1024,
+            stage_restarts: 8,
+            restart_backoff: Duration::from_secs(1),
         }
     }
 }

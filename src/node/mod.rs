@@ -15,6 +15,7 @@
 //! Not chosen: a queue per session (old masks of old frames, and memory), a worker pool per engine (an engine already
 //! uses all cores), and async stages (a model pass blocks for hundreds of milliseconds).
 
+mod allowance;
 mod config;
 mod draft;
 mod error;
@@ -26,6 +27,7 @@ mod scheduler;
 mod session;
 mod slot;
 mod stage;
+mod stats;
 mod target;
 mod tracked;
 
@@ -34,6 +36,7 @@ use std::time::Instant;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+pub use allowance::{Allowance, Quota};
 pub use config::{ConfigError, NodeConfig};
 pub use error::{NodeError, NodeErrorKind};
 pub use frame::{FrameIn, FrameOptions, Meta};
@@ -42,6 +45,7 @@ pub use reply::{FrameReply, InstanceReply, Origin, Reply, TargetReply, Verdict};
 pub use session::{End, Replies, SessionInput};
 pub use slot::{Counters, DropReason};
 pub use stage::Factory;
+pub use stats::{BUCKETS_S, GroundingEnd, Histogram, Stats};
 
 use crate::pipeline::{Ground, Segment, Strategies, Strategy};
 use crate::prompt::{Calibration, CountHint};
@@ -146,6 +150,7 @@ pub struct Node {
     stopped: watch::Receiver<bool>,
     sessions: Arc<Semaphore>,
     calls: Arc<Semaphore>,
+    stats: Arc<Stats>,
 }
 
 impl Node {
@@ -159,19 +164,32 @@ impl Node {
         let (readiness_out, readiness) = watch::channel(Readiness::Starting);
         let (stopped_out, stopped) = watch::channel(false);
         let strategies = stages.strategies;
-        let scheduler = Scheduler::spawn_stages(config.clone(), stages, &events, readiness_out)?;
+        let stats = Arc::new(Stats::default());
+        let told = (readiness_out, stats.clone());
+        let scheduler = Scheduler::spawn_stages(config.clone(), stages, &events, told)?;
         std::thread::Builder::new().name("schedule".to_owned()).spawn(move || {
             scheduler.run(inbox);
             stopped_out.send_replace(true);
         })?;
         let sessions = Arc::new(Semaphore::new(config.max_sessions));
         let calls = Arc::new(Semaphore::new(config.max_calls));
-        Ok(Self { config, events, strategies, readiness, stopped, sessions, calls })
+        Ok(Self { config, events, strategies, readiness, stopped, sessions, calls, stats })
     }
 
     /// The settings.
     pub fn config(&self) -> &NodeConfig {
         &self.config
+    }
+
+    /// What it has done so far.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Sessions and unary calls that are open now.
+    pub fn open_now(&self) -> (usize, usize) {
+        let taken = |max: usize, places: &Semaphore| max.saturating_sub(places.available_permits());
+        (taken(self.config.max_sessions, &self.sessions), taken(self.config.max_calls, &self.calls))
     }
 
     /// The strategies that targets may ask for.
@@ -201,12 +219,20 @@ impl Node {
     /// [`NodeErrorKind::Limit`] where there are too many, [`NodeErrorKind::Unavailable`] before the node is ready and
     /// while it drains, [`NodeErrorKind::Stage`] where a stage is down.
     pub async fn open(&self) -> Result<(SessionInput, Replies), NodeError> {
+        self.open_for(Arc::default()).await
+    }
+
+    /// Opens a session of a client that may not have more than its allowance.
+    ///
+    /// # Errors
+    /// As [`Node::open`].
+    pub async fn open_for(&self, allowance: Arc<Allowance>) -> Result<(SessionInput, Replies), NodeError> {
         self.check_ready()?;
         let permit = self.sessions.clone().try_acquire_owned().map_err(|_| {
             let what = format!("open session: there are {} already", self.config.max_sessions);
             NodeError::new(NodeErrorKind::Limit, what)
         })?;
-        session::open(self.config.clone(), self.events.clone(), permit).await
+        session::open(self.config.clone(), self.events.clone(), permit, allowance, self.stats.clone()).await
     }
 
     /// Answers one command on one frame; waits for both stages. Dropping the future gives the call up.

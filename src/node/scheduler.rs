@@ -16,7 +16,8 @@ pub(super) use session::Session;
 use super::draft::{DraftJob, StageDrafts};
 use super::frame::Kept;
 use super::masks::{self, Done, Failure, Job, Settings};
-use super::stage::{Condition, Stage};
+use super::stage::{Condition, Restart, Restarts, Stage};
+use super::stats::{GroundingEnd, Stats};
 use super::target::Need;
 use super::tracked::Tracked;
 use super::{NodeConfig, NodeError, Readiness, StageName, Stages};
@@ -31,8 +32,10 @@ pub(super) enum Event {
     Call(Box<Call>),
     StageUp(StageName),
     StageDown(StageName, String),
-    /// The job in work is lost; the stage is being built anew.
+    /// The job in work is lost.
     StagePanicked(StageName, NodeError),
+    /// The stage is being built anew, or about to be; says why.
+    StageRestarts(StageName, Restart),
     /// The segment stage has the pixels of the frame in work.
     Decoded(Arc<Kept>),
     Segmented(Result<Done, Failure>),
@@ -74,6 +77,7 @@ struct Asked {
     owner: Owner,
     epoch: u64,
     frame: Arc<Kept>,
+    since: Instant,
 }
 
 /// Everyone who wants a stage takes turns: sessions by id, and all calls together as one more participant.
@@ -85,6 +89,7 @@ pub(super) struct Scheduler {
     segment: Stage<SegmentJob>,
     settings: Settings,
     readiness: watch::Sender<Readiness>,
+    stats: Arc<Stats>,
     sessions: BTreeMap<u64, Session>,
     calls: BTreeMap<u64, Call>,
     next_call: u64,
@@ -103,23 +108,25 @@ impl Scheduler {
         config: Arc<NodeConfig>,
         stages: Stages,
         events: &mpsc::Sender<Event>,
-        readiness: watch::Sender<Readiness>,
+        (readiness, stats): (watch::Sender<Readiness>, Arc<Stats>),
     ) -> std::io::Result<Self> {
         let (min_mask_score, calibration) = (stages.min_mask_score, stages.calibration);
         // What was good enough to be grounded is good enough to be followed.
         let track = TrackLimits { min_score: config.track.min_score.min(min_mask_score), ..config.track };
         let settings = Settings { frame: config.frame, track, min_mask_score, calibration };
         let wait = config.draft_wait;
+        let restarts = Restarts { most: config.stage_restarts, backoff: config.restart_backoff };
         let ground =
             move |stage: &mut (dyn Ground + 'static), job, emit: &dyn Fn(Event)| ground_frame(stage, job, wait, emit);
-        let ground = Stage::spawn(StageName::Ground, stages.ground, events.clone(), ground)?;
-        let segment = Stage::spawn(StageName::Segment, stages.segment, events.clone(), segment_frame)?;
+        let ground = Stage::spawn((StageName::Ground, restarts), stages.ground, events.clone(), ground)?;
+        let segment = Stage::spawn((StageName::Segment, restarts), stages.segment, events.clone(), segment_frame)?;
         Ok(Self {
             config,
             ground,
             segment,
             settings,
             readiness,
+            stats,
             sessions: BTreeMap::new(),
             calls: BTreeMap::new(),
             next_call: 0,
@@ -139,10 +146,18 @@ impl Scheduler {
             self.sweep();
             self.give_segment();
             self.give_ground();
+            self.count_waiting();
             if self.draining && self.sessions.is_empty() && self.calls.is_empty() {
                 return;
             }
         }
+    }
+
+    fn count_waiting(&self) {
+        let frames = self.sessions.values().filter(|s| s.slot().waits()).count();
+        let calls = self.calls.values().filter(|c| c.wants_ground() || c.wants_segment()).count();
+        let targets = self.sessions.values().filter(|s| s.need(&self.config).is_some()).count();
+        self.stats.set_waiting([frames, calls, targets]);
     }
 
     fn handle(&mut self, event: Event) {
@@ -169,14 +184,12 @@ impl Scheduler {
                 tracing::error!(stage = name.as_str(), why, "stage is down");
                 self.set_condition(name, Condition::Down(why));
             }
-            Event::StagePanicked(StageName::Segment, error) => {
-                self.finish_segment(Err(Failure::Segment(error)));
-                self.segment.condition = Condition::Building;
+            Event::StageRestarts(name, why) => {
+                self.stats.count_restart(name);
+                self.set_condition(name, Condition::Restarting(why));
             }
-            Event::StagePanicked(StageName::Ground, error) => {
-                self.finish_ground(Err(error));
-                self.ground.condition = Condition::Building;
-            }
+            Event::StagePanicked(StageName::Segment, error) => self.finish_segment(Err(Failure::Segment(error))),
+            Event::StagePanicked(StageName::Ground, error) => self.finish_ground(Err(error)),
             Event::Decoded(frame) => {
                 if let Some(Owner::Session(id)) = self.segmenting {
                     self.sessions.get_mut(&id).into_iter().for_each(|s| s.decoded(frame.clone()));
@@ -211,8 +224,11 @@ impl Scheduler {
         let next = match (&self.ground.condition, &self.segment.condition) {
             (Condition::Down(why), _) => Readiness::Down(format!("the ground stage is down: {why}")),
             (_, Condition::Down(why)) => Readiness::Down(format!("the segment stage is down: {why}")),
-            // A stage that is being built anew keeps the node ready.
-            (Condition::Building, _) | (_, Condition::Building) => return,
+            // The first time it is back at once, and the node stays ready; whoever panics again may take a while.
+            (Condition::Restarting(again), _) if again.waits => Readiness::Down(format!("the ground stage {again}")),
+            (_, Condition::Restarting(again)) if again.waits => Readiness::Down(format!("the segment stage {again}")),
+            (Condition::Building | Condition::Restarting(_), _) => return,
+            (_, Condition::Building | Condition::Restarting(_)) => return,
             _ => Readiness::Ready,
         };
         self.readiness.send_replace(next);
@@ -226,6 +242,9 @@ impl Scheduler {
             !session.is_over()
         });
         self.calls.retain(|_, call| !call.is_abandoned());
+        if let Some(error) = self.segment.restarts(StageName::Segment) {
+            self.sessions.values_mut().for_each(|s| s.answer_without_masks(&error, &self.config));
+        }
         if let Some(error) = self.segment.down(StageName::Segment) {
             self.draft = None;
             self.sessions.values_mut().for_each(|s| s.answer_without_masks(&error, &self.config));
@@ -289,11 +308,14 @@ impl Scheduler {
             session.and_then(|s| Some((Owner::Session(next), s.ground_job(deadline, &self.config)?)))
         };
         let Some((owner, (epoch, job))) = taken else { return };
-        self.grounding = Some(Asked { owner, epoch, frame: job.frame.clone() });
+        self.grounding = Some(Asked { owner, epoch, frame: job.frame.clone(), since: Instant::now() });
         self.ground.give(job);
     }
 
     fn finish_segment(&mut self, outcome: Result<Done, Failure>) {
+        if let Ok(done) = &outcome {
+            self.stats.observe(&done.timings);
+        }
         match self.segmenting.take() {
             Some(Owner::Session(id)) => {
                 if let Some(session) = self.sessions.get_mut(&id) {
@@ -310,7 +332,10 @@ impl Scheduler {
     }
 
     fn finish_ground(&mut self, outcome: Result<Grounding, NodeError>) {
-        let Some(Asked { owner, epoch, frame }) = self.grounding.take() else { return };
+        let Some(Asked { owner, epoch, frame, since }) = self.grounding.take() else { return };
+        self.stats.observe(&[("ground", since.elapsed())]);
+        let end = outcome.as_ref().map_or(GroundingEnd::Failed, |g| GroundingEnd::Answered(g.outcome));
+        self.stats.count_grounding(end);
         match owner {
             Owner::Session(id) => {
                 if let Some(session) = self.sessions.get_mut(&id) {

@@ -5,10 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::allowance::Allowance;
 use super::frame::Arrived;
 use super::scheduler::{Event, Session};
 use super::slot::{Slot, Wanted};
-use super::{FrameIn, MAX_TARGET_ID_BYTES, NodeConfig, NodeError, NodeErrorKind, REPLY_BUFFER, Reply, TargetSpec};
+use super::stats::Stats;
+use super::{
+    DropReason, FrameIn, MAX_TARGET_ID_BYTES, NodeConfig, NodeError, NodeErrorKind, REPLY_BUFFER, Reply, TargetSpec,
+};
 
 static NEXT_SESSION: AtomicU64 = AtomicU64::new(1);
 
@@ -21,13 +25,16 @@ pub(super) async fn open(
     config: Arc<NodeConfig>,
     events: mpsc::Sender<Event>,
     permit: OwnedSemaphorePermit,
+    allowance: Arc<Allowance>,
+    stats: Arc<Stats>,
 ) -> Result<(SessionInput, Replies), NodeError> {
     let id = NEXT_SESSION.fetch_add(1, Ordering::Relaxed);
-    let slot = Arc::new(Slot::default());
+    let slot = Arc::new(Slot::new(stats));
     let (out, replies) = mpsc::channel(REPLY_BUFFER);
-    let session = Session::new(id, slot.clone(), out, permit);
+    let session = Session::new(id, slot.clone(), out, (permit, allowance.clone()));
     events.send(Event::Open(Box::new(session))).await.map_err(|_| gone())?;
-    let input = SessionInput { config, slot: slot.clone(), events: events.clone(), targets: Vec::new(), serial: 0 };
+    let (slot_in, events_in) = (slot.clone(), events.clone());
+    let input = SessionInput { config, slot: slot_in, events: events_in, targets: Vec::new(), serial: 0, allowance };
     Ok((input, Replies { slot, events, replies }))
 }
 
@@ -38,15 +45,20 @@ pub struct SessionInput {
     events: mpsc::Sender<Event>,
     targets: Vec<Wanted>,
     serial: u64,
+    allowance: Arc<Allowance>,
 }
 
 impl SessionInput {
     /// Puts the next frame in; it takes the place of one that still waits.
     ///
     /// # Errors
-    /// A bad frame, by its header; [`NodeErrorKind::FrameOrder`]; [`NodeErrorKind::Unavailable`]. The frame is
-    /// counted as dropped.
+    /// A bad frame, by its header; [`NodeErrorKind::FrameOrder`]; [`NodeErrorKind::Unavailable`];
+    /// [`NodeErrorKind::Limit`] where the client sends too many. The frame is counted as dropped.
     pub fn submit(&self, frame: FrameIn) -> Result<(), NodeError> {
+        if let Err(error) = self.allowance.frame() {
+            self.slot.refuse(DropReason::Quota);
+            return Err(error);
+        }
         let checked = frame.probe(self.config.frame);
         self.slot.offer(Arrived::now(frame), checked)?;
         self.wake();
@@ -55,7 +67,7 @@ impl SessionInput {
 
     /// Counts a frame that could not even be put in.
     pub fn refuse_frame(&self) {
-        self.slot.refuse();
+        self.slot.refuse(DropReason::Undecodable);
     }
 
     /// Replaces all targets; those that are as before keep their state.

@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::frame::Arrived;
+use super::stats::Stats;
 use super::{NodeError, NodeErrorKind, TargetSpec};
 
 /// Why a frame gets no reply.
@@ -20,11 +21,14 @@ pub enum DropReason {
     OutOfOrder,
     /// The node was shutting down.
     Draining,
+    /// The client has had more than its quota.
+    Quota,
 }
 
 impl DropReason {
     /// Every reason.
-    pub const ALL: [Self; 5] = [Self::Superseded, Self::Undecodable, Self::Deadline, Self::OutOfOrder, Self::Draining];
+    pub const ALL: [Self; 6] =
+        [Self::Superseded, Self::Undecodable, Self::Deadline, Self::OutOfOrder, Self::Draining, Self::Quota];
 }
 
 /// Frames of a session so far: `received = answered + waiting + dropped`, whenever a reply is made.
@@ -65,6 +69,8 @@ struct State {
     /// The client has closed its side.
     finished: bool,
     draining: bool,
+    /// The node's, which count with the session's own.
+    stats: Arc<Stats>,
 }
 
 /// One session's input.
@@ -72,6 +78,11 @@ struct State {
 pub(super) struct Slot(Mutex<State>);
 
 impl Slot {
+    /// An empty one, whose frames `stats` counts too.
+    pub(super) fn new(stats: Arc<Stats>) -> Self {
+        Self(Mutex::new(State { stats, ..State::default() }))
+    }
+
     /// No code panics with the lock held that could leave the counts half-changed.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -80,7 +91,7 @@ impl Slot {
     /// Puts a frame in, in place of the one that waits; `checked` is what reading its header said.
     pub(super) fn offer(&self, frame: Arrived, checked: Result<(), NodeError>) -> Result<(), NodeError> {
         let mut state = self.lock();
-        state.counters.received += 1;
+        state.receive_one();
         if state.draining {
             state.drop_one(DropReason::Draining);
             return Err(NodeError::new(NodeErrorKind::Unavailable, "accept frame: the node is shutting down"));
@@ -101,11 +112,11 @@ impl Slot {
         Ok(())
     }
 
-    /// Counts a frame that never became one: its encoding has no name.
-    pub(super) fn refuse(&self) {
+    /// Counts a frame that is not even looked at.
+    pub(super) fn refuse(&self, reason: DropReason) {
         let mut state = self.lock();
-        state.counters.received += 1;
-        state.drop_one(DropReason::Undecodable);
+        state.receive_one();
+        state.drop_one(reason);
     }
 
     /// Takes the frame whose turn it is, unless it is overdue.
@@ -128,7 +139,9 @@ impl Slot {
     }
 
     pub(super) fn count_answered(&self) {
-        self.lock().counters.answered += 1;
+        let mut state = self.lock();
+        state.counters.answered += 1;
+        state.stats.count_answered();
     }
 
     pub(super) fn counters(&self) -> Counters {
@@ -172,7 +185,13 @@ impl Slot {
 }
 
 impl State {
+    fn receive_one(&mut self) {
+        self.counters.received += 1;
+        self.stats.count_received();
+    }
+
     fn drop_one(&mut self, reason: DropReason) {
         self.counters.dropped[reason as usize] += 1;
+        self.stats.count_dropped(reason);
     }
 }

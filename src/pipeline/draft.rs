@@ -11,7 +11,8 @@ use crate::prompt::Prompt;
 use super::{Embedding, PipelineError, Segment, Segmented};
 
 /// What answers are guessed from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Drafting {
     /// Nothing is guessed: one token a pass.
     None,
@@ -20,6 +21,7 @@ pub enum Drafting {
     /// Those; boxes and labels from where the target was last; labels from SAM's mask of the box alone.
     #[default]
     #[value(name = "sam")]
+    #[serde(rename = "sam")]
     Masks,
 }
 

@@ -71,7 +71,7 @@ impl Segmenter {
     /// Loads SAM's side of `bundle` alone.
     ///
     /// # Errors
-    /// [`LoadError::Import`] and [`LoadError::Engine`].
+    /// [`LoadError::Import`], [`LoadError::Engine`], and [`LoadError::SelfTest`] where engines are tested.
     pub fn load(bundle: &Bundle, options: &LoadOptions) -> Result<Self, LoadError> {
         let (encoder, decoder, _) = load_sam(bundle, options)?;
         Ok(Self::new(encoder, decoder, bundle.manifest().sam.zoom))
@@ -133,7 +133,7 @@ pub struct Grounding {
 }
 
 /// The language model's verdict on a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The target or targets are in the frame.
     Found,

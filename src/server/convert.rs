@@ -293,6 +293,7 @@ fn counters(counters: &Counters) -> wire::Counters {
             DropReason::Deadline => wire::DropReason::Deadline,
             DropReason::OutOfOrder => wire::DropReason::OutOfOrder,
             DropReason::Draining => wire::DropReason::Draining,
+            DropReason::Quota => wire::DropReason::Quota,
         }
         .into(),
     };

@@ -7,6 +7,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::admission::Admission;
+use super::auth::Client;
 use super::wire::perceive_request::Request as Asked;
 use super::wire::{self, perception_server};
 use super::{convert, status};
@@ -20,12 +22,14 @@ pub(super) struct Perception {
     pub node: Arc<Node>,
     pub provenance: Arc<wire::Provenance>,
     pub max_message_bytes: usize,
+    pub admission: Arc<Admission>,
 }
 
 #[tonic::async_trait]
 impl perception_server::Perception for Perception {
     async fn segment(&self, request: Request<wire::SegmentRequest>) -> Result<Response<wire::SegmentResponse>, Status> {
         let deadline = timeout(&request).and_then(|t| Instant::now().checked_add(t));
+        self.admission.call(&client(&request)?)?;
         let request = request.into_inner();
         let answer = async {
             let missing = || NodeError::new(NodeErrorKind::Request, "read request: it has no frame");
@@ -45,11 +49,18 @@ impl perception_server::Perception for Perception {
         &self,
         request: Request<Streaming<wire::PerceiveRequest>>,
     ) -> Result<Response<Self::PerceiveStream>, Status> {
-        let (input, replies) = self.node.open().await.map_err(|error| status::status(&error))?;
+        let admitted = self.admission.stream(&client(&request)?)?;
+        let opened = self.node.open_for(admitted.allowance.clone()).await;
+        let (input, replies) = opened.map_err(|error| status::status(&error))?;
         // One reply on its way besides what the node holds: a slow reader shall get new frames, not a backlog.
         let (out, stream) = mpsc::channel(1);
         tokio::spawn(read(request.into_inner(), input, self.node.clone(), out.clone()));
-        tokio::spawn(write(replies, self.provenance.clone(), out));
+        let writing = write(replies, self.provenance.clone(), out);
+        // The stream has its place until its last reply.
+        tokio::spawn(async move {
+            writing.await;
+            drop(admitted);
+        });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -79,6 +90,12 @@ impl perception_server::Perception for Perception {
             ready: *self.node.readiness().borrow() == Readiness::Ready,
         }))
     }
+}
+
+/// Who calls, as the guard found out.
+fn client<T>(request: &Request<T>) -> Result<Arc<str>, Status> {
+    let client = request.extensions().get::<Client>().map(|client| client.0.clone());
+    client.ok_or_else(|| Status::internal("identify client: the call came past the guard"))
 }
 
 fn encoding_failed() -> Status {

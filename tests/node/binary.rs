@@ -85,18 +85,20 @@ fn signals_end_it_well_and_stdout_stays_clean() {
 
 #[test]
 fn exit_codes_tell_bad_settings_from_bad_usage() {
-    let cases: [(&[&str], i32); 9] = [
+    let cases: [(&[&str], i32); 10] = [
         (&["--max-targets", "0"], 64),
         (&["--max-message-mib", "0"], 64),
         (&["--max-message-mib", "4294967295"], 64),
         (&["--window-mib", "0"], 64),
         (&["--max-targets", "many"], 2),
-        (&["--listen", "nowhere"], 2),
+        (&["--listen", "nowhere"], 64),
         // What the fake was not taught, and what nobody is.
         (&["--strategy", "ppg"], 64),
         (&["--strategy", "guess"], 2),
         // An address that is not this machine's.
-        (&["--listen", "192.0.2.1:1"], 1),
+        (&["--listen", "192.0.2.1:1", "--allow-plaintext", "true"], 1),
+        // Others could listen in.
+        (&["--listen", "192.0.2.1:1"], 64),
     ];
     for (arguments, code) in cases {
         let output = Command::new(env!("CARGO_BIN_EXE_sam4mllm"))

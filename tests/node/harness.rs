@@ -15,7 +15,7 @@ use sam4mllm::server::wire::perceive_request::Request;
 use sam4mllm::server::wire::perceive_response::Response;
 use sam4mllm::server::wire::perception_client::PerceptionClient;
 use sam4mllm::server::wire::{self, ErrorCode, Verdict};
-use sam4mllm::server::{Backend, Identity, Server, ServerConfig, ServerError};
+use sam4mllm::server::{Backend, Identity, Server, ServerConfig, ServerError, Sockets};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -83,11 +83,22 @@ impl Running {
 
     /// A node that may not be ready yet.
     pub async fn launch(backend: Backend, script: Script, adjust: impl FnOnce(&mut ServerConfig)) -> Self {
+        Self::launch_on(Sockets::default(), backend, script, adjust).await
+    }
+
+    /// As [`Self::launch`], on a free port besides `sockets`.
+    pub async fn launch_on(
+        sockets: Sockets,
+        backend: Backend,
+        script: Script,
+        adjust: impl FnOnce(&mut ServerConfig),
+    ) -> Self {
         let mut config = ServerConfig::default();
         config.node.reground_lost_after = Duration::ZERO;
         adjust(&mut config);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
-        let server = Server::build(config, listener, backend).await.expect("builds");
+        let sockets = Sockets { tcp: Some(listener), ..sockets };
+        let server = Server::build(config, sockets, backend).await.expect("builds");
         let address = server.address().expect("is bound");
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(server.run(async {
@@ -258,8 +269,12 @@ pub struct Stream {
 
 impl Stream {
     pub async fn open(node: &Running) -> Result<Self, tonic::Status> {
+        Self::open_by(node.client().await).await
+    }
+
+    /// Over a connection of one's own.
+    pub async fn open_by(mut client: PerceptionClient<Channel>) -> Result<Self, tonic::Status> {
         let (requests, outgoing) = mpsc::channel(64);
-        let mut client = node.client().await;
         let replies = soon("a stream", client.perceive(ReceiverStream::new(outgoing))).await?.into_inner();
         let options = wire::Options::default();
         Ok(Self { requests: Some(requests), replies, next_seq: 1, last: None, options })

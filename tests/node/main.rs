@@ -2,6 +2,7 @@
 
 mod harness;
 
+mod access;
 mod bad_input;
 mod binary;
 mod clients;
@@ -10,7 +11,11 @@ mod drops;
 mod faults;
 mod frames;
 mod lifecycle;
+mod metrics;
+mod quotas;
+mod settings;
 mod strategies;
 mod stream;
 mod targets;
 mod unary;
+mod watchdog;

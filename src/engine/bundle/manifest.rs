@@ -6,6 +6,7 @@ use std::path::{Component, Path};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::calibrate::Calibration;
+use super::outputs::{self, StoredOutputs};
 use super::{BundleError, BundleErrorKind, MANIFEST};
 
 /// The only manifest format there is.
@@ -35,6 +36,10 @@ pub struct Manifest {
     /// Every file of the bundle by its path relative to the manifest, with `/` between components.
     #[serde(default)]
     pub files: BTreeMap<String, FileEntry>,
+    /// What the engines say to the self-test's input; `sam4mllm engine seal` stores it. Default: nothing, then only shape
+    /// and finiteness are tested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selftest: Option<StoredOutputs>,
     /// Evaluation figures, free-form; shown, never used.
     #[serde(default)]
     pub eval: toml::Table,
@@ -280,6 +285,7 @@ impl Manifest {
         self.sam.image.validate("sam.image")?;
         self.sam.zoom.as_ref().map_or(Ok(()), Zoom::validate)?;
         self.dialect.validate()?;
+        self.selftest.as_ref().map_or(Ok(()), outputs::validate)?;
         self.files.iter().try_for_each(|(path, entry)| {
             check_path(path)?;
             let hex = entry.sha256.len() == 64 && entry.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));

@@ -7,6 +7,7 @@ mod calibrate;
 mod error;
 mod files;
 mod manifest;
+mod outputs;
 mod seal;
 
 use std::fs;
@@ -21,6 +22,7 @@ pub use error::{BundleError, BundleErrorKind};
 pub use manifest::{
     AdapterMode, Dialect, FileEntry, Filter, Fit, ImageSpec, Layout, Manifest, Mllm, Ppg, Sam, Thresholds, Zoom,
 };
+pub use outputs::{StoredOutputs, TensorPrint, store_outputs};
 pub use seal::{Sealed, seal};
 
 /// Name of the manifest inside a bundle's directory.

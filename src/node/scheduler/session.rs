@@ -9,7 +9,7 @@ use super::super::frame::{Kept, Meta};
 use super::super::masks::{Done, Failure, Input, Job, Settings};
 use super::super::slot::Slot;
 use super::super::target::{Need, Target};
-use super::super::{DropReason, FrameReply, NodeConfig, NodeError, Reply, TargetSpec};
+use super::super::{Allowance, DropReason, FrameReply, NodeConfig, NodeError, Reply, TargetSpec, Verdict};
 use super::GroundJob;
 use crate::pipeline::Grounding;
 
@@ -31,6 +31,7 @@ pub struct Session {
     next_id: u64,
     span: tracing::Span,
     _permit: OwnedSemaphorePermit,
+    allowance: Arc<Allowance>,
 }
 
 struct InWork {
@@ -43,7 +44,7 @@ impl Session {
         id: u64,
         slot: Arc<Slot>,
         out: mpsc::Sender<Reply>,
-        permit: OwnedSemaphorePermit,
+        (permit, allowance): (OwnedSemaphorePermit, Arc<Allowance>),
     ) -> Self {
         Self {
             id,
@@ -58,6 +59,7 @@ impl Session {
             next_id: 0,
             span: tracing::info_span!("session", session_id = id),
             _permit: permit,
+            allowance,
         }
     }
 
@@ -170,7 +172,11 @@ impl Session {
             self.slot.count_answered();
         }
         let size = self.last.as_ref().filter(|k| k.meta.seq == meta.seq).map(|k| k.image.size());
-        let targets = self.targets.iter().map(|t| t.reply(&meta, failed, config)).collect();
+        let mut targets: Vec<_> = self.targets.iter().map(|t| t.reply(&meta, failed, config)).collect();
+        if let Some(refused) = self.allowance.refuses_grounding() {
+            let unasked = targets.iter_mut().filter(|t| matches!(t.verdict, Verdict::Pending | Verdict::Lost));
+            unasked.filter(|t| t.error.is_none()).for_each(|t| t.error = Some(refused.clone()));
+        }
         let counters = self.slot.counters();
         let reply = FrameReply { meta, size, targets, timings, counters, revision };
         self.tell(Reply::Frame(Box::new(reply)));
@@ -184,7 +190,8 @@ impl Session {
     /// How badly its neediest target wants the grounder.
     pub(super) fn need(&self, config: &NodeConfig) -> Option<Need> {
         let seq = self.last.as_ref()?.meta.seq;
-        self.targets.iter().filter_map(|t| t.need(seq, config)).max()
+        let need = self.targets.iter().filter_map(|t| t.need(seq, config)).max()?;
+        self.allowance.refuses_grounding().is_none().then_some(need)
     }
 
     /// Its neediest target, on the newest frame; the one that has waited longest among equals.
@@ -195,6 +202,7 @@ impl Session {
         let needy = self.targets.iter_mut().filter(|t| t.need(seq, config) == Some(most));
         let target = needy.min_by_key(|t| t.answered())?;
         let text = target.spec.command.clone().ok()?;
+        self.allowance.grounding().ok()?;
         target.ask(seq);
         let span = tracing::info_span!(parent: &self.span, "frame", seq, target = target.spec.id);
         let TargetSpec { hint, strategy, .. } = *target.spec;
