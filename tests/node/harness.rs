@@ -270,7 +270,7 @@ impl Stream {
         soon("room for a request", requests.send(request)).await.expect("the stream is open");
     }
 
-    async fn ask(&mut self, request: Request) {
+    pub async fn ask(&mut self, request: Request) {
         self.send(wire::PerceiveRequest { request: Some(request), options: Some(self.options) }).await;
     }
 
@@ -280,6 +280,28 @@ impl Stream {
 
     pub async fn add(&mut self, target: wire::Target) {
         self.ask(Request::AddTarget(target)).await;
+    }
+
+    pub async fn rename(&mut self, id: &str, new_id: &str) {
+        let (target_id, new_target_id) = (id.into(), new_id.into());
+        self.ask(Request::RenameTarget(wire::RenameTarget { target_id, new_target_id })).await;
+    }
+
+    pub async fn pause(&mut self, id: &str) {
+        self.ask(Request::PauseTarget(wire::PauseTarget { target_id: id.into() })).await;
+    }
+
+    pub async fn resume(&mut self, id: &str) {
+        self.ask(Request::ResumeTarget(wire::ResumeTarget { target_id: id.into() })).await;
+    }
+
+    pub async fn reground(&mut self, id: &str) {
+        self.ask(Request::RegroundTarget(wire::RegroundTarget { target_id: id.into() })).await;
+    }
+
+    pub async fn question(&mut self, question_id: &str, command: &str, hint: wire::CountHint) {
+        let (question_id, command, hint) = (question_id.into(), command.into(), hint.into());
+        self.ask(Request::Question(wire::Question { question_id, command, hint, strategy: 0 })).await;
     }
 
     pub async fn remove(&mut self, id: &str) {
@@ -311,7 +333,15 @@ impl Stream {
                 self.check(&frame);
                 frame
             }
-            Response::Rejected(rejected) => panic!("expected a frame, got {rejected:?}"),
+            other => panic!("expected a frame, got {other:?}"),
+        }
+    }
+
+    /// The next answer to a question.
+    pub async fn answer(&mut self) -> wire::Answer {
+        match self.message().await.expect("the stream goes on").expect("the stream has not ended") {
+            Response::Answer(answer) => answer,
+            other => panic!("expected an answer, got {other:?}"),
         }
     }
 
@@ -319,7 +349,19 @@ impl Stream {
     pub async fn refusal(&mut self) -> wire::Rejected {
         match self.message().await.expect("the stream goes on").expect("the stream has not ended") {
             Response::Rejected(rejected) => rejected,
-            Response::Frame(frame) => panic!("expected a refusal, got {frame:?}"),
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+    }
+
+    /// The next reply to a frame, if it comes within a millisecond.
+    pub async fn ready(&mut self) -> Option<wire::FrameResult> {
+        let message = tokio::time::timeout(Duration::from_millis(1), self.replies.message()).await.ok()?;
+        match message.expect("the stream goes on").expect("the stream has not ended").response {
+            Some(Response::Frame(frame)) => {
+                self.check(&frame);
+                Some(frame)
+            }
+            other => panic!("expected a frame, got {other:?}"),
         }
     }
 
@@ -374,12 +416,14 @@ impl Stream {
             match target.verdict() {
                 Verdict::Found | Verdict::Ambiguous => assert!(has_masks, "{target:?}"),
                 Verdict::Unsure => {}
-                Verdict::Absent | Verdict::Pending | Verdict::Lost | Verdict::Failed => {
+                Verdict::Absent | Verdict::Pending | Verdict::Lost | Verdict::Failed | Verdict::Paused => {
                     assert!(!has_masks, "{target:?}")
                 }
                 Verdict::Unspecified => panic!("{target:?}"),
             }
             assert!(target.verdict() != Verdict::Failed || target.error.is_some(), "{target:?}");
+            assert_ne!((target.phase(), target.look()), (wire::Phase::Unspecified, wire::Look::Unspecified));
+            assert_eq!(target.verdict() == Verdict::Paused, target.phase() == wire::Phase::Paused);
             for instance in &target.instances {
                 let mask = decode_mask(instance.mask.as_ref().expect("has a mask"));
                 let tight = mask.bbox().expect("a mask is never empty");

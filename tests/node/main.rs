@@ -2,14 +2,20 @@
 
 mod harness;
 
+mod anytime;
 mod bad_input;
 mod binary;
 mod drafts;
 mod drops;
+mod fairness;
 mod faults;
 mod frames;
+mod identity;
 mod lifecycle;
+mod looks;
+mod questions;
 mod strategies;
 mod stream;
 mod targets;
+mod time;
 mod unary;

@@ -80,7 +80,7 @@ pub async fn stream(
         match reply.response {
             Some(Response::Frame(result)) => answers.push(Answer { latency: start.elapsed(), result }),
             Some(Response::Rejected(r)) => bail!("frame {seq} was rejected: {}", r.error.unwrap_or_default().message),
-            None => bail!("an empty reply to frame {seq}"),
+            Some(Response::Answer(_)) | None => bail!("an odd reply to frame {seq}"),
         }
         progress(start.elapsed().as_secs_f64() * 1e3);
     }
