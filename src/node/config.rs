@@ -16,8 +16,8 @@ pub struct NodeConfig {
     pub reground_after: Duration,
     /// A target that is lost is grounded again at once, but not more often than this. Default: 250 ms.
     pub reground_lost_after: Duration,
-    /// An instance that went out of sight keeps its id if it comes back within this, and is looked for meanwhile as if it
-    /// was lost. Default: 3 s, for occlusions of 2 s.
+    /// An instance that went out of sight keeps its id if it comes back within this, and is looked for meanwhile as often
+    /// as if it was lost. Default: 3 s, for occlusions of 2 s.
     pub remember_lost: Duration,
     /// The longest one grounding may take. Default: 30 s. More than 0.
     pub ground_timeout: Duration,

@@ -281,10 +281,12 @@ fn settle(work: Work, found: Found, now: Instant, next_id: &mut u64) -> WorkDone
         // The camera moved on too far since that frame, and what was followed all the while is still there: keep it,
         // and have the target grounded again.
         Some(_) if grounded.is_empty() && !grounded_lost.is_empty() && !followed.is_empty() => {
-            let known = Known { followed: &[], lost: &lost, hint: work.hint, now };
+            let known = Known { followed: &followed, lost: &lost, hint: work.hint, now };
             let (named, rest) = rename(known, grounded_lost, next_id);
+            let here = |l: &Lost| followed.iter().any(|t| t.id == l.tracked.id);
+            let lost = named.into_iter().map(Lost::new).chain(rest).filter(|l| !here(l)).collect();
             let event = shown(&followed, Event::Follow);
-            (followed, named.into_iter().map(Lost::new).chain(rest).collect(), event)
+            (followed, lost, event)
         }
         _ => {
             // In one go, so that no id is given twice.

@@ -108,8 +108,9 @@ impl Slot {
         let stamp_ns = frame.stamp_ns();
         let back = state.last_stamp_ns.replace(stamp_ns).is_some_and(|last| stamp_ns < last);
         state.counters.stamps_back += u64::from(back);
-        if state.waiting.replace(frame).is_some() {
-            state.drop_one(DropReason::Superseded);
+        if let Some(old) = state.waiting.replace(frame) {
+            // Whoever took it out now would find it too late all the same.
+            state.drop_one(if old.overdue() { DropReason::Deadline } else { DropReason::Superseded });
         }
         Ok(())
     }

@@ -24,8 +24,10 @@ async fn another_command_for_the_same_object_keeps_its_id() {
     let found = stream.until_verdict(&moved, "t", Verdict::Found).await;
     assert_eq!(of(&found, "t").instances[0].instance_id, red);
     // What is meant now is something else.
+    node.script.ground.gate.shut();
     stream.add(hinted("t", "blue", CountHint::One)).await;
     assert_eq!(of(&stream.exchange(&moved).await, "t").phase(), Phase::Pending);
+    node.script.ground.gate.open();
     let found = stream.until_verdict(&moved, "t", Verdict::Found).await;
     let blue = of(&found, "t").instances[0].instance_id;
     assert_ne!(blue, red, "the only one meant, but by another command");

@@ -1,6 +1,7 @@
 //! The node from outside: a real client over a real socket, real JPEG bytes, and stages that look for colours.
 
 mod harness;
+mod scene;
 
 mod anytime;
 mod bad_input;

@@ -78,8 +78,9 @@ async fn a_question_waits_for_the_frame_that_was_sent_before_it() {
     assert_eq!(response(answer.expect("is answered"), "first").seq, seq);
 
     // The frame is held up in the segmenter, and the next one waits behind it.
-    node.script.segment.gate.shut();
     stream.set([target("r", "red")]).await;
+    stream.until_verdict(&Scene::new().with(RED, 20, 20), "r", Verdict::Found).await;
+    node.script.segment.gate.shut();
     let begun = node.script.segment.begun();
     stream.show(&Scene::new().with(RED, 20, 20)).await;
     eventually("the frame in work", || node.script.segment.begun() > begun).await;
