@@ -224,7 +224,6 @@ impl Target {
         match answer {
             Ok(grounding) => {
                 self.step(Event::Answer);
-                self.ground_error = None;
                 self.fresh = Some(Fresh { grounding: Arc::new(grounding), frame, partial: false });
             }
             Err(error) => {
@@ -257,7 +256,7 @@ impl Target {
         if let Some(fresh) = self.fresh.take() {
             self.step(Event::Use);
             self.step(Event::Clear);
-            self.grounding = Some(fresh.into());
+            self.put_to_use(fresh);
         }
     }
 
@@ -286,6 +285,14 @@ impl Target {
         if self.fresh.as_ref().is_some_and(|f| Arc::ptr_eq(&f.grounding, &used.grounding)) {
             self.step(Event::Use);
             self.fresh = None;
+        }
+        self.put_to_use(used);
+    }
+
+    /// What went wrong before is over once a whole answer is in use.
+    fn put_to_use(&mut self, used: Fresh) {
+        if !used.partial {
+            self.ground_error = None;
         }
         self.grounding = Some(used.into());
     }

@@ -144,7 +144,12 @@ impl World {
             }
             Op::Answer(outcome) => self.answer(|left| Ok(grounding(outcome, left))),
             Op::Error(kind) => self.answer(|_| Err(NodeError::new(kind, "the test says so"))),
-            Op::Down => self.target.give_up(&NodeError::new(NodeErrorKind::Stage, "gone")),
+            Op::Down => {
+                // What it was at comes back as failed before it is given up.
+                let gone = || NodeError::new(NodeErrorKind::Stage, "gone");
+                self.answer(|_| Err(gone()));
+                self.target.give_up(&gone());
+            }
             Op::Retarget(good) => {
                 (self.wanted.spec, self.wanted.commands) = (Arc::new(spec(good)), self.wanted.commands + 1);
                 self.target.update(self.wanted.clone(), &mut self.epoch);

@@ -321,7 +321,7 @@ mod tests {
             ("area", red(&same()), answer(disc(60.0, 60.0, 26.0), 0.9), Some(Drift::Area)),
             ("area", red(&same()), answer(disc(60.0, 60.0, 15.0), 0.9), Some(Drift::Area)),
             // Half of it is somebody else's.
-            ("colour", scene(&disc(50.0, 60.0, 20.0), [200, 30, 30]), answer(same(), 0.9), Some(Drift::Colour)),
+            ("colour", scene(&disc(42.0, 60.0, 20.0), [200, 30, 30]), answer(same(), 0.9), Some(Drift::Colour)),
         ];
         for (what, image, answer, drift) in cases {
             let mut track = track().scored(0.9);
