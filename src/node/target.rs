@@ -126,7 +126,9 @@ impl Target {
         match self.state.after(event) {
             Some(next) => self.state = next,
             None => {
-                assert!(!cfg!(test), "{event:?} in {:?}", self.state);
+                #[cfg(test)]
+                panic!("{event:?} in {:?}", self.state);
+                #[cfg(not(test))]
                 tracing::error!(target = self.spec.id, ?event, state = ?self.state, "this cannot happen");
             }
         }
