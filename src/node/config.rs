@@ -16,6 +16,9 @@ pub struct NodeConfig {
     pub reground_after: Duration,
     /// A target that is lost is grounded again at once, but not more often than this. Default: 250 ms.
     pub reground_lost_after: Duration,
+    /// An instance that went out of sight keeps its id if it comes back within this, and is looked for meanwhile as often
+    /// as if it was lost. Default: 3 s, for occlusions of 2 s.
+    pub remember_lost: Duration,
     /// The longest one grounding may take. Default: 30 s. More than 0.
     pub ground_timeout: Duration,
     /// How long a grounding waits for masks to guess answers from, where it can use some; 0 for not at all. Only how fast
@@ -45,6 +48,7 @@ impl Default for NodeConfig {
             track: TrackLimits::default(),
             reground_after: Duration::from_secs(2),
             reground_lost_after: Duration::from_millis(250),
+            remember_lost: Duration::from_secs(3),
             ground_timeout: Duration::from_secs(30),
             draft_wait: Duration::from_millis(100),
             stale_limit: Duration::from_secs(1),

@@ -12,6 +12,9 @@
 //! to the newest frame when it comes. Both stages go round the sessions in turn. The grounder may ask the segmenter for
 //! masks to guess answers from; it waits for them a short while, and nobody waits for it.
 //!
+//! What may happen to a target, and what it is then, is one table (`state`); which instance is which, one set of rules
+//! (`identity`).
+//!
 //! Not chosen: a queue per session (old masks of old frames, and memory), a worker pool per engine (an engine already
 //! uses all cores), and async stages (a model pass blocks for hundreds of milliseconds).
 
@@ -20,6 +23,7 @@ mod config;
 mod draft;
 mod error;
 mod frame;
+mod identity;
 mod masks;
 mod position;
 mod reply;
@@ -27,12 +31,13 @@ mod scheduler;
 mod session;
 mod slot;
 mod stage;
+mod state;
 mod stats;
 mod target;
 mod tracked;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -42,10 +47,12 @@ pub use error::{NodeError, NodeErrorKind};
 pub use frame::{FrameIn, FrameOptions, Meta};
 pub use position::Position;
 pub use reply::{FrameReply, InstanceReply, Origin, Reply, TargetReply, Verdict};
-pub use session::{End, Replies, SessionInput};
+pub use session::{Asked, End, Replies, SessionInput};
 pub use slot::{Counters, DropReason};
 pub use stage::Factory;
+pub use state::{Look, Phase};
 pub use stats::{BUCKETS_S, GroundingEnd, Histogram, Stats};
+pub use target::Why;
 
 use crate::pipeline::{Ground, Segment, Strategies, Strategy};
 use crate::prompt::{Calibration, CountHint};
@@ -57,6 +64,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The most bytes of a target's id.
 pub const MAX_TARGET_ID_BYTES: usize = 128;
+/// Questions that a session may have open.
+pub const MAX_QUESTIONS: usize = 4;
 /// Replies that may wait for a slow reader before its frames have to wait.
 const REPLY_BUFFER: usize = 4;
 /// Events that may wait for the scheduler.
@@ -119,6 +128,15 @@ pub struct TargetSpec {
     pub hint: CountHint,
     /// How it is looked for.
     pub strategy: Strategy,
+    /// It is grounded again when its last grounding is this old; `None` for the node's usual time.
+    pub reground_after: Option<Duration>,
+}
+
+impl TargetSpec {
+    /// Whether the language model would be asked the same.
+    fn asks_the_same(&self, other: &Self) -> bool {
+        (&self.command, self.hint, self.strategy) == (&other.command, other.hint, other.strategy)
+    }
 }
 
 /// How a command is to be asked.
@@ -205,7 +223,7 @@ impl Node {
             Ok(strategy) => (command, strategy),
             Err(error) => (command.and(Err(error.into())), error.strategy()),
         };
-        TargetSpec { id, command, hint, strategy }
+        TargetSpec { id, command, hint, strategy, reground_after: None }
     }
 
     /// Whether the node can work, as it changes.
@@ -232,7 +250,8 @@ impl Node {
             let what = format!("open session: there are {} already", self.config.max_sessions);
             NodeError::new(NodeErrorKind::Limit, what)
         })?;
-        session::open(self.config.clone(), self.events.clone(), permit, allowance, self.stats.clone()).await
+        let semaphores = (permit, self.calls.clone());
+        session::open(self.config.clone(), self.events.clone(), semaphores, allowance, self.stats.clone()).await
     }
 
     /// Answers one command on one frame; waits for both stages. Dropping the future gives the call up.

@@ -2,27 +2,29 @@
 //! the order of its events alone.
 
 mod call;
+mod jobs;
+mod question;
 mod session;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
 
 pub(super) use call::Call;
+pub(super) use question::Question;
 pub(super) use session::Session;
 
-use super::draft::{DraftJob, StageDrafts};
+use super::draft::DraftJob;
 use super::frame::Kept;
-use super::masks::{self, Done, Failure, Job, Settings};
+use super::masks::{Done, Failure, Settings};
 use super::stage::{Condition, Restart, Restarts, Stage};
 use super::stats::{GroundingEnd, Stats};
 use super::target::Need;
-use super::tracked::Tracked;
 use super::{NodeConfig, NodeError, Readiness, StageName, Stages};
-use crate::pipeline::{Ground, Grounding, Segment, Strategy, TrackLimits};
-use crate::prompt::CountHint;
+use crate::pipeline::{Ground, Grounding, TrackLimits};
+use jobs::{GroundJob, SegmentJob, ground_frame, segment_frame};
 
 /// What the scheduler hears.
 pub(super) enum Event {
@@ -30,6 +32,7 @@ pub(super) enum Event {
     Wake,
     Open(Box<Session>),
     Call(Box<Call>),
+    Ask(Box<Question>),
     StageUp(StageName),
     StageDown(StageName, String),
     /// The job in work is lost.
@@ -40,6 +43,8 @@ pub(super) enum Event {
     Decoded(Arc<Kept>),
     Segmented(Result<Done, Failure>),
     Grounded(Result<Grounding, NodeError>),
+    /// The ground stage has boxes for the target that it is at, and goes on to ask about points.
+    Proposed(Box<Grounding>),
     /// The ground stage wants masks, and waits a little for them.
     Draft(Box<DraftJob>),
     /// The segment stage has answered that, if it could.
@@ -52,24 +57,6 @@ pub(super) enum Event {
 enum Owner {
     Session(u64),
     Call(u64),
-}
-
-/// What the ground stage is given.
-struct GroundJob {
-    text: String,
-    hint: CountHint,
-    strategy: Strategy,
-    frame: Arc<Kept>,
-    /// The target's instances, to guess from.
-    last: Vec<Arc<Tracked>>,
-    deadline: Instant,
-    span: tracing::Span,
-}
-
-/// What the segment stage is given.
-enum SegmentJob {
-    Frame(Job),
-    Draft(Box<DraftJob>),
 }
 
 /// What the ground stage has in work.
@@ -169,16 +156,12 @@ impl Scheduler {
                 }
                 self.sessions.insert(session.id(), *session);
             }
-            Event::Call(mut call) => {
-                self.next_call += 1;
-                self.next_epoch += 1;
-                call.accept(self.next_epoch);
-                if self.draining {
-                    call.fail(super::session::gone());
-                } else {
-                    self.calls.insert(self.next_call, *call);
-                }
-            }
+            Event::Call(call) if self.draining => call.fail(super::session::gone()),
+            Event::Call(call) => self.accept(*call),
+            Event::Ask(question) => match self.sessions.get_mut(&question.session) {
+                Some(session) => session.ask(*question),
+                None => question.fail(super::session::gone()),
+            },
             Event::StageUp(name) => self.set_condition(name, Condition::Idle),
             Event::StageDown(name, why) => {
                 tracing::error!(stage = name.as_str(), why, "stage is down");
@@ -203,6 +186,13 @@ impl Scheduler {
                 self.ground.condition = Condition::Idle;
                 self.finish_ground(outcome);
             }
+            Event::Proposed(boxes) => {
+                if let Some(Asked { owner: Owner::Session(id), epoch, frame, .. }) = &self.grounding
+                    && let Some(session) = self.sessions.get_mut(id)
+                {
+                    session.proposed(*epoch, frame.clone(), *boxes, &self.config);
+                }
+            }
             Event::Draft(job) => self.draft = Some(job),
             Event::Drafted => self.segment.condition = Condition::Idle,
             Event::Drain => {
@@ -211,6 +201,13 @@ impl Scheduler {
                 self.sessions.values().for_each(|s| s.slot().drain());
             }
         }
+    }
+
+    fn accept(&mut self, mut call: Call) {
+        self.next_call += 1;
+        self.next_epoch += 1;
+        call.accept(self.next_epoch);
+        self.calls.insert(self.next_call, call);
     }
 
     fn set_condition(&mut self, name: StageName, condition: Condition) {
@@ -237,11 +234,14 @@ impl Scheduler {
     /// Lets go of who is gone, brings targets up to date, and answers what a dead stage cannot.
     fn sweep(&mut self) {
         let next_epoch = &mut self.next_epoch;
-        self.sessions.retain(|_, session| {
-            session.reconcile(next_epoch);
-            !session.is_over()
-        });
+        self.sessions.values_mut().for_each(|session| session.reconcile(next_epoch));
+        for call in self.sessions.values_mut().flat_map(Session::calls).collect::<Vec<_>>() {
+            self.handle(Event::Call(Box::new(call)));
+        }
+        self.sessions.retain(|_, session| !session.is_over());
         self.calls.retain(|_, call| !call.is_abandoned());
+        let late: Vec<u64> = self.calls.iter().filter(|(_, call)| call.is_late()).map(|(id, _)| *id).collect();
+        late.iter().filter_map(|id| self.calls.remove(id)).for_each(|call| call.fail(Call::late()));
         if let Some(error) = self.segment.restarts(StageName::Segment) {
             self.sessions.values_mut().for_each(|s| s.answer_without_masks(&error, &self.config));
         }
@@ -355,47 +355,6 @@ impl Scheduler {
 fn in_turn(ready: &[u64], last: u64) -> Option<u64> {
     let after = ready.iter().copied().filter(|id| *id > last).min();
     after.or_else(|| ready.iter().copied().min())
-}
-
-fn ground_frame(
-    stage: &mut (dyn Ground + 'static),
-    job: GroundJob,
-    draft_wait: Duration,
-    emit: &dyn Fn(Event),
-) -> Event {
-    let _span = job.span.enter();
-    let _ground = tracing::debug_span!("ground").entered();
-    let GroundJob { frame, last, deadline, .. } = &job;
-    let mut drafts = StageDrafts { frame: frame.clone(), last, wait: draft_wait, deadline: *deadline, emit };
-    let outcome = stage
-        .check(&job.text, job.hint)
-        .map(|command| command.by(job.strategy))
-        .and_then(|command| stage.ground_drafted(&frame.image, &command, &mut drafts, Some(*deadline)))
-        .map_err(NodeError::from);
-    if let Err(error) = outcome.as_ref().map(drop)
-        && !error.is_refusal()
-    {
-        tracing::warn!(%error, "ground failed");
-    }
-    Event::Grounded(outcome)
-}
-
-fn segment_frame(stage: &mut (dyn Segment + 'static), job: SegmentJob, emit: &dyn Fn(Event)) -> Event {
-    let job = match job {
-        SegmentJob::Frame(job) => job,
-        SegmentJob::Draft(job) => {
-            job.run(stage);
-            return Event::Drafted;
-        }
-    };
-    let span = job.span.clone();
-    let _span = span.enter();
-    let _segment = tracing::debug_span!("segment").entered();
-    let outcome = masks::run(stage, job, &|frame| emit(Event::Decoded(frame.clone())));
-    if let Err(Failure::Segment(error)) = &outcome {
-        tracing::warn!(%error, "segment failed");
-    }
-    Event::Segmented(outcome)
 }
 
 #[cfg(test)]

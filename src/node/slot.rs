@@ -40,6 +40,8 @@ pub struct Counters {
     pub answered: u64,
     /// Frames in the slot, 0 or 1.
     pub waiting: u64,
+    /// Frames whose capture stamp was before that of the frame before them.
+    pub stamps_back: u64,
     dropped: [u64; DropReason::ALL.len()],
 }
 
@@ -50,18 +52,25 @@ impl Counters {
     }
 }
 
-/// A target as it should be, and which time it was set under that id.
+/// A target as it should be.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
     pub spec: Arc<TargetSpec>,
-    /// Differs whenever the target starts afresh.
+    /// Which target it is, whatever it is called and whatever is meant by it.
     pub serial: u64,
+    /// Grows with every new command.
+    pub commands: u64,
+    /// Grows with every look that the client asks for.
+    pub looks: u64,
+    /// No work is to be done on it.
+    pub paused: bool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     waiting: Option<Arrived>,
     last_seq: Option<u64>,
+    last_stamp_ns: Option<i64>,
     counters: Counters,
     targets: Vec<Wanted>,
     /// Grows with every change of `targets`.
@@ -106,8 +115,13 @@ impl Slot {
             state.drop_one(DropReason::Undecodable);
             return Err(error);
         }
-        if state.waiting.replace(frame).is_some() {
-            state.drop_one(DropReason::Superseded);
+        // Counted and no more: the stamp is the client's, and nothing here depends on it.
+        let stamp_ns = frame.stamp_ns();
+        let back = state.last_stamp_ns.replace(stamp_ns).is_some_and(|last| stamp_ns < last);
+        state.counters.stamps_back += u64::from(back);
+        if let Some(old) = state.waiting.replace(frame) {
+            // Whoever took it out now would find it too late all the same.
+            state.drop_one(if old.overdue() { DropReason::Deadline } else { DropReason::Superseded });
         }
         Ok(())
     }
@@ -128,6 +142,11 @@ impl Slot {
             return None;
         }
         Some(frame)
+    }
+
+    /// The number of the newest frame that came in order.
+    pub(super) fn last_seq(&self) -> Option<u64> {
+        self.lock().last_seq
     }
 
     pub(super) fn waits(&self) -> bool {

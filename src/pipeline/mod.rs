@@ -4,11 +4,13 @@
 //! [`Segment`] is SAM's. Each implementation is owned by one thread.
 
 mod best_groups;
+mod colours;
 mod draft;
 mod evidence;
 pub mod fake;
 mod grounder;
 mod groups;
+mod inner_points;
 mod segmenter;
 mod tracker;
 mod zoom;
@@ -18,7 +20,7 @@ pub use draft::{Drafter, Drafting, FrameSam, NoDrafts, SamDrafts, box_prompts};
 pub use grounder::Grounder;
 pub use groups::segment_groups;
 pub use segmenter::Segmenter;
-pub use tracker::{LostReason, Track, TrackLimits};
+pub use tracker::{Drift, DriftLimits, Likeness, LostReason, Track, TrackLimits};
 
 pub use crate::model::mllm::Decoded;
 pub use crate::prompt::{Strategies, Strategy, StrategyError};

@@ -66,13 +66,24 @@ pub(super) async fn serve(listener: TcpListener, told: Told) {
 fn answer(request: &Request<Incoming>, told: &Told) -> Response<Full<Bytes>> {
     let (status, text) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, text(told)),
-        (_, "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, "use GET\n".to_owned()),
-        _ => (StatusCode::NOT_FOUND, "metrics are at /metrics\n".to_owned()),
+        (&Method::GET | &Method::HEAD, "/ready") => ready(&told.node),
+        (_, "/metrics" | "/ready") => (StatusCode::METHOD_NOT_ALLOWED, "use GET\n".to_owned()),
+        _ => (StatusCode::NOT_FOUND, "metrics are at /metrics, readiness at /ready\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, TEXT);
     response
+}
+
+/// For balancers that cannot ask `grpc.health.v1`, such as a kubelet where the node takes TLS alone.
+fn ready(node: &Node) -> (StatusCode, String) {
+    match &*node.readiness().borrow() {
+        Readiness::Ready => (StatusCode::OK, "ready\n".to_owned()),
+        Readiness::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n".to_owned()),
+        Readiness::Down(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        Readiness::Draining => (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".to_owned()),
+    }
 }
 
 /// All of it, in a fixed order.

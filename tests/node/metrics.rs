@@ -85,6 +85,7 @@ async fn counters_are_those_of_the_replies() {
     assert!(value("sam4mllm_resident_memory_bytes") > 1e6);
     assert!(page.contains("sam4mllm_build_info{version=\""), "{page}");
     assert_eq!(get(address, "/").await.0, "HTTP/1.1 404 Not Found");
+    assert_eq!(get(address, "/ready").await, ("HTTP/1.1 200 OK".to_owned(), "ready\n".to_owned()));
 
     drop(stream);
     node.ask_to_stop();

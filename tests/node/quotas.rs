@@ -74,6 +74,7 @@ async fn dropped_frames_are_counted_under_their_reason() {
                     return;
                 }
                 wire::perceive_response::Response::Frame(_) => {}
+                wire::perceive_response::Response::Answer(answer) => panic!("nobody asked: {answer:?}"),
             }
         }
     })

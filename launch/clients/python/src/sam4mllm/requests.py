@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from . import frames
-from .targets import Options, Target, targets
+from .targets import CountHint, Options, Strategy, Target, targets
 from .v1 import perception_pb2 as wire
 
 
@@ -23,6 +23,24 @@ class Requests:
 
     def _remove_target(self, target_id: str) -> wire.PerceiveRequest:
         return wire.PerceiveRequest(remove_target=wire.RemoveTarget(target_id=target_id))
+
+    def _rename_target(self, target_id: str, new_target_id: str) -> wire.PerceiveRequest:
+        return wire.PerceiveRequest(rename_target=wire.RenameTarget(target_id=target_id, new_target_id=new_target_id))
+
+    def _pause_target(self, target_id: str) -> wire.PerceiveRequest:
+        return wire.PerceiveRequest(pause_target=wire.PauseTarget(target_id=target_id))
+
+    def _resume_target(self, target_id: str) -> wire.PerceiveRequest:
+        return wire.PerceiveRequest(resume_target=wire.ResumeTarget(target_id=target_id))
+
+    def _reground_target(self, target_id: str) -> wire.PerceiveRequest:
+        return wire.PerceiveRequest(reground_target=wire.RegroundTarget(target_id=target_id))
+
+    def _ask(self, question_id: str, command: str, hint: CountHint, strategy: Strategy) -> wire.PerceiveRequest:
+        question = wire.Question(
+            question_id=question_id, command=command, hint=hint.value, strategy=strategy.value
+        )
+        return wire.PerceiveRequest(question=question)
 
     def _frame(self, image, options: Options, **known) -> wire.PerceiveRequest:
         # Numbered last: a picture that cannot be sent takes no number.
