@@ -5,6 +5,8 @@
 pub mod bundle;
 pub mod fake;
 pub mod rten;
+#[cfg(test)]
+pub(crate) mod scripted;
 #[cfg(feature = "tensorrt")]
 pub mod tensorrt;
 

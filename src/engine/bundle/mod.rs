@@ -9,6 +9,7 @@ mod files;
 mod manifest;
 mod outputs;
 mod seal;
+mod validate;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -8,10 +8,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 import numpy as np
 from grpc import aio
 
-from . import frames
 from .channel import Security, opened
 from .frames import Camera, Depth
-from .requests import Requests
+from .requests import Requests, segment_request
 from .results import Answer, FrameResult, Rejected, TargetResult, response
 from .targets import CountHint, Options, Strategy, Target
 from .v1 import perception_pb2 as wire
@@ -57,12 +56,8 @@ class AsyncClient:
         timeout_s: float | None = 30,
     ) -> TargetResult:
         """One image, one command, one answer. `image` as in `frames.frame`."""
-        request = wire.SegmentRequest(
-            frame=frames.frame(image, encoding=encoding, depth=depth, camera=camera),
-            command=command,
-            hint=hint.value,
-            strategy=strategy.value,
-            options=wire.Options(evidence=evidence),
+        request = segment_request(
+            image, command, hint, strategy, evidence, encoding=encoding, depth=depth, camera=camera
         )
         reply = await self._stub.Segment(request, timeout=timeout_s, metadata=self._metadata)
         return TargetResult.of(reply.result)

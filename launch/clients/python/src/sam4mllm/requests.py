@@ -1,4 +1,4 @@
-"""The requests of a stream, which both kinds of stream share."""
+"""The requests that both kinds of client share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ import itertools
 from . import frames
 from .targets import CountHint, Options, Strategy, Target, targets
 from .v1 import perception_pb2 as wire
+
+
+def segment_request(
+    image, command: str, hint: CountHint, strategy: Strategy, evidence: bool, **known
+) -> wire.SegmentRequest:
+    """One image and one command; `known` as `frames.frame` takes it."""
+    return wire.SegmentRequest(
+        frame=frames.frame(image, **known),
+        command=command,
+        hint=hint.value,
+        strategy=strategy.value,
+        options=wire.Options(evidence=evidence),
+    )
 
 
 class Requests:
