@@ -53,6 +53,8 @@ pub(super) enum Said {
 pub(super) enum WriteError {
     #[error("the file has reached its limit of {0} bytes (record_max_mib)")]
     Limit(u64),
+    #[error("open recording: {0}")]
+    Open(#[from] std::io::Error),
     #[error("write recording: {}", cause(.0))]
     Mcap(#[from] mcap::McapError),
 }

@@ -82,14 +82,15 @@ impl Recorder {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Begins the recording of a stream; `None` where that fails, which is logged and counted.
+    /// Begins the recording of a stream, whose file is made when there is something to write: a stream that is refused
+    /// leaves none. `None` where there is no thread for it, which is logged and counted.
     pub(super) fn stream(&self) -> Option<Arc<StreamRecord>> {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let number = self.files.fetch_add(1, Ordering::Relaxed) + 1;
         let path = self.config.folder.join(format!("{}-{number}.mcap", since.as_millis()));
-        let file = std::fs::File::create_new(&path);
-        let begun = file.and_then(|file| StreamRecord::begin(&path, Box::new(file), self));
-        match begun {
+        let file = path.clone();
+        let open = move || std::fs::File::create_new(file).map(|file| Box::new(file) as Box<dyn file::Out>);
+        match StreamRecord::begin(&path, open, self) {
             Ok(record) => {
                 let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
                 live.retain(|(_, done)| !done.load(Ordering::Acquire));
@@ -147,7 +148,11 @@ impl Shared {
 }
 
 impl StreamRecord {
-    fn begin(path: &Path, out: Box<dyn file::Out>, recorder: &Recorder) -> std::io::Result<Arc<Self>> {
+    fn begin(
+        path: &Path,
+        open: impl FnOnce() -> std::io::Result<Box<dyn file::Out>> + Send + 'static,
+        recorder: &Recorder,
+    ) -> std::io::Result<Arc<Self>> {
         let (queue, inbox) = sync_channel(QUEUE_ITEMS);
         let shared = Arc::new(Shared {
             path: path.to_owned(),
@@ -159,10 +164,9 @@ impl StreamRecord {
         let done = Arc::new(AtomicBool::new(false));
         let over = done.clone();
         std::thread::Builder::new().name("record".to_owned()).spawn(move || {
-            write(out, &inbox, (&about, max_bytes), &theirs);
+            write(open, &inbox, (&about, max_bytes), &theirs);
             over.store(true, Ordering::Release);
         })?;
-        tracing::info!(path = %path.display(), "recording");
         Ok(Arc::new(Self { queue, shared, start: Instant::now(), done }))
     }
 
@@ -202,12 +206,20 @@ impl Witness for StreamRecord {
 }
 
 /// Writes what comes until nothing can follow.
-fn write(out: Box<dyn file::Out>, inbox: &Receiver<Item>, (about, max_bytes): (&About, u64), shared: &Shared) {
-    let mut file = match RecordFile::create(out, about, max_bytes) {
-        Ok(file) => file,
-        Err(error) => return shared.stop(&error.to_string()),
-    };
-    while let Ok(item) = inbox.recv() {
+fn write(
+    open: impl FnOnce() -> std::io::Result<Box<dyn file::Out>>,
+    inbox: &Receiver<Item>,
+    (about, max_bytes): (&About, u64),
+    shared: &Shared,
+) {
+    let Ok(first) = inbox.recv() else { return };
+    let mut file =
+        match open().map_err(file::WriteError::from).and_then(|out| RecordFile::create(out, about, max_bytes)) {
+            Ok(file) => file,
+            Err(error) => return shared.stop(&error.to_string()),
+        };
+    tracing::info!(path = %shared.path.display(), "recording");
+    for item in std::iter::once(first).chain(inbox) {
         shared.queued.fetch_sub(item.bytes, Ordering::AcqRel);
         if !shared.alive.load(Ordering::Acquire) || matches!(item.said, Said::End) {
             break;

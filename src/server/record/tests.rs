@@ -58,7 +58,7 @@ fn a_full_disk_stops_the_recording_once() {
     for left in [0, 1000, 100_000, 3_000_000] {
         let before = recorder.failed();
         let out = Full { inner: Cursor::default(), left };
-        let record = StreamRecord::begin(Path::new("full.mcap"), Box::new(out), &recorder).expect("a thread");
+        let record = StreamRecord::begin(Path::new("full.mcap"), || Ok(Box::new(out)), &recorder).expect("a thread");
         for number in 1..=6 {
             record.request(number, &frame(1 << 20));
         }
@@ -91,7 +91,7 @@ fn a_disk_that_hangs_stops_the_recording_and_nothing_else() {
     let recorder = recorder(folder.path(), u64::MAX);
     let (let_go, held) = std::sync::mpsc::channel();
     let out = Hanging(held, Cursor::default());
-    let record = StreamRecord::begin(Path::new("slow.mcap"), Box::new(out), &recorder).expect("a thread");
+    let record = StreamRecord::begin(Path::new("slow.mcap"), || Ok(Box::new(out)), &recorder).expect("a thread");
     let mut sent = 0;
     while recorder.failed() == 0 {
         sent += 1;
@@ -147,6 +147,21 @@ fn what_was_written_is_read_and_damage_has_a_place() {
     let mut none = Cursor::new(Vec::new());
     mcap::Writer::new(&mut none).expect("writes").finish().expect("writes");
     assert_eq!(read(none.into_inner()).expect_err("is another's").kind(), RecordingErrorKind::Foreign);
+}
+
+#[test]
+fn a_stream_without_a_request_leaves_no_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let recorder = recorder(folder.path(), u64::MAX);
+    let record = recorder.stream().expect("begins");
+    let done = record.done.clone();
+    drop(record);
+    let until = Instant::now() + Duration::from_secs(30);
+    while !done.load(Ordering::Acquire) {
+        assert!(Instant::now() < until, "the recording does not end");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!((std::fs::read_dir(folder.path()).expect("is there").count(), recorder.failed()), (0, 0));
 }
 
 #[test]
