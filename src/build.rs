@@ -8,7 +8,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     onnx()?;
     #[cfg(feature = "tensorrt")]
     tensorrt::shim()?;
-    perception()
+    perception()?;
+    recording()
 }
 
 /// The version of rten that is linked, for replies to name: no crate knows its own from outside.
@@ -38,6 +39,24 @@ fn perception() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("perception.bin"), compiler.encode_file_descriptor_set())?;
     tonic_prost_build::configure().compile_fds(compiler.file_descriptor_set())?;
+    Ok(())
+}
+
+/// What recordings hold besides: messages, and the descriptors that are written into each.
+fn recording() -> Result<(), Box<dyn Error>> {
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    let files = ["sam4mllm/recording/v1/recording.proto", "foxglove/CompressedImage.proto"];
+    for (file, descriptors) in files.iter().zip(["recording.bin", "foxglove.bin"]) {
+        let mut compiler = protox::Compiler::new(["proto"])?;
+        compiler.include_imports(true).open_files([file])?;
+        std::fs::write(out.join(descriptors), compiler.encode_file_descriptor_set())?;
+    }
+    let folder = out.join("recording");
+    std::fs::create_dir_all(&folder)?;
+    let mut config = prost_build::Config::new();
+    // A folder of its own: the contract's messages have been generated already.
+    config.out_dir(folder).extern_path(".sam4mllm.v1", "crate::server::wire");
+    config.compile_fds(protox::compile(files, ["proto"])?)?;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod eval;
 mod picture;
 #[cfg(feature = "tensorrt")]
 mod plans;
+mod replay;
 mod segment;
 mod serve;
 mod stages;
@@ -40,6 +41,8 @@ enum Command {
     Engine(engine::Args),
     /// Answer a split of scenes or of a data set: the field's metrics, calibration, thresholds.
     Eval(eval::Args),
+    /// Replay a recorded stream, and hold the answers against the recorded ones.
+    Replay(replay::Args),
     /// Find what a command names in one picture.
     Segment(segment::Args),
     /// Answer commands and camera frames over gRPC.
@@ -68,6 +71,7 @@ pub fn run() -> ExitCode {
         Command::Demo(args) => return demo::run(args).unwrap_or_else(failure),
         Command::Engine(args) => engine::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Replay(args) => replay::run(args),
         Command::Segment(args) => segment::run(args),
         Command::Serve(args) => serve::run(*args),
     };

@@ -36,6 +36,11 @@ pub struct Args {
     settings: Overrides,
 }
 
+/// What answers under these settings.
+pub(super) fn backend(settings: &Settings) -> anyhow::Result<Backend> {
+    backends::backend(settings, 0)
+}
+
 /// Runs the subcommand.
 pub fn run(args: Args) -> anyhow::Result<()> {
     // Before a socket or a thread exists.

@@ -66,13 +66,9 @@ impl Drafter for StageDrafts<'_> {
     }
 
     fn masks(&mut self, boxes: &[BBox<SourcePx>]) -> Option<Vec<Mask>> {
-        let now = Instant::now();
-        let until = now.checked_add(self.wait).map_or(self.deadline, |until| until.min(self.deadline));
-        let wait = until.checked_duration_since(now).filter(|wait| !wait.is_zero())?;
-        let (answer, answered) = sync_channel(1);
-        let job = DraftJob { frame: self.frame.clone(), boxes: boxes.to_vec(), until, answer };
-        (self.emit)(Event::Draft(Box::new(job)));
-        answered.recv_timeout(wait).ok()
+        let masks = self.wait_for(boxes);
+        (self.emit)(Event::Guessed(masks.is_some()));
+        masks
     }
 
     fn wants_proposals(&self) -> bool {
@@ -81,5 +77,17 @@ impl Drafter for StageDrafts<'_> {
 
     fn proposed(&mut self, boxes: Grounding) {
         (self.emit)(Event::Proposed(Box::new(boxes)));
+    }
+}
+
+impl StageDrafts<'_> {
+    fn wait_for(&self, boxes: &[BBox<SourcePx>]) -> Option<Vec<Mask>> {
+        let now = Instant::now();
+        let until = now.checked_add(self.wait).map_or(self.deadline, |until| until.min(self.deadline));
+        let wait = until.checked_duration_since(now).filter(|wait| !wait.is_zero())?;
+        let (answer, answered) = sync_channel(1);
+        let job = DraftJob { frame: self.frame.clone(), boxes: boxes.to_vec(), until, answer };
+        (self.emit)(Event::Draft(Box::new(job)));
+        answered.recv_timeout(wait).ok()
     }
 }

@@ -114,7 +114,15 @@ pub(super) struct Arrived {
 
 impl Arrived {
     pub(super) fn now(frame: FrameIn) -> Self {
-        Self { frame, arrived: Instant::now(), received: SystemTime::now() }
+        Self::at(frame, Instant::now(), SystemTime::now())
+    }
+
+    pub(super) fn at(frame: FrameIn, arrived: Instant, received: SystemTime) -> Self {
+        Self { frame, arrived, received }
+    }
+
+    pub(super) fn into_frame(self) -> FrameIn {
+        self.frame
     }
 
     pub(super) fn seq(&self) -> u64 {

@@ -13,7 +13,7 @@ use super::identity::{Known, Lost, remember};
 use super::position::Scene;
 use super::state::Event;
 use super::tracked::Tracked;
-use super::{NodeError, Origin};
+use super::{NodeConfig, NodeError, Origin, Stages};
 use crate::frame::FrameLimits;
 use crate::pipeline::{Embedding, GroundedInstance, Outcome, PipelineError, Segment, TrackLimits, segment_groups};
 use crate::prompt::{Calibration, CountHint, Prompt};
@@ -39,6 +39,15 @@ pub(super) struct Settings {
     pub track: TrackLimits,
     pub min_mask_score: f32,
     pub calibration: Calibration,
+}
+
+impl Settings {
+    pub(super) fn of(config: &NodeConfig, stages: &Stages) -> Self {
+        let (min_mask_score, calibration) = (stages.min_mask_score, stages.calibration);
+        // What was good enough to be grounded is good enough to be followed.
+        let track = TrackLimits { min_score: config.track.min_score.min(min_mask_score), ..config.track };
+        Self { frame: config.frame, track, min_mask_score, calibration }
+    }
 }
 
 pub(super) enum Input {

@@ -26,7 +26,9 @@ mod frame;
 mod identity;
 mod masks;
 mod position;
+mod replay;
 mod reply;
+mod schedule;
 mod scheduler;
 mod session;
 mod slot;
@@ -46,7 +48,9 @@ pub use config::{ConfigError, NodeConfig};
 pub use error::{NodeError, NodeErrorKind};
 pub use frame::{FrameIn, FrameOptions, Meta};
 pub use position::Position;
+pub use replay::Replay;
 pub use reply::{FrameReply, InstanceReply, Origin, Reply, TargetReply, Verdict};
+pub use schedule::{Masks, Step, Witness};
 pub use session::{Asked, End, Replies, SessionInput};
 pub use slot::{Counters, DropReason};
 pub use stage::Factory;
@@ -148,6 +152,31 @@ pub struct Manner {
     pub strategy: Option<Strategy>,
 }
 
+/// How commands become targets.
+#[derive(Debug, Clone, Copy)]
+pub struct Phrasing {
+    max_command_bytes: usize,
+    strategies: Strategies,
+}
+
+impl Phrasing {
+    /// As a node has it with these settings and strategies.
+    pub fn new(config: &NodeConfig, strategies: Strategies) -> Self {
+        Self { max_command_bytes: config.max_command_bytes, strategies }
+    }
+
+    /// A target; a command that cannot be asked, or not in this manner, becomes an error of this target alone.
+    pub fn target(&self, id: String, command: &str, manner: Manner) -> TargetSpec {
+        let Manner { hint, strategy } = manner;
+        let command = check_command(command, self.max_command_bytes);
+        let (command, strategy) = match self.strategies.choose(strategy) {
+            Ok(strategy) => (command, strategy),
+            Err(error) => (command.and(Err(error.into())), error.strategy()),
+        };
+        TargetSpec { id, command, hint, strategy, reground_after: None }
+    }
+}
+
 fn check_command(text: &str, max_bytes: usize) -> Result<String, NodeError> {
     let refuse = |what: String| Err(NodeError::new(NodeErrorKind::Command, format!("check command: {what}")));
     if text.len() > max_bytes {
@@ -215,15 +244,9 @@ impl Node {
         self.strategies
     }
 
-    /// A target; a command that cannot be asked, or not in this manner, becomes an error of this target alone.
-    pub fn target(&self, id: String, command: &str, manner: Manner) -> TargetSpec {
-        let Manner { hint, strategy } = manner;
-        let command = check_command(command, self.config.max_command_bytes);
-        let (command, strategy) = match self.strategies.choose(strategy) {
-            Ok(strategy) => (command, strategy),
-            Err(error) => (command.and(Err(error.into())), error.strategy()),
-        };
-        TargetSpec { id, command, hint, strategy, reground_after: None }
+    /// How commands become targets here.
+    pub fn phrasing(&self) -> Phrasing {
+        Phrasing::new(&self.config, self.strategies)
     }
 
     /// Whether the node can work, as it changes.
@@ -237,21 +260,28 @@ impl Node {
     /// [`NodeErrorKind::Limit`] where there are too many, [`NodeErrorKind::Unavailable`] before the node is ready and
     /// while it drains, [`NodeErrorKind::Stage`] where a stage is down.
     pub async fn open(&self) -> Result<(SessionInput, Replies), NodeError> {
-        self.open_for(Arc::default()).await
+        self.open_for(Arc::default(), None).await
     }
 
-    /// Opens a session of a client that may not have more than its allowance.
+    /// Opens a session of a client that may not have more than its allowance, under the eyes of `witness`.
     ///
     /// # Errors
     /// As [`Node::open`].
-    pub async fn open_for(&self, allowance: Arc<Allowance>) -> Result<(SessionInput, Replies), NodeError> {
+    pub async fn open_for(
+        &self,
+        allowance: Arc<Allowance>,
+        witness: Option<Arc<dyn Witness>>,
+    ) -> Result<(SessionInput, Replies), NodeError> {
         self.check_ready()?;
         let permit = self.sessions.clone().try_acquire_owned().map_err(|_| {
             let what = format!("open session: there are {} already", self.config.max_sessions);
             NodeError::new(NodeErrorKind::Limit, what)
         })?;
         let semaphores = (permit, self.calls.clone());
-        session::open(self.config.clone(), self.events.clone(), semaphores, allowance, self.stats.clone()).await
+        let (config, for_) = (self.config.clone(), (allowance, witness));
+        let (session, input, replies) = session::new(config, self.events.clone(), semaphores, for_, self.stats.clone());
+        self.events.send(Event::Open(Box::new(session))).await.map_err(|_| session::gone())?;
+        Ok((input, replies))
     }
 
     /// Answers one command on one frame; waits for both stages. Dropping the future gives the call up.
@@ -267,7 +297,7 @@ impl Node {
         deadline: Option<Instant>,
     ) -> Result<FrameReply, NodeError> {
         self.check_ready()?;
-        let spec = self.target(String::new(), command, manner);
+        let spec = self.phrasing().target(String::new(), command, manner);
         if let Err(error) = &spec.command {
             return Err(error.clone());
         }

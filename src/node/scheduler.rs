@@ -23,8 +23,8 @@ use super::stage::{Condition, Restart, Restarts, Stage};
 use super::stats::{GroundingEnd, Stats};
 use super::target::Need;
 use super::{NodeConfig, NodeError, Readiness, StageName, Stages};
-use crate::pipeline::{Ground, Grounding, TrackLimits};
-use jobs::{GroundJob, SegmentJob, ground_frame, segment_frame};
+use crate::pipeline::{Ground, Grounding};
+pub(super) use jobs::{GroundJob, SegmentJob, ground_frame, segment_frame};
 
 /// What the scheduler hears.
 pub(super) enum Event {
@@ -45,6 +45,8 @@ pub(super) enum Event {
     Grounded(Result<Grounding, NodeError>),
     /// The ground stage has boxes for the target that it is at, and goes on to ask about points.
     Proposed(Box<Grounding>),
+    /// The ground stage wanted masks, and got them or not.
+    Guessed(bool),
     /// The ground stage wants masks, and waits a little for them.
     Draft(Box<DraftJob>),
     /// The segment stage has answered that, if it could.
@@ -97,10 +99,7 @@ impl Scheduler {
         events: &mpsc::Sender<Event>,
         (readiness, stats): (watch::Sender<Readiness>, Arc<Stats>),
     ) -> std::io::Result<Self> {
-        let (min_mask_score, calibration) = (stages.min_mask_score, stages.calibration);
-        // What was good enough to be grounded is good enough to be followed.
-        let track = TrackLimits { min_score: config.track.min_score.min(min_mask_score), ..config.track };
-        let settings = Settings { frame: config.frame, track, min_mask_score, calibration };
+        let settings = Settings::of(&config, &stages);
         let wait = config.draft_wait;
         let restarts = Restarts { most: config.stage_restarts, backoff: config.restart_backoff };
         let ground =
@@ -191,6 +190,11 @@ impl Scheduler {
                     && let Some(session) = self.sessions.get_mut(id)
                 {
                     session.proposed(*epoch, frame.clone(), *boxes, &self.config);
+                }
+            }
+            Event::Guessed(answered) => {
+                if let Some(Asked { owner: Owner::Session(id), .. }) = &self.grounding {
+                    self.sessions.get_mut(id).into_iter().for_each(|s| s.guessed(answered));
                 }
             }
             Event::Draft(job) => self.draft = Some(job),

@@ -14,7 +14,7 @@ use super::slot::{Slot, Wanted};
 use super::stats::Stats;
 use super::{
     DropReason, FrameIn, FrameOptions, FrameReply, MAX_QUESTIONS, MAX_TARGET_ID_BYTES, NodeConfig, NodeError,
-    NodeErrorKind, REPLY_BUFFER, Reply, TargetSpec,
+    NodeErrorKind, REPLY_BUFFER, Reply, TargetSpec, Witness,
 };
 
 static NEXT_SESSION: AtomicU64 = AtomicU64::new(1);
@@ -24,18 +24,21 @@ pub(super) fn gone() -> NodeError {
     NodeError::new(NodeErrorKind::Unavailable, "reach the stages: the node is shutting down")
 }
 
-pub(super) async fn open(
+/// Who a session is for, and who watches it.
+pub(super) type For = (Arc<Allowance>, Option<Arc<dyn Witness>>);
+
+/// A session's three ends.
+pub(super) fn new(
     config: Arc<NodeConfig>,
     events: mpsc::Sender<Event>,
     (permit, calls): (OwnedSemaphorePermit, Arc<Semaphore>),
-    allowance: Arc<Allowance>,
+    (allowance, witness): For,
     stats: Arc<Stats>,
-) -> Result<(SessionInput, Replies), NodeError> {
+) -> (Session, SessionInput, Replies) {
     let id = NEXT_SESSION.fetch_add(1, Ordering::Relaxed);
     let slot = Arc::new(Slot::new(stats));
     let (out, replies) = mpsc::channel(REPLY_BUFFER);
-    let session = Session::new(id, slot.clone(), out, (permit, allowance.clone()));
-    events.send(Event::Open(Box::new(session))).await.map_err(|_| gone())?;
+    let session = Session::new(id, slot.clone(), out, (permit, allowance.clone()), witness);
     let input = SessionInput {
         config,
         id,
@@ -47,7 +50,7 @@ pub(super) async fn open(
         allowance,
         questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
     };
-    Ok((input, Replies { slot, events, replies }))
+    (session, input, Replies { slot, events, replies })
 }
 
 /// What a client sends. Dropping it closes that side: what waits is answered, then the replies end.
@@ -76,6 +79,15 @@ impl Asked {
     /// Those of [`Node::segment`](super::Node::segment); [`NodeErrorKind::Request`] where no frame came.
     pub async fn answer(&mut self) -> Result<FrameReply, NodeError> {
         (&mut self.outcome).await.map_err(|_| gone())?
+    }
+
+    /// The answer, where it is there already.
+    pub fn answer_now(&mut self) -> Option<Result<FrameReply, NodeError>> {
+        match self.outcome.try_recv() {
+            Ok(outcome) => Some(outcome),
+            Err(oneshot::error::TryRecvError::Empty) => None,
+            Err(oneshot::error::TryRecvError::Closed) => Some(Err(gone())),
+        }
     }
 }
 
@@ -121,13 +133,20 @@ impl SessionInput {
         Ok(())
     }
 
-    /// Asks something once, about the newest frame that came before; of no influence on any target.
+    /// Asks something once, about the newest frame that came before; of no influence on any target. `request` is the
+    /// number of the request that it came in, for who watches the session.
     ///
     /// # Errors
     /// What is wrong with the command; [`NodeErrorKind::Busy`] where the session has as many questions open as it may,
     /// or the node as many calls; [`NodeErrorKind::Limit`] where the client has had its groundings of this minute;
     /// [`NodeErrorKind::Unavailable`].
-    pub fn ask(&self, spec: TargetSpec, options: FrameOptions, deadline: Option<Instant>) -> Result<Asked, NodeError> {
+    pub fn ask(
+        &self,
+        request: u64,
+        spec: TargetSpec,
+        options: FrameOptions,
+        deadline: Option<Instant>,
+    ) -> Result<Asked, NodeError> {
         if let Err(error) = &spec.command {
             return Err(error.clone());
         }
@@ -140,7 +159,7 @@ impl SessionInput {
         self.allowance.grounding()?;
         let (answer, outcome) = oneshot::channel();
         let after = self.slot.last_seq();
-        let question = Question { session: self.id, after, spec, options, deadline, answer, permit };
+        let question = Question { session: self.id, request, after, spec, options, deadline, answer, permit };
         match self.events.try_send(Event::Ask(Box::new(question))) {
             Ok(()) => Ok(Asked { outcome, _permit: open }),
             Err(mpsc::error::TrySendError::Full(_)) => Err(busy("ask: the scheduler is busy".to_owned())),
@@ -289,6 +308,11 @@ pub struct Replies {
 }
 
 impl Replies {
+    /// The next reply, where it is there already.
+    pub(super) fn ready(&mut self) -> Option<Reply> {
+        self.replies.try_recv().ok()
+    }
+
     /// The next reply, in the order of the frames; or why there is none any more.
     pub async fn recv(&mut self) -> Result<Reply, End> {
         match self.replies.recv().await {

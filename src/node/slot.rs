@@ -144,6 +144,11 @@ impl Slot {
         Some(frame)
     }
 
+    /// Takes the frame that waits, however long it has.
+    pub(super) fn take_any(&self) -> Option<Arrived> {
+        self.lock().waiting.take()
+    }
+
     /// The number of the newest frame that came in order.
     pub(super) fn last_seq(&self) -> Option<u64> {
         self.lock().last_seq

@@ -135,7 +135,7 @@ impl Target {
     }
 
     /// Brings it to what the client wants: another name, another command, a pause, a look.
-    pub(super) fn update(&mut self, wanted: Wanted, next_epoch: &mut u64) {
+    pub(super) fn update(&mut self, wanted: Wanted, now: Instant, next_epoch: &mut u64) {
         let retargeted = wanted.commands != self.commands;
         (self.spec, self.commands) = (wanted.spec, wanted.commands);
         if retargeted {
@@ -151,7 +151,7 @@ impl Target {
             } else {
                 self.step(Event::Resume);
                 // Nobody looked for it meanwhile.
-                self.lost.iter_mut().for_each(|l| l.since = Instant::now());
+                self.lost.iter_mut().for_each(|l| l.since = now);
                 self.begin(false);
             }
         }
@@ -245,12 +245,14 @@ impl Target {
         self.answered
     }
 
-    /// The grounder will not answer any more.
-    pub(super) fn give_up(&mut self, error: &NodeError) {
-        if self.ground_error.is_none() && !self.is_paused() {
+    /// The grounder will not answer any more; says whether that is news.
+    pub(super) fn give_up(&mut self, error: &NodeError) -> bool {
+        let news = self.ground_error.is_none() && !self.is_paused();
+        if news {
             self.step(Event::Fail);
             self.ground_error = Some(error.clone());
         }
+        news
     }
 
     /// Takes an answer that names no instances.

@@ -152,15 +152,15 @@ impl World {
             }
             Op::Retarget(good) => {
                 (self.wanted.spec, self.wanted.commands) = (Arc::new(spec(good)), self.wanted.commands + 1);
-                self.target.update(self.wanted.clone(), &mut self.epoch);
+                self.target.update(self.wanted.clone(), Instant::now(), &mut self.epoch);
             }
             Op::Pause(paused) => {
                 self.wanted.paused = paused;
-                self.target.update(self.wanted.clone(), &mut self.epoch);
+                self.target.update(self.wanted.clone(), Instant::now(), &mut self.epoch);
             }
             Op::Look => {
                 self.wanted.looks += 1;
-                self.target.update(self.wanted.clone(), &mut self.epoch);
+                self.target.update(self.wanted.clone(), Instant::now(), &mut self.epoch);
             }
             Op::Frame(_) => {}
         }

@@ -1,7 +1,7 @@
 //! Between the wire and the node's own types.
 
-mod camera;
-mod states;
+pub(super) mod camera;
+pub(super) mod states;
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,8 +13,8 @@ use crate::frame::Layout;
 use crate::geometry::{BBox, SourcePx};
 use crate::mask::{Mask, Rle};
 use crate::node::{
-    Counters, DropReason, FrameIn, FrameOptions, FrameReply, InstanceReply, Manner, Node, NodeError, NodeErrorKind,
-    Origin, Position, Reply, TargetReply, TargetSpec, Verdict,
+    Counters, DropReason, FrameIn, FrameOptions, FrameReply, InstanceReply, Manner, NodeError, NodeErrorKind, Origin,
+    Phrasing, Position, Reply, TargetReply, TargetSpec, Verdict,
 };
 use crate::pipeline::{GroundedInstance, Strategy};
 use crate::prompt::{CountHint, LabelledPoint, PointLabel};
@@ -97,9 +97,9 @@ pub(super) fn strategy(strategy: Strategy) -> wire::Strategy {
     }
 }
 
-pub(super) fn target(target: wire::Target, node: &Node) -> Result<TargetSpec, NodeError> {
+pub(super) fn target(target: wire::Target, phrasing: Phrasing) -> Result<TargetSpec, NodeError> {
     let manner = manner(target.hint, target.strategy)?;
-    let spec = node.target(target.target_id, &target.command, manner);
+    let spec = phrasing.target(target.target_id, &target.command, manner);
     Ok(TargetSpec { reground_after: limit(target.reground_after_ms), ..spec })
 }
 

@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 
 use super::Identity;
 use super::admission::{Admission, Refusal, resident_bytes};
+use super::record::Recorder;
 use crate::node::{BUCKETS_S, DropReason, GroundingEnd, Node, Readiness, StageName};
 use crate::pipeline::Outcome;
 
@@ -35,6 +36,7 @@ pub(super) struct Told {
     pub node: Arc<Node>,
     pub admission: Arc<Admission>,
     pub identity: Identity,
+    pub recorder: Option<Arc<Recorder>>,
 }
 
 /// Answers until it is aborted.
@@ -129,6 +131,10 @@ fn text(told: &Told) -> String {
     page.metric("stage_restarts_total", "counter", "How often a stage was built anew after it panicked.");
     for stage in [StageName::Ground, StageName::Segment] {
         page.value("stage_restarts_total", &[("stage", stage.as_str())], stats.restarts(stage));
+    }
+    if let Some(recorder) = &told.recorder {
+        let what = "Recordings that could not be begun, or had to stop.";
+        page.single("recordings_failed_total", "counter", what, recorder.failed());
     }
     page.histograms(told);
     if let Some(bytes) = resident_bytes() {

@@ -6,8 +6,11 @@
 mod admission;
 mod auth;
 mod convert;
+mod intake;
 mod metrics;
 mod perception;
+mod record;
+mod replay;
 pub mod settings;
 mod socket;
 mod status;
@@ -26,6 +29,8 @@ use tonic_health::server::HealthReporter;
 
 pub use admission::Limits;
 pub use auth::{Tokens, TokensError};
+pub use record::{RecordConfig, Recording, RecordingError, RecordingErrorKind};
+pub use replay::{Change, ReplayError, Report, TargetReport, replay};
 pub use socket::{Sockets, UnixSocket};
 pub use status::kind;
 pub use tls::{Tls, TlsError, TlsFiles};
@@ -34,6 +39,7 @@ use crate::node::{ConfigError, Node, NodeConfig, Readiness, Stages};
 use admission::Admission;
 use auth::Guard;
 use perception::Perception;
+use record::Recorder;
 use wire::perception_server::PerceptionServer;
 
 /// The wire contract's messages, client and server, as compiled from `proto/sam4mllm/v1/perception.proto`.
@@ -73,6 +79,8 @@ pub struct ServerConfig {
     pub http2_frame_bytes: u32,
     /// How long the shutdown may take. Default: 10 s.
     pub grace: Duration,
+    /// Where every stream is recorded. Default: nowhere.
+    pub record: Option<RecordConfig>,
 }
 
 impl Default for ServerConfig {
@@ -84,6 +92,7 @@ impl Default for ServerConfig {
             window_bytes: 8 << 20,
             http2_frame_bytes: 1 << 20,
             grace: Duration::from_secs(10),
+            record: None,
         }
     }
 }
@@ -141,6 +150,14 @@ pub enum ServerError {
     /// The socket or a thread failed.
     #[error("start server")]
     Io(#[from] std::io::Error),
+    /// There is no folder for recordings.
+    #[error("make folder `{folder}` for recordings")]
+    Record {
+        /// The folder.
+        folder: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A stage could not be built.
     #[error("start the stages: {0}")]
     Stages(String),
@@ -158,13 +175,14 @@ pub struct Server {
     sockets: Sockets,
     identity: Identity,
     node: Arc<Node>,
+    recorder: Option<Arc<Recorder>>,
 }
 
 impl Server {
     /// Checks the settings and starts building the stages; does not wait for them.
     ///
     /// # Errors
-    /// [`ServerError::Config`], or [`ServerError::Io`] where there are no threads.
+    /// [`ServerError::Config`]; [`ServerError::Io`] where there are no threads; [`ServerError::Record`].
     pub async fn build(
         config: ServerConfig,
         sockets: impl Into<Sockets>,
@@ -172,8 +190,15 @@ impl Server {
     ) -> Result<Self, ServerError> {
         let sockets = sockets.into();
         config.validate()?;
+        let provenance = convert::provenance(&backend.identity);
+        let record = config.record.clone().map(|record| {
+            let folder = record.folder.display().to_string();
+            let recorder = Recorder::new(record, replay::about(&provenance, &config.node, &backend));
+            recorder.map(Arc::new).map_err(|source| ServerError::Record { folder, source })
+        });
+        let recorder = record.transpose()?;
         let node = Arc::new(Node::start(config.node.clone(), backend.stages)?);
-        Ok(Self { config, sockets, identity: backend.identity, node })
+        Ok(Self { config, sockets, identity: backend.identity, node, recorder })
     }
 
     /// Where it listens for TCP.
@@ -190,10 +215,16 @@ impl Server {
     /// # Errors
     /// [`ServerError::Stages`] where a stage cannot be built; failures of the transport.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
-        let Self { config, sockets, identity, node } = self;
+        let Self { config, sockets, identity, node, recorder } = self;
         let Sockets { tcp, tls, unix, tokens, metrics } = sockets;
         let admission = Admission::new(config.limits);
-        let _metrics = tell(metrics, (&node, &admission, &identity));
+        let told = metrics::Told {
+            node: node.clone(),
+            admission: admission.clone(),
+            identity: identity.clone(),
+            recorder: recorder.clone(),
+        };
+        let _metrics = tell(metrics, told);
         let (reporter, health) = tonic_health::server::health_reporter();
         report(&reporter, ServingStatus::NotServing).await;
         let reflection = tonic_reflection::server::Builder::configure()
@@ -203,7 +234,8 @@ impl Server {
         let provenance = Arc::new(convert::provenance(&identity));
         let guard = Guard { tokens, admission: admission.clone() };
         let max_message_bytes = config.max_message_bytes;
-        let perception = Perception { node: node.clone(), provenance, max_message_bytes, admission };
+        let kept = recorder.clone();
+        let perception = Perception { node: node.clone(), provenance, max_message_bytes, admission, recorder };
         let perception = PerceptionServer::new(perception)
             .max_decoding_message_size(config.max_message_bytes)
             .max_encoding_message_size(config.max_message_bytes);
@@ -241,17 +273,21 @@ impl Server {
                 () = quiet => Ok(()),
             }
         };
-        tokio::time::timeout(config.grace, finished).await.unwrap_or_else(|_| {
+        let until = tokio::time::Instant::now() + config.grace;
+        let ended = tokio::time::timeout_at(until, finished).await.unwrap_or_else(|_| {
             tracing::warn!("grace is over, leaving work unfinished");
             Ok(())
-        })
+        });
+        if let Some(recorder) = kept {
+            let left = until.saturating_duration_since(tokio::time::Instant::now());
+            recorder.finish(left.max(FLUSH)).await;
+        }
+        ended
     }
 }
 
 /// Tells metrics for as long as the returned task is kept.
-fn tell(listener: Option<TcpListener>, about: (&Arc<Node>, &Arc<Admission>, &Identity)) -> Option<AbortOnDrop> {
-    let (node, admission, identity) = about;
-    let told = metrics::Told { node: node.clone(), admission: admission.clone(), identity: identity.clone() };
+fn tell(listener: Option<TcpListener>, told: metrics::Told) -> Option<AbortOnDrop> {
     listener.map(|listener| AbortOnDrop(tokio::spawn(metrics::serve(listener, told))))
 }
 

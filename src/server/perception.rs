@@ -9,13 +9,33 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::admission::Admission;
 use super::auth::Client;
-use super::wire::perceive_request::Request as Asked;
+use super::intake::{Intake, Taken};
+use super::record::{Recorder, StreamRecord};
 use super::wire::{self, perception_server};
 use super::{convert, status};
 use crate::frame::{DepthEncoding, Encoding};
-use crate::node::{self, End, MAX_TARGET_ID_BYTES, Node, NodeError, NodeErrorKind, Readiness, Replies, SessionInput};
+use crate::node::{self, End, Node, NodeError, NodeErrorKind, Readiness, Replies, SessionInput, Witness};
 
-type Outgoing = mpsc::Sender<Result<wire::PerceiveResponse, Status>>;
+/// Where the replies of a stream go.
+#[derive(Clone)]
+struct Outgoing {
+    client: mpsc::Sender<Result<wire::PerceiveResponse, Status>>,
+    record: Option<Arc<StreamRecord>>,
+}
+
+impl Outgoing {
+    /// Fails where nobody reads any more.
+    async fn send(&self, reply: Result<wire::PerceiveResponse, Status>) -> Result<(), ()> {
+        if let (Some(record), Ok(reply)) = (&self.record, &reply) {
+            record.reply(reply);
+        }
+        self.client.send(reply).await.map_err(drop)
+    }
+
+    async fn closed(&self) {
+        self.client.closed().await;
+    }
+}
 
 /// Implements the service over a node.
 pub(super) struct Perception {
@@ -23,6 +43,7 @@ pub(super) struct Perception {
     pub provenance: Arc<wire::Provenance>,
     pub max_message_bytes: usize,
     pub admission: Arc<Admission>,
+    pub recorder: Option<Arc<Recorder>>,
 }
 
 #[tonic::async_trait]
@@ -53,11 +74,15 @@ impl perception_server::Perception for Perception {
         request: Request<Streaming<wire::PerceiveRequest>>,
     ) -> Result<Response<Self::PerceiveStream>, Status> {
         let admitted = self.admission.stream(&client(&request)?)?;
-        let opened = self.node.open_for(admitted.allowance.clone()).await;
+        let record = self.recorder.as_ref().and_then(|recorder| recorder.stream());
+        let witness = record.clone().map(|record| record as Arc<dyn Witness>);
+        let opened = self.node.open_for(admitted.allowance.clone(), witness).await;
         let (input, replies) = opened.map_err(|error| status::status(&error))?;
         // One reply on its way besides what the node holds: a slow reader shall get new frames, not a backlog.
-        let (out, stream) = mpsc::channel(1);
-        let reader = Reader { input, node: self.node.clone(), provenance: self.provenance.clone(), out: out.clone() };
+        let (client, stream) = mpsc::channel(1);
+        let out = Outgoing { client, record };
+        let intake = Intake { phrasing: self.node.phrasing(), provenance: self.provenance.clone() };
+        let reader = Reader { input, intake, requests: 0, out: out.clone() };
         tokio::spawn(reader.read(request.into_inner()));
         let writing = write(replies, self.provenance.clone(), out);
         // The stream has its place until its last reply.
@@ -109,8 +134,9 @@ fn encoding_failed() -> Status {
 /// The client's side of a stream.
 struct Reader {
     input: SessionInput,
-    node: Arc<Node>,
-    provenance: Arc<wire::Provenance>,
+    intake: Intake,
+    /// Requests so far.
+    requests: u64,
     out: Outgoing,
 }
 
@@ -132,69 +158,21 @@ impl Reader {
                     return;
                 }
             };
-            if let Err(refused) = self.take(request)
-                && self.out.send(Ok(*refused)).await.is_err()
-            {
-                return;
+            self.requests += 1;
+            if let Some(record) = &self.out.record {
+                record.request(self.requests, &request);
             }
-        }
-    }
-
-    /// Hands one request to the session; what is refused comes back as the reply that says so.
-    fn take(&mut self, request: wire::PerceiveRequest) -> Result<(), Box<wire::PerceiveResponse>> {
-        let empty = || NodeError::new(NodeErrorKind::Request, "read request: it is empty");
-        let Some(asked) = request.request else { return Err(Box::new(convert::rejected(None, None, &empty()))) };
-        let (seq, target_id) = subject(&asked);
-        let outcome = match asked {
-            Asked::Frame(frame) => match convert::frame(frame, request.options) {
-                Ok(frame) => self.input.submit(frame),
-                Err(error) => {
-                    self.input.refuse_frame();
-                    Err(error)
+            match self.intake.take(&mut self.input, self.requests, request) {
+                Taken::Done => {}
+                Taken::Refused(refused) => {
+                    if self.out.send(Ok(*refused)).await.is_err() {
+                        return;
+                    }
                 }
-            },
-            Asked::SetTargets(set) => {
-                let specs: Result<Vec<_>, _> =
-                    set.targets.into_iter().map(|t| convert::target(t, &self.node)).collect();
-                specs.and_then(|specs| self.input.set_targets(specs))
-            }
-            Asked::AddTarget(t) => convert::target(t, &self.node).and_then(|spec| self.input.add_target(spec)),
-            Asked::RemoveTarget(t) => self.input.remove_target(&t.target_id),
-            Asked::RenameTarget(t) => self.input.rename_target(&t.target_id, t.new_target_id),
-            Asked::PauseTarget(t) => self.input.pause_target(&t.target_id, true),
-            Asked::ResumeTarget(t) => self.input.pause_target(&t.target_id, false),
-            Asked::RegroundTarget(t) => self.input.reground_target(&t.target_id),
-            Asked::Question(question) => {
-                if let Err((id, error)) = self.ask(question, request.options) {
-                    return Err(Box::new(convert::answer(id, Err(error), &self.provenance)));
+                Taken::Asked(asked, id) => {
+                    tokio::spawn(answer(asked, id, self.intake.provenance.clone(), self.out.clone()));
                 }
-                Ok(())
             }
-        };
-        // An id that is too long is not sent back.
-        let target_id = target_id.filter(|id| id.len() <= MAX_TARGET_ID_BYTES);
-        outcome.map_err(|error| Box::new(convert::rejected(seq, target_id, &error)))
-    }
-
-    /// Asks a question, whose answer is sent when it comes.
-    fn ask(&self, question: wire::Question, options: Option<wire::Options>) -> Result<(), (String, NodeError)> {
-        let received = Instant::now();
-        let wire::Question { question_id, command, hint, strategy } = question;
-        if question_id.len() > MAX_TARGET_ID_BYTES {
-            let what = format!("ask: an id of {} bytes, expected at most {MAX_TARGET_ID_BYTES}", question_id.len());
-            return Err((String::new(), NodeError::new(NodeErrorKind::Request, what)));
-        }
-        let asked = convert::manner(hint, strategy).and_then(|manner| {
-            let options = convert::options(options.unwrap_or_default())?;
-            let deadline = options.budget.and_then(|budget| received.checked_add(budget));
-            self.input.ask(self.node.target(String::new(), &command, manner), options, deadline)
-        });
-        match asked {
-            Ok(asked) => {
-                tokio::spawn(answer(asked, question_id, self.provenance.clone(), self.out.clone()));
-                Ok(())
-            }
-            Err(error) => Err((question_id, error)),
         }
     }
 }
@@ -207,21 +185,6 @@ async fn answer(mut asked: node::Asked, id: String, provenance: Arc<wire::Proven
     };
     let message = tokio::task::spawn_blocking(move || convert::answer(id, outcome, &provenance)).await;
     let _ = out.send(message.map_err(|_| encoding_failed())).await;
-}
-
-/// The frame or the target that a request is about.
-fn subject(asked: &Asked) -> (Option<u64>, Option<String>) {
-    let target = |id: &String| (None, Some(id.clone()));
-    match asked {
-        Asked::Frame(frame) => (Some(frame.seq), None),
-        Asked::SetTargets(_) | Asked::Question(_) => (None, None),
-        Asked::AddTarget(t) => target(&t.target_id),
-        Asked::RemoveTarget(t) => target(&t.target_id),
-        Asked::RenameTarget(t) => target(&t.target_id),
-        Asked::PauseTarget(t) => target(&t.target_id),
-        Asked::ResumeTarget(t) => target(&t.target_id),
-        Asked::RegroundTarget(t) => target(&t.target_id),
-    }
 }
 
 /// The node's side of a stream, until the session is over or nobody reads.

@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use keys::{Overrides, Settings};
 
-use super::{Limits, ServerConfig, TlsFiles};
+use super::{Limits, RecordConfig, ServerConfig, TlsFiles};
 use crate::frame::FrameLimits;
 use crate::node::{ConfigError, NodeConfig, Quota};
 
@@ -115,6 +115,7 @@ impl Settings {
             ("threads", self.threads != Some(0), "must not be 0; leave it out for one a core"),
             ("max_message_mib", (1..=1024).contains(&self.max_message_mib), "must be in 1..=1024"),
             ("window_mib", (1..=1024).contains(&self.window_mib), "must be in 1..=1024"),
+            ("record_max_mib", self.record_max_mib > 0, "must not be 0"),
             ("ground_timeout_ms", self.ground_timeout_ms > 0, "must not be 0"),
         ];
         match checks.into_iter().find(|(_, ok, _)| !ok) {
@@ -158,6 +159,10 @@ impl Settings {
             max_message_bytes: mib(self.max_message_mib),
             window_bytes: self.window_mib.saturating_mul(1 << 20),
             grace: Duration::from_secs(self.grace_s),
+            record: self
+                .record
+                .clone()
+                .map(|folder| RecordConfig { folder, max_bytes: self.record_max_mib.saturating_mul(1 << 20) }),
             ..ServerConfig::default()
         }
     }

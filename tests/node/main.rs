@@ -19,6 +19,7 @@ mod looks;
 mod metrics;
 mod questions;
 mod quotas;
+mod record;
 mod settings;
 mod strategies;
 mod stream;

@@ -80,7 +80,7 @@ impl Call {
         self
     }
 
-    pub(super) fn accept(&mut self, epoch: u64) {
+    pub(in super::super) fn accept(&mut self, epoch: u64) {
         self.target.epoch = epoch;
     }
 
@@ -112,7 +112,7 @@ impl Call {
         self.step == Step::WaitGround
     }
 
-    pub(super) fn ground_job(&mut self, latest: Instant) -> Option<(u64, GroundJob)> {
+    pub(in super::super) fn ground_job(&mut self, latest: Instant) -> Option<(u64, GroundJob)> {
         let text = self.target.spec.command.clone().ok()?;
         self.step = Step::Grounding;
         self.target.ask(&self.frame.meta, Why::New);
@@ -124,7 +124,11 @@ impl Call {
     }
 
     /// The grounder's answer; the call goes on where it has instances.
-    pub(super) fn grounded(mut self, outcome: Result<Grounding, NodeError>, config: &NodeConfig) -> Option<Self> {
+    pub(in super::super) fn grounded(
+        mut self,
+        outcome: Result<Grounding, NodeError>,
+        config: &NodeConfig,
+    ) -> Option<Self> {
         match outcome {
             Err(error) => {
                 self.fail(error);
@@ -151,7 +155,7 @@ impl Call {
     }
 
     /// The embedding while the grounder thinks, or the masks.
-    pub(super) fn segment_job(&mut self, settings: Settings) -> Job {
+    pub(in super::super) fn segment_job(&mut self, settings: Settings) -> Job {
         let targets = if self.step == Step::WaitSegment {
             self.step = Step::Segmenting;
             self.embed = Embed::Done;
@@ -172,7 +176,7 @@ impl Call {
     }
 
     /// What became of the job; the call goes on where that was only the embedding.
-    pub(super) fn segmented(mut self, outcome: Result<Done, Failure>, config: &NodeConfig) -> Option<Self> {
+    pub(in super::super) fn segmented(mut self, outcome: Result<Done, Failure>, config: &NodeConfig) -> Option<Self> {
         let done = match outcome {
             Ok(done) => done,
             Err(Failure::Frame(error) | Failure::Segment(error)) => {

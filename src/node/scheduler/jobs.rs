@@ -13,7 +13,7 @@ use crate::pipeline::{Ground, Segment, Strategy};
 use crate::prompt::CountHint;
 
 /// What the ground stage is given.
-pub(super) struct GroundJob {
+pub(in super::super) struct GroundJob {
     pub text: String,
     pub hint: CountHint,
     pub strategy: Strategy,
@@ -27,13 +27,13 @@ pub(super) struct GroundJob {
 }
 
 /// What the segment stage is given.
-pub(super) enum SegmentJob {
+pub(in super::super) enum SegmentJob {
     Frame(Job),
     Draft(Box<DraftJob>),
 }
 
 /// Does `job` on the thread that owns the grounder.
-pub(super) fn ground_frame(
+pub(in super::super) fn ground_frame(
     stage: &mut (dyn Ground + 'static),
     job: GroundJob,
     draft_wait: Duration,
@@ -58,7 +58,11 @@ pub(super) fn ground_frame(
 }
 
 /// Does `job` on the thread that owns the segmenter.
-pub(super) fn segment_frame(stage: &mut (dyn Segment + 'static), job: SegmentJob, emit: &dyn Fn(Event)) -> Event {
+pub(in super::super) fn segment_frame(
+    stage: &mut (dyn Segment + 'static),
+    job: SegmentJob,
+    emit: &dyn Fn(Event),
+) -> Event {
     let job = match job {
         SegmentJob::Frame(job) => job,
         SegmentJob::Draft(job) => {

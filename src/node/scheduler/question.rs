@@ -12,6 +12,8 @@ use super::Call;
 /// One question, until its frame is there; from then on it is a [`Call`].
 pub struct Question {
     pub(in super::super) session: u64,
+    /// The request that it came in.
+    pub(in super::super) request: u64,
     /// The newest frame that had come when it was asked.
     pub(in super::super) after: Option<u64>,
     pub(in super::super) spec: TargetSpec,
@@ -27,7 +29,7 @@ impl Question {
     }
 
     /// The question about `frame`, answered as the question says and not as the frame does.
-    pub(super) fn about(self, frame: Arc<Kept>) -> Call {
+    pub(in super::super) fn about(self, frame: Arc<Kept>) -> Call {
         let meta = Meta { options: self.options, ..frame.meta.clone() };
         Call::new(frame, self.spec, self.deadline, self.answer, self.permit).answering(meta)
     }

@@ -7,10 +7,11 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::super::frame::{Kept, Meta};
 use super::super::masks::{Done, Failure, Input, Job, Settings};
-use super::super::slot::Slot;
+use super::super::slot::{Slot, Wanted};
 use super::super::target::{Need, Target};
 use super::super::{
-    Allowance, DropReason, FrameReply, NodeConfig, NodeError, NodeErrorKind, Reply, TargetSpec, Verdict,
+    Allowance, DropReason, FrameReply, Masks, NodeConfig, NodeError, NodeErrorKind, Reply, Step, TargetSpec, Verdict,
+    Why, Witness,
 };
 use super::{Call, GroundJob, Question};
 use crate::pipeline::Grounding;
@@ -36,6 +37,7 @@ pub struct Session {
     span: tracing::Span,
     _permit: OwnedSemaphorePermit,
     allowance: Arc<Allowance>,
+    witness: Option<Arc<dyn Witness>>,
 }
 
 struct InWork {
@@ -49,6 +51,7 @@ impl Session {
         slot: Arc<Slot>,
         out: mpsc::Sender<Reply>,
         (permit, allowance): (OwnedSemaphorePermit, Arc<Allowance>),
+        witness: Option<Arc<dyn Witness>>,
     ) -> Self {
         Self {
             id,
@@ -65,6 +68,13 @@ impl Session {
             span: tracing::info_span!("session", session_id = id),
             _permit: permit,
             allowance,
+            witness,
+        }
+    }
+
+    fn saw(&self, step: impl FnOnce() -> Step) {
+        if let Some(witness) = &self.witness {
+            witness.saw(step());
         }
     }
 
@@ -72,7 +82,7 @@ impl Session {
         self.id
     }
 
-    pub(super) fn slot(&self) -> &Slot {
+    pub(in super::super) fn slot(&self) -> &Slot {
         &self.slot
     }
 
@@ -85,6 +95,13 @@ impl Session {
     /// Brings the targets to what the client wants; those that are as before keep their state.
     pub(super) fn reconcile(&mut self, next_epoch: &mut u64) {
         let Some((version, wanted)) = self.slot.targets_since(self.version) else { return };
+        self.follow((version, wanted), Instant::now(), next_epoch);
+    }
+
+    /// Brings the targets to `wanted`.
+    pub(in super::super) fn follow(&mut self, wanted: (u64, Vec<Wanted>), now: Instant, next_epoch: &mut u64) {
+        let (version, wanted) = wanted;
+        self.saw(|| Step::Follow { version, at: now });
         self.version = version;
         let mut old = std::mem::take(&mut self.targets);
         self.targets = wanted
@@ -92,7 +109,7 @@ impl Session {
             .map(|w| match old.iter().position(|t| t.serial == w.serial) {
                 Some(at) => {
                     let mut target = old.swap_remove(at);
-                    target.update(w, next_epoch);
+                    target.update(w, now, next_epoch);
                     target
                 }
                 None => {
@@ -125,7 +142,9 @@ impl Session {
         };
         let seq = frame.meta.seq;
         let ready = |q: &mut Question| nothing_comes || q.after.is_none_or(|after| seq >= after);
-        self.questions.extract_if(.., ready).map(|q| q.about(frame.clone())).collect()
+        let ready: Vec<Question> = self.questions.extract_if(.., ready).collect();
+        ready.iter().for_each(|q| self.saw(|| Step::Question { request: q.request }));
+        ready.into_iter().map(|q| q.about(frame.clone())).collect()
     }
 
     /// Whether there is work for the segment stage, and room for its reply.
@@ -143,32 +162,53 @@ impl Session {
         let (input, meta) = if self.slot.waits() {
             let arrived = self.slot.take()?;
             let meta = arrived.meta();
-            self.revision = 0;
             (Input::Arrived(Box::new(arrived)), meta)
         } else {
             let last = self.last.clone()?;
             let meta = last.meta.clone();
-            self.revision += 1;
             (Input::Kept(last), meta)
         };
-        self.revise = false;
         // The grounder will begin with this frame as soon as it is decoded.
         let embed = ground_idle && self.targets.iter().any(|t| t.due(meta.seq, config).is_some());
-        let span = tracing::info_span!(parent: &self.span, "frame", seq = meta.seq);
-        let working = self.targets.iter_mut().filter(|t| !t.is_paused());
-        let targets = working.map(|t| t.work(&meta, config.remember_lost)).collect();
-        let until = meta.until();
-        self.in_work = Some(InWork { meta, revision: self.revision });
-        Some(Job { input, targets, embed, next_id: self.next_id, until, settings, span })
+        Some(self.begin(input, meta, embed, (settings, config.remember_lost)))
     }
 
-    pub(super) fn decoded(&mut self, frame: Arc<Kept>) {
+    /// The frame with everything that is to be done on it; the last one again where it was kept.
+    pub(in super::super) fn begin(
+        &mut self,
+        input: Input,
+        meta: Meta,
+        embed: bool,
+        (settings, remember): (Settings, Duration),
+    ) -> Job {
+        self.revision = if matches!(input, Input::Arrived(_)) { 0 } else { self.revision + 1 };
+        self.revise = false;
+        let (seq, revision, arrived) = (meta.seq, self.revision, meta.arrived);
+        self.saw(|| Step::Begin { seq, revision, arrived });
+        let span = tracing::info_span!(parent: &self.span, "frame", seq = meta.seq);
+        let working = self.targets.iter_mut().filter(|t| !t.is_paused());
+        let targets = working.map(|t| t.work(&meta, remember)).collect();
+        let until = meta.until();
+        self.in_work = Some(InWork { meta, revision: self.revision });
+        Job { input, targets, embed, next_id: self.next_id, until, settings, span }
+    }
+
+    pub(in super::super) fn decoded(&mut self, frame: Arc<Kept>) {
+        self.saw(|| Step::Decoded);
         self.last = Some(frame);
     }
 
     /// Takes what became of the frame in work, and answers it.
-    pub(super) fn segmented(&mut self, outcome: Result<Done, Failure>, config: &NodeConfig) {
+    pub(in super::super) fn segmented(&mut self, outcome: Result<Done, Failure>, config: &NodeConfig) {
         let Some(InWork { meta, revision }) = self.in_work.take() else { return };
+        self.saw(|| {
+            Step::Segmented(match &outcome {
+                Ok(_) => Masks::Made,
+                Err(Failure::Frame(_)) => Masks::Unreadable,
+                Err(Failure::Late) => Masks::Late,
+                Err(Failure::Segment(error)) => Masks::Failed(error.clone()),
+            })
+        });
         match outcome {
             Ok(done) => {
                 self.next_id = done.next_id;
@@ -196,8 +236,15 @@ impl Session {
             return;
         }
         if let Some(frame) = self.slot.take() {
-            self.answer(frame.meta(), 0, Some(error), Vec::new(), config);
+            self.answer_unsegmented(frame.meta(), error, config);
         }
+    }
+
+    /// Answers a frame that is not even decoded.
+    pub(in super::super) fn answer_unsegmented(&mut self, meta: Meta, error: &NodeError, config: &NodeConfig) {
+        let (seq, arrived) = (meta.seq, meta.arrived);
+        self.saw(|| Step::Unsegmented { seq, arrived, error: error.clone() });
+        self.answer(meta, 0, Some(error), Vec::new(), config);
     }
 
     fn answer(
@@ -240,14 +287,24 @@ impl Session {
 
     /// Its neediest target, on the newest frame; the one that has waited longest among equals.
     pub(super) fn ground_job(&mut self, deadline: Instant, config: &NodeConfig) -> Option<(u64, GroundJob)> {
-        let frame = self.last.clone()?;
-        let seq = frame.meta.seq;
+        let seq = self.last.as_ref()?.meta.seq;
         let most = self.need(config)?;
-        let due = self.targets.iter_mut().filter_map(|t| t.due(seq, config).map(|why| (t, why)));
+        let due = self.targets.iter().filter_map(|t| t.due(seq, config).map(|why| (t, why)));
         let needy = due.filter(|(_, why)| Need::from(*why) == most);
         let (target, why) = needy.min_by_key(|(t, _)| t.answered())?;
-        let text = target.spec.command.clone().ok()?;
+        target.spec.command.as_ref().ok()?;
+        let serial = target.serial;
         self.allowance.grounding().ok()?;
+        self.ask_about(serial, why, deadline)
+    }
+
+    /// The target, on the newest frame.
+    pub(in super::super) fn ask_about(&mut self, serial: u64, why: Why, deadline: Instant) -> Option<(u64, GroundJob)> {
+        let frame = self.last.clone()?;
+        let seq = frame.meta.seq;
+        self.saw(|| Step::Ask { serial, why });
+        let target = self.targets.iter_mut().find(|t| t.serial == serial)?;
+        let text = target.spec.command.clone().ok()?;
         target.ask(&frame.meta, why);
         let span = tracing::info_span!(parent: &self.span, "frame", seq, target = target.spec.id);
         let TargetSpec { hint, strategy, .. } = *target.spec;
@@ -256,29 +313,57 @@ impl Session {
         Some((target.epoch, GroundJob { text, hint, strategy, frame, last, boxes, deadline, span }))
     }
 
+    /// The grounder wanted masks, and got them or not.
+    pub(super) fn guessed(&mut self, answered: bool) {
+        self.saw(|| Step::Guessed(answered));
+    }
+
     /// Takes the grounder's boxes on `frame`, and shows them at once where nothing else comes first.
     pub(super) fn proposed(&mut self, epoch: u64, frame: Arc<Kept>, boxes: Grounding, config: &NodeConfig) {
-        let Some(target) = self.targets.iter_mut().find(|t| t.epoch == epoch) else { return };
-        if !target.hear_boxes(frame.clone(), boxes) {
-            return;
-        }
-        self.revise = self.last.as_ref().is_some_and(|last| last.meta.options.repeats());
+        let meta = frame.meta.clone();
         let is_newest = self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &frame));
-        if is_newest && self.is_ready() && self.can_revise() && !self.slot.waits() {
-            self.revision += 1;
-            self.answer(frame.meta.clone(), self.revision, None, Vec::new(), config);
+        let heard = self.hear_boxes(epoch, frame, boxes);
+        let answered = heard && is_newest && self.is_ready() && self.can_revise() && !self.slot.waits();
+        self.saw(|| Step::Proposed { answered });
+        if answered {
+            self.show_boxes(meta, config);
         }
     }
 
+    /// Takes the grounder's boxes on `frame`; says whether they are of use.
+    pub(in super::super) fn hear_boxes(&mut self, epoch: u64, frame: Arc<Kept>, boxes: Grounding) -> bool {
+        let target = self.targets.iter_mut().find(|t| t.epoch == epoch);
+        let heard = target.is_some_and(|target| target.hear_boxes(frame, boxes));
+        if heard {
+            self.revise = self.last.as_ref().is_some_and(|last| last.meta.options.repeats());
+        }
+        heard
+    }
+
+    /// Answers the newest frame again, with boxes.
+    pub(in super::super) fn show_boxes(&mut self, meta: Meta, config: &NodeConfig) {
+        self.revision += 1;
+        self.answer(meta, self.revision, None, Vec::new(), config);
+    }
+
     /// Takes the grounder's answer about `frame`.
-    pub(super) fn grounded(&mut self, epoch: u64, frame: Arc<Kept>, outcome: Result<Grounding, NodeError>) {
+    pub(in super::super) fn grounded(&mut self, epoch: u64, frame: Arc<Kept>, outcome: Result<Grounding, NodeError>) {
+        self.saw(|| Step::Grounded(outcome.as_ref().map(drop).map_err(NodeError::clone)));
         let Some(target) = self.targets.iter_mut().find(|t| t.epoch == epoch) else { return };
         target.hear(frame, outcome);
         self.revise = self.last.as_ref().is_some_and(|last| last.meta.options.repeats());
     }
 
     /// What waits for the grounder will not be grounded.
-    pub(super) fn ground_is_down(&mut self, error: &NodeError) {
-        self.targets.iter_mut().for_each(|t| t.give_up(error));
+    pub(in super::super) fn ground_is_down(&mut self, error: &NodeError) {
+        let news = self.targets.iter_mut().filter_map(|t| t.give_up(error).then_some(())).count();
+        if news > 0 {
+            self.saw(|| Step::GroundDown(error.clone()));
+        }
+    }
+
+    /// The newest frame that was decoded.
+    pub(in super::super) fn last(&self) -> Option<Arc<Kept>> {
+        self.last.clone()
     }
 }

@@ -8,7 +8,7 @@ use crate::node::{NodeError, NodeErrorKind};
 const MAX_DISTORTION: usize = 16;
 
 /// The encoding by name, by number, or by both.
-pub(super) fn encoding(name: &str, id: i32) -> Result<Encoding, NodeError> {
+pub(in super::super) fn encoding(name: &str, id: i32) -> Result<Encoding, NodeError> {
     let refuse = |what: String| Err(NodeError::new(NodeErrorKind::FrameEncoding, format!("recognise frame: {what}")));
     let Ok(id) = wire::Encoding::try_from(id) else {
         return refuse(format!("encoding_id {id} is unknown"));

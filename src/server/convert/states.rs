@@ -25,7 +25,7 @@ pub(super) fn look(look: Look) -> wire::Look {
     }
 }
 
-pub(super) fn why(why: Why) -> wire::Why {
+pub(in super::super) fn why(why: Why) -> wire::Why {
     match why {
         Why::New => wire::Why::New,
         Why::Request => wire::Why::Request,
@@ -34,4 +34,17 @@ pub(super) fn why(why: Why) -> wire::Why {
         Why::Missing => wire::Why::Missing,
         Why::Budget => wire::Why::Budget,
     }
+}
+
+/// The other way round; `None` for the unspecified one.
+pub(in super::super) fn why_of(why: wire::Why) -> Option<Why> {
+    Some(match why {
+        wire::Why::Unspecified => return None,
+        wire::Why::New => Why::New,
+        wire::Why::Request => Why::Request,
+        wire::Why::Lost => Why::Lost,
+        wire::Why::Drift => Why::Drift,
+        wire::Why::Missing => Why::Missing,
+        wire::Why::Budget => Why::Budget,
+    })
 }

@@ -108,6 +108,8 @@ settings! {
         /// How many milliseconds the second restart in a row waits; each further one twice as long, up to 30 s.
         /// Default: 1000.
         restart_backoff_ms: u64 = 1000, "SAM4MLLM_RESTART_BACKOFF_MS";
+        /// The largest recording, in MiB: one that reaches it stops, and its stream goes on. Default: 4096. At least 1.
+        record_max_mib: u64 = 4096, "SAM4MLLM_RECORD_MAX_MIB";
         /// How long a shutdown may take, in seconds: what is in work is finished. Default: 10.
         grace_s: u64 = 10, "SAM4MLLM_GRACE_S";
         /// How logs are written to stderr. Default: text.
@@ -116,6 +118,8 @@ settings! {
         log_filter: String = "info".to_owned(), "SAM4MLLM_LOG_FILTER";
     }
     without {
+        /// A folder to record every stream to, each in an MCAP file of its own, for `sam4mllm replay`. Default: none.
+        record: PathBuf, "SAM4MLLM_RECORD";
         /// Threads an engine. Default: one a core. At least 1.
         threads: usize, "SAM4MLLM_THREADS";
         /// Where imported graphs are kept. Default: in the user's cache folder.

@@ -77,6 +77,7 @@ fn contradictions_are_refused() {
         ("window_mib = 0", "window_mib"),
         ("max_message_mib = 1025", "max_message_mib"),
         ("ground_timeout_ms = 0", "ground_timeout_ms"),
+        ("record_max_mib = 0", "record_max_mib"),
     ];
     for (text, setting) in cases {
         let settings = load(text, &Overrides::default()).expect("is read");
