@@ -8,6 +8,8 @@ mod demo;
 mod dialogues;
 mod engine;
 mod eval;
+#[cfg(feature = "tensorrt")]
+mod gpu;
 mod picture;
 #[cfg(feature = "tensorrt")]
 mod plans;

@@ -11,9 +11,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::stages::StageArgs;
+use super::stages::{BackendName, Engines, StageArgs};
 use crate::frame::FrameLimits;
-use crate::import::{Level, import_cached};
 use crate::node::{NodeConfig, Stages};
 use crate::pipeline::fake::{FakeGround, FakeSegment, Script};
 use crate::pipeline::{Grounder, Segmenter, Strategies};
@@ -23,9 +22,6 @@ use crate::server::{Backend, Identity, Server, ServerConfig};
 /// Arguments of `sam4mllm serve`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What runs the models.
-    #[arg(long, env = "SAM4MLLM_BACKEND", default_value = "rten")]
-    backend: BackendName,
     #[command(flatten)]
     stages: StageArgs,
     /// Where to listen; port 0 takes a free one.
@@ -79,14 +75,6 @@ pub struct Args {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum BackendName {
-    /// The bundle's models on the CPU.
-    Rten,
-    /// No models: commands are colour words.
-    Fake,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
     Text,
     Json,
@@ -97,8 +85,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let config = config(&args);
     // Before a socket or a thread exists.
     config.validate()?;
-    let backend = backend(&args)?;
     init_logs(args.log_format);
+    let backend = backend(&args)?;
     // The stages have threads of their own; these only move bytes.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = runtime.block_on(serve(args, config, backend));
@@ -130,32 +118,30 @@ fn config(args: &Args) -> ServerConfig {
 
 /// The seam between the command line and what answers: one arm for each backend.
 fn backend(args: &Args) -> anyhow::Result<Backend> {
-    match args.backend {
-        BackendName::Rten => rten_backend(&args.stages),
+    match args.stages.backend {
         BackendName::Fake => {
             let script = Script::default();
             script.ground.set_delay(Duration::from_millis(args.fake_ground_ms));
             Ok(fake(&script, FakeGround::strategies(args.stages.strategy)?))
         }
+        _ => model_backend(&args.stages),
     }
 }
 
-/// The bundle's models on the CPU, each built on the thread that will own it.
-pub(super) fn rten_backend(args: &StageArgs) -> anyhow::Result<Backend> {
+/// The bundle's models, each built on the thread that will own it.
+pub(super) fn model_backend(args: &StageArgs) -> anyhow::Result<Backend> {
     let bundle = Arc::new(args.open()?);
-    let options = args.options();
     // Before a socket or a thread exists.
     let dialect = Dialect::compile(&bundle.manifest().dialect)?;
     let (strategies, calibration) = (Strategies::of(&dialect, args.strategy)?, dialect.calibration());
-    // Once, before the two factories would do it side by side.
-    import_cached(&bundle, options.cache_dir(), Level::Portable).context("import the bundle's checkpoints")?;
+    let Engines { options, backend, version } = args.engines(&bundle)?;
     let manifest = bundle.manifest();
     let identity = Identity {
         name: manifest.name.clone(),
         version: manifest.version.clone(),
         fingerprint: bundle.fingerprint().to_owned(),
-        backend: "rten".to_owned(),
-        backend_version: crate::engine::rten::VERSION.to_owned(),
+        backend: backend.to_owned(),
+        backend_version: version,
     };
     let min_mask_score = manifest.dialect.thresholds.mask_score;
     let (usual, drafting) = (args.strategy, args.draft);
@@ -215,7 +201,7 @@ async fn serve(args: Args, config: ServerConfig, backend: Backend) -> anyhow::Re
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let server = Server::build(config, listener, backend).await?;
     let address = server.address()?;
-    tracing::info!(%address, backend = ?args.backend, "listening");
+    tracing::info!(%address, backend = ?args.stages.backend, "listening");
     if let Some(file) = &args.address_file {
         write_address(file, address).with_context(|| format!("write {}", file.display()))?;
     }

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+#[cfg(feature = "tensorrt")]
+use super::gpu::PlanLoader;
 use super::mllm::{Mllm, MllmEngines, MllmLimits};
 use super::sam::{SamDecoder, SamEncoder};
 use super::speech::Speech;
@@ -24,6 +26,9 @@ pub struct LoadOptions {
     pub sam: RtenOptions,
     /// Limits on commands.
     pub limits: CommandLimits,
+    /// Where the graphs run on a GPU instead: what makes their engines. Default: nothing.
+    #[cfg(feature = "tensorrt")]
+    pub gpu: Option<PlanLoader>,
 }
 
 impl LoadOptions {
@@ -57,6 +62,10 @@ pub enum LoadError {
         /// What is wrong.
         what: String,
     },
+    /// The GPU, its libraries or a plan.
+    #[cfg(feature = "tensorrt")]
+    #[error(transparent)]
+    TensorRt(#[from] crate::engine::tensorrt::TensorRtError),
     /// An engine is not what the model needs.
     #[error("fit engines together")]
     Model(#[from] ModelError),
@@ -95,7 +104,8 @@ pub fn load_mllm(bundle: &Bundle, options: &LoadOptions) -> Result<(Mllm, Timing
     let manifest = bundle.manifest();
     let mut timings = Timings::default();
     let imported = timings.time("import", || import_cached(bundle, options.cache_dir(), Level::Portable))?;
-    let mut load = |name| timings.time(name, || load_engine(imported.mllm_graph(name), &options.mllm));
+    let (path, rten) = (|name: &str| imported.mllm_graph(name), &options.mllm);
+    let mut load = |name| timings.time(name, || load_engine(name, path(name), rten, (bundle, options)));
     let engines = MllmEngines { vision: load("vision")?, embed: load("embed")?, decoder: load("decoder")? };
     let (speech, config) = timings.time("tokenizer", || {
         let dir = bundle.mllm_dir();
@@ -111,17 +121,29 @@ pub fn load_mllm(bundle: &Bundle, options: &LoadOptions) -> Result<(Mllm, Timing
 /// Loads SAM of `bundle` alone, and says where the time went.
 ///
 /// # Errors
-/// [`LoadError::Import`] and [`LoadError::Engine`].
+/// [`LoadError::Import`] and [`LoadError::Engine`]; on a GPU also those of its plans.
 pub fn load_sam(bundle: &Bundle, options: &LoadOptions) -> Result<(SamEncoder, SamDecoder, Timings), LoadError> {
     let mut timings = Timings::default();
     let imported = timings.time("import", || import_cached(bundle, options.cache_dir(), Level::Portable))?;
-    let mut load = |name| timings.time(name, || load_engine(imported.sam_graph(name), &options.sam));
+    let (path, rten) = (|name: &str| imported.sam_graph(name), &options.sam);
+    let mut load = |name| timings.time(name, || load_engine(name, path(name), rten, (bundle, options)));
     let (encoder, decoder) = (load("image_encoder")?, load("mask_decoder")?);
     Ok((SamEncoder::new(encoder, &bundle.manifest().sam.image), SamDecoder::new(decoder), timings))
 }
 
-fn load_engine(path: PathBuf, options: &RtenOptions) -> Result<Box<dyn Engine>, EngineError> {
-    RtenEngine::load(path, options).map(|engine| Box::new(engine) as Box<dyn Engine>)
+/// One graph of `bundle`, which lies at `path`, on the backend that `options` choose.
+#[cfg_attr(not(feature = "tensorrt"), allow(unused_variables))]
+fn load_engine(
+    name: &'static str,
+    path: PathBuf,
+    rten: &RtenOptions,
+    (bundle, options): (&Bundle, &LoadOptions),
+) -> Result<Box<dyn Engine>, LoadError> {
+    #[cfg(feature = "tensorrt")]
+    if let Some(gpu) = &options.gpu {
+        return Ok(Box::new(gpu.load(name, bundle, &options.cache_dir())?));
+    }
+    Ok(Box::new(RtenEngine::load(path, rten)?))
 }
 
 /// Longest conversation that a bundle's language model knows, in tokens.
