@@ -10,11 +10,12 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde_json::json;
 
 use super::{Format, bench};
-use crate::engine::bundle::{Bundle, MANIFEST, Verify, seal};
+use crate::engine::bundle::{Bundle, MANIFEST, StoredOutputs, Verify, seal, store_outputs};
 use crate::import::{
     Adapter, AdapterMode, ImportReport, Level, Port, default_cache_dir, describe_bundle, import_adapted, import_bundle,
     import_cached,
 };
+use crate::model::stages::{LoadOptions, run_self_test};
 
 /// Arguments of `sam4mllm engine`.
 #[derive(Debug, clap::Args)]
@@ -30,11 +31,15 @@ enum Command {
     /// Build TensorRT plans of a bundle's graphs, or find those that are built.
     #[cfg(feature = "tensorrt")]
     Build(super::plans::Args),
+    /// Hold the GPU's engines against the CPU's, tensor by tensor.
+    #[cfg(feature = "tensorrt")]
+    Check(super::parity::Args),
     /// Time a command and a tracked frame, stage by stage.
     Bench(bench::Args),
     /// Check a bundle and show what is in it.
     Inspect(InspectArgs),
-    /// Write size and hash of every file into a bundle's manifest; everything else in it stays as it is.
+    /// Write size and hash of every file into a bundle's manifest, and what its engines say to the self-test's input;
+    /// everything else in it stays as it is.
     Seal(SealArgs),
 }
 
@@ -55,7 +60,7 @@ struct ImportArgs {
 
 #[derive(Debug, clap::Args)]
 struct InspectArgs {
-    /// A bundle.
+    /// A bundle; where TensorRT is built in, also the file of a plan.
     bundle: PathBuf,
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -66,6 +71,10 @@ struct InspectArgs {
 struct SealArgs {
     /// A bundle.
     dir: PathBuf,
+    /// Store no outputs for the self-test, and take out those that are stored: a node then tests shape and finiteness
+    /// alone. For weights that this machine cannot run.
+    #[arg(long)]
+    no_self_test: bool,
 }
 
 /// Runs the subcommand.
@@ -74,14 +83,38 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(&args)?,
         #[cfg(feature = "tensorrt")]
         Command::Build(args) => super::plans::run(&args)?,
+        #[cfg(feature = "tensorrt")]
+        Command::Check(args) => {
+            let (text, passed) = super::parity::run(&args)?;
+            if !passed {
+                std::io::stdout().write_all(text.as_bytes()).context("write to stdout")?;
+                bail!("outputs of the GPU are not those of the CPU");
+            }
+            text
+        }
         Command::Import(args) => run_import(&args)?,
         Command::Inspect(args) => run_inspect(&args)?,
-        Command::Seal(args) => {
-            let sealed = seal(&args.dir)?;
-            format!("{}  {} files, {} bytes\n", sealed.fingerprint, sealed.files, sealed.bytes)
-        }
+        Command::Seal(args) => run_seal(&args)?,
     };
     std::io::stdout().write_all(text.as_bytes()).context("write to stdout")
+}
+
+fn run_seal(args: &SealArgs) -> anyhow::Result<String> {
+    let sealed = seal(&args.dir)?;
+    let (fingerprint, outputs) = if args.no_self_test {
+        (store_outputs(&args.dir, None)?, 0)
+    } else {
+        let bundle = Bundle::open(&args.dir, Verify::Sizes)?;
+        // What is stored is about these weights: graphs of an older seal must not answer for them.
+        let cache = std::env::temp_dir().join(format!("sam4mllm-seal-{}", std::process::id()));
+        let options = LoadOptions { cache_dir: Some(cache.clone()), ..LoadOptions::default() };
+        let tested = run_self_test(&bundle, &options).context("run the engines for the self-test");
+        let _ = std::fs::remove_dir_all(&cache);
+        let outputs: StoredOutputs =
+            tested?.into_iter().map(|t| (format!("{}.{}", t.engine, t.tensor), t.print)).collect();
+        (store_outputs(&args.dir, Some(&outputs))?, outputs.len())
+    };
+    Ok(format!("{fingerprint}  {} files, {} bytes, {outputs} outputs for the self-test\n", sealed.files, sealed.bytes))
 }
 
 fn run_import(args: &ImportArgs) -> anyhow::Result<String> {
@@ -128,6 +161,10 @@ fn summary(report: &ImportReport) -> String {
 }
 
 fn run_inspect(args: &InspectArgs) -> anyhow::Result<String> {
+    #[cfg(feature = "tensorrt")]
+    if args.bundle.extension().is_some_and(|extension| extension == "plan") {
+        return super::plan_inspect::run(&args.bundle, args.format);
+    }
     let bundle = Bundle::open(&args.bundle, Verify::Hashes)?;
     let reports = describe_bundle(&bundle, Level::Portable)?;
     match args.format {

@@ -10,7 +10,11 @@ mod engine;
 mod eval;
 #[cfg(feature = "tensorrt")]
 mod gpu;
+#[cfg(feature = "tensorrt")]
+mod parity;
 mod picture;
+#[cfg(feature = "tensorrt")]
+mod plan_inspect;
 #[cfg(feature = "tensorrt")]
 mod plans;
 mod segment;
@@ -45,7 +49,7 @@ enum Command {
     /// Find what a command names in one picture.
     Segment(segment::Args),
     /// Answer commands and camera frames over gRPC.
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
 }
 
 /// How a command prints its data.
@@ -71,7 +75,7 @@ pub fn run() -> ExitCode {
         Command::Engine(args) => engine::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Segment(args) => segment::run(args),
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(*args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -81,6 +85,8 @@ pub fn run() -> ExitCode {
 
 fn failure(error: anyhow::Error) -> ExitCode {
     eprintln!("error: {error:#}");
-    let bad_config = error.is::<crate::node::ConfigError>() || error.is::<crate::pipeline::StrategyError>();
+    let bad_config = error.is::<crate::node::ConfigError>()
+        || error.is::<crate::pipeline::StrategyError>()
+        || error.is::<crate::server::settings::SettingsError>();
     if bad_config { ExitCode::from(BAD_CONFIG) } else { ExitCode::FAILURE }
 }

@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
-use clap::ValueEnum;
+use anyhow::Context;
 
 use crate::engine::bundle::{Bundle, Verify};
 use crate::engine::rten::{self, RtenOptions};
@@ -11,17 +10,16 @@ use crate::import::{Level, import_cached};
 use crate::model::stages::LoadOptions;
 use crate::pipeline::{Drafting, Stages, Strategy};
 
-/// What runs the models.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum BackendName {
-    /// The bundle's models on the CPU.
+/// What runs a bundle's models.
+#[cfg(feature = "tensorrt")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum EngineName {
+    /// The CPU.
+    #[default]
     Rten,
-    /// The bundle's models on an NVIDIA GPU.
-    #[cfg(feature = "tensorrt")]
+    /// An NVIDIA GPU.
     #[value(name = "tensorrt")]
     TensorRt,
-    /// No models: commands are colour words. For `serve` alone.
-    Fake,
 }
 
 /// How a bundle's engines are loaded, and what answers say of it.
@@ -39,8 +37,9 @@ pub struct Engines {
 #[derive(Debug, Clone, clap::Args)]
 pub struct StageArgs {
     /// What runs the models.
-    #[arg(long, env = "SAM4MLLM_BACKEND", value_enum, default_value_t = BackendName::Rten)]
-    pub backend: BackendName,
+    #[cfg(feature = "tensorrt")]
+    #[arg(long, env = "SAM4MLLM_BACKEND", value_enum, default_value_t = EngineName::Rten)]
+    pub backend: EngineName,
     #[cfg(feature = "tensorrt")]
     #[command(flatten)]
     pub gpu: super::gpu::GpuArgs,
@@ -79,12 +78,11 @@ impl StageArgs {
         // Once, before two stages would do it side by side.
         import_cached(bundle, on_cpu.options.cache_dir(), Level::Portable)
             .context("import the bundle's checkpoints")?;
-        match self.backend {
-            BackendName::Rten => Ok(on_cpu),
-            #[cfg(feature = "tensorrt")]
-            BackendName::TensorRt => self.gpu.engines(bundle, on_cpu),
-            BackendName::Fake => bail!("the fake backend has no models: it only serves"),
+        #[cfg(feature = "tensorrt")]
+        if self.backend == EngineName::TensorRt {
+            return self.gpu.engines(bundle, on_cpu);
         }
+        Ok(on_cpu)
     }
 
     /// Loads both sides of the pipeline of an opened bundle.

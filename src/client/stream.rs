@@ -37,6 +37,8 @@ pub enum Reply {
     Frame(Box<wire::FrameResult>),
     /// A request that was refused; the stream goes on.
     Rejected(wire::Rejected),
+    /// The answer to a question.
+    Answer(Box<wire::Answer>),
 }
 
 /// Both halves. The newest frame wins: count on answers by their `seq`.
@@ -47,17 +49,12 @@ pub struct Stream {
 }
 
 impl Sender {
-    async fn ask(&self, request: Request) -> Result<(), ClientError> {
-        let request = wire::PerceiveRequest { request: Some(request), options: Some(self.options) };
-        self.requests.send(request).await.map_err(|_| ClientError::Ended)
-    }
-
     /// Replaces all targets.
     ///
     /// # Errors
     /// [`ClientError::Ended`].
     pub async fn set(&self, targets: Vec<wire::Target>) -> Result<(), ClientError> {
-        self.ask(Request::SetTargets(wire::SetTargets { targets })).await
+        self.request(Request::SetTargets(wire::SetTargets { targets })).await
     }
 
     /// Adds a target, or gives one that is there another command.
@@ -66,7 +63,7 @@ impl Sender {
     /// [`ClientError::Ended`].
     pub async fn add(&self, target_id: &str, command: &str) -> Result<(), ClientError> {
         let target = wire::Target { target_id: target_id.into(), command: command.into(), ..wire::Target::default() };
-        self.ask(Request::AddTarget(target)).await
+        self.request(Request::AddTarget(target)).await
     }
 
     /// Removes a target.
@@ -74,7 +71,16 @@ impl Sender {
     /// # Errors
     /// [`ClientError::Ended`].
     pub async fn remove(&self, target_id: &str) -> Result<(), ClientError> {
-        self.ask(Request::RemoveTarget(wire::RemoveTarget { target_id: target_id.into() })).await
+        self.request(Request::RemoveTarget(wire::RemoveTarget { target_id: target_id.into() })).await
+    }
+
+    /// Sends any other request: a target renamed, paused, resumed, looked at again; a question.
+    ///
+    /// # Errors
+    /// [`ClientError::Ended`].
+    pub async fn request(&self, request: Request) -> Result<(), ClientError> {
+        let request = wire::PerceiveRequest { request: Some(request), options: Some(self.options) };
+        self.requests.send(request).await.map_err(|_| ClientError::Ended)
     }
 
     /// Sends a frame and returns its `seq`, which is the frame's own, or the next one where that is 0.
@@ -86,7 +92,7 @@ impl Sender {
             frame.seq = self.last_seq + 1;
         }
         self.last_seq = frame.seq;
-        self.ask(Request::Frame(frame)).await?;
+        self.request(Request::Frame(frame)).await?;
         Ok(self.last_seq)
     }
 }
@@ -102,6 +108,7 @@ impl Receiver {
             match message.response {
                 Some(Response::Frame(frame)) => return Ok(Some(Reply::Frame(Box::new(frame)))),
                 Some(Response::Rejected(rejected)) => return Ok(Some(Reply::Rejected(rejected))),
+                Some(Response::Answer(answer)) => return Ok(Some(Reply::Answer(Box::new(answer)))),
                 // Something that this client has not heard of.
                 None => {}
             }
@@ -151,6 +158,14 @@ impl Stream {
     /// [`ClientError::Ended`].
     pub async fn remove(&self, target_id: &str) -> Result<(), ClientError> {
         self.sender.remove(target_id).await
+    }
+
+    /// [`Sender::request`].
+    ///
+    /// # Errors
+    /// [`ClientError::Ended`].
+    pub async fn request(&self, request: Request) -> Result<(), ClientError> {
+        self.sender.request(request).await
     }
 
     /// [`Sender::frame`].

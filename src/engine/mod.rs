@@ -4,7 +4,11 @@
 
 pub mod bundle;
 pub mod fake;
+#[cfg(feature = "tensorrt")]
+pub mod paired;
 pub mod rten;
+#[cfg(test)]
+pub(crate) mod scripted;
 #[cfg(feature = "tensorrt")]
 pub mod tensorrt;
 

@@ -44,6 +44,11 @@ impl PlanLoader {
         self.library.version()
     }
 
+    /// What matrix products are computed in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// The GPU.
     pub fn device(&self) -> &Device {
         &self.device

@@ -9,6 +9,7 @@ pub mod mllm;
 pub mod plans;
 pub mod preprocess;
 pub mod sam;
+pub mod selftest;
 pub mod speech;
 pub mod stages;
 #[cfg(test)]

@@ -204,29 +204,8 @@ fn output(engine: &'static str, tensor: &'static str, what: impl Into<String>) -
 mod tests {
     use super::*;
     use crate::engine::bundle::{Filter, Fit};
-    use crate::engine::{EngineError, TensorInfo};
+    use crate::engine::scripted::Scripted;
     use crate::geometry::{BBox, Size, SourcePx};
-
-    /// Answers whatever the closure makes of the inputs.
-    struct Scripted<F>(F);
-
-    impl<F> Engine for Scripted<F>
-    where
-        F: FnMut(Vec<(&str, Tensor<'_>)>) -> Vec<Tensor<'static>> + Send,
-    {
-        fn name(&self) -> &str {
-            "scripted"
-        }
-        fn inputs(&self) -> &[TensorInfo] {
-            &[]
-        }
-        fn outputs(&self) -> &[TensorInfo] {
-            &[]
-        }
-        fn run(&mut self, inputs: Vec<(&str, Tensor<'_>)>, _: &[&str]) -> Result<Vec<Tensor<'static>>, EngineError> {
-            Ok((self.0)(inputs))
-        }
-    }
 
     fn embedding(source: (u32, u32)) -> SamEmbedding {
         let spec = ImageSpec {

@@ -6,10 +6,15 @@ use std::time::Duration;
 #[cfg(feature = "tensorrt")]
 use super::gpu::PlanLoader;
 use super::mllm::{Mllm, MllmEngines, MllmLimits};
+#[cfg(feature = "tensorrt")]
+use super::plans::tolerance;
 use super::sam::{SamDecoder, SamEncoder};
+use super::selftest::{self, SelfTestError, Tested};
 use super::speech::Speech;
 use super::{ModelError, Timings};
 use crate::engine::bundle::Bundle;
+#[cfg(feature = "tensorrt")]
+use crate::engine::paired::{Notes, Paired};
 use crate::engine::rten::{RtenEngine, RtenOptions};
 use crate::engine::{Engine, EngineError};
 use crate::import::{ImportError, Level, default_cache_dir, import_cached};
@@ -26,15 +31,39 @@ pub struct LoadOptions {
     pub sam: RtenOptions,
     /// Limits on commands.
     pub limits: CommandLimits,
+    /// Whether every engine is tested when it is loaded. Default: no.
+    pub self_test: SelfTest,
     /// Where the graphs run on a GPU instead: what makes their engines. Default: nothing.
     #[cfg(feature = "tensorrt")]
     pub gpu: Option<PlanLoader>,
+    /// Run on the CPU too, give the CPU's answers, and note here how far the GPU's are off. Default: nothing.
+    #[cfg(feature = "tensorrt")]
+    pub paired: Option<Notes>,
+}
+
+/// Whether engines are tested when they are loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SelfTest {
+    /// No.
+    #[default]
+    Skip,
+    /// Each runs once on a fixed input, and its outputs are held against those that the bundle stores.
+    Run,
 }
 
 impl LoadOptions {
     /// Where imported graphs are kept.
     pub fn cache_dir(&self) -> PathBuf {
         self.cache_dir.clone().unwrap_or_else(default_cache_dir)
+    }
+
+    /// How far an engine's outputs may be from those of 32-bit floats, as a share of their root mean square.
+    pub fn tolerance(&self) -> f32 {
+        #[cfg(feature = "tensorrt")]
+        if let Some(gpu) = &self.gpu {
+            return tolerance(gpu.precision());
+        }
+        selftest::TOLERANCE
     }
 }
 
@@ -62,6 +91,9 @@ pub enum LoadError {
         /// What is wrong.
         what: String,
     },
+    /// An engine does not say what the bundle stores.
+    #[error(transparent)]
+    SelfTest(#[from] SelfTestError),
     /// The GPU, its libraries or a plan.
     #[cfg(feature = "tensorrt")]
     #[error(transparent)]
@@ -106,7 +138,12 @@ pub fn load_mllm(bundle: &Bundle, options: &LoadOptions) -> Result<(Mllm, Timing
     let imported = timings.time("import", || import_cached(bundle, options.cache_dir(), Level::Portable))?;
     let (path, rten) = (|name: &str| imported.mllm_graph(name), &options.mllm);
     let mut load = |name| timings.time(name, || load_engine(name, path(name), rten, (bundle, options)));
-    let engines = MllmEngines { vision: load("vision")?, embed: load("embed")?, decoder: load("decoder")? };
+    let mut engines = MllmEngines { vision: load("vision")?, embed: load("embed")?, decoder: load("decoder")? };
+    if options.self_test == SelfTest::Run {
+        timings.time("self_test", || {
+            selftest::run_mllm(&mut engines).map_err(SelfTestError::from).and_then(|t| judge(t, bundle, options))
+        })?;
+    }
     let (speech, config) = timings.time("tokenizer", || {
         let dir = bundle.mllm_dir();
         let config = Config::read(&dir.join("config.json"))?;
@@ -121,14 +158,55 @@ pub fn load_mllm(bundle: &Bundle, options: &LoadOptions) -> Result<(Mllm, Timing
 /// Loads SAM of `bundle` alone, and says where the time went.
 ///
 /// # Errors
-/// [`LoadError::Import`] and [`LoadError::Engine`]; on a GPU also those of its plans.
+/// [`LoadError::Import`], [`LoadError::Engine`], and [`LoadError::SelfTest`] where engines are tested.
 pub fn load_sam(bundle: &Bundle, options: &LoadOptions) -> Result<(SamEncoder, SamDecoder, Timings), LoadError> {
     let mut timings = Timings::default();
     let imported = timings.time("import", || import_cached(bundle, options.cache_dir(), Level::Portable))?;
     let (path, rten) = (|name: &str| imported.sam_graph(name), &options.sam);
     let mut load = |name| timings.time(name, || load_engine(name, path(name), rten, (bundle, options)));
-    let (encoder, decoder) = (load("image_encoder")?, load("mask_decoder")?);
+    let (mut encoder, mut decoder) = (load("image_encoder")?, load("mask_decoder")?);
+    if options.self_test == SelfTest::Run {
+        let mut run = || selftest::run_sam(&mut *encoder, &mut *decoder).map_err(SelfTestError::from);
+        timings.time("self_test", || run().and_then(|tested| judge(tested, bundle, options)))?;
+    }
     Ok((SamEncoder::new(encoder, &bundle.manifest().sam.image), SamDecoder::new(decoder), timings))
+}
+
+/// Holds what engines said against what the bundle stores, and logs it.
+fn judge(mut tested: Vec<Tested>, bundle: &Bundle, options: &LoadOptions) -> Result<Vec<Tested>, SelfTestError> {
+    let stored = bundle.manifest().selftest.as_ref();
+    selftest::compare(&mut tested, stored, options.tolerance())?;
+    for Tested { engine, tensor, took, difference, .. } in &tested {
+        tracing::debug!(engine, tensor, ?took, ?difference, "self-test");
+    }
+    let mut engines: Vec<&str> = tested.iter().map(|t| t.engine).collect();
+    engines.dedup();
+    match tested.iter().filter_map(|t| t.difference).reduce(f32::max) {
+        Some(difference) => tracing::info!(?engines, difference, "self-test passed"),
+        None => tracing::warn!(
+            ?engines,
+            "self-test: outputs are finite and of the right shape; the bundle stores none to hold them against \
+             (`sam4mllm engine seal` does)"
+        ),
+    }
+    Ok(tested)
+}
+
+/// Runs every engine of `bundle` on the self-test's input; what they say is held against nothing.
+///
+/// # Errors
+/// Every [`LoadError`] but [`SelfTestError::Differs`].
+pub fn run_self_test(bundle: &Bundle, options: &LoadOptions) -> Result<Vec<Tested>, LoadError> {
+    let imported = import_cached(bundle, options.cache_dir(), Level::Portable)?;
+    let load = |name| load_engine(name, imported.mllm_graph(name), &options.mllm, (bundle, options));
+    let mut engines = MllmEngines { vision: load("vision")?, embed: load("embed")?, decoder: load("decoder")? };
+    let mut tested = selftest::run_mllm(&mut engines)?;
+    // One model at a time, for memory.
+    drop(engines);
+    let load = |name| load_engine(name, imported.sam_graph(name), &options.sam, (bundle, options));
+    let (mut encoder, mut decoder) = (load("image_encoder")?, load("mask_decoder")?);
+    tested.extend(selftest::run_sam(&mut *encoder, &mut *decoder)?);
+    Ok(tested)
 }
 
 /// One graph of `bundle`, which lies at `path`, on the backend that `options` choose.
@@ -141,7 +219,11 @@ fn load_engine(
 ) -> Result<Box<dyn Engine>, LoadError> {
     #[cfg(feature = "tensorrt")]
     if let Some(gpu) = &options.gpu {
-        return Ok(Box::new(gpu.load(name, bundle, &options.cache_dir())?));
+        let tested = Box::new(gpu.load(name, bundle, &options.cache_dir())?);
+        return match &options.paired {
+            None => Ok(tested),
+            Some(notes) => Ok(Box::new(Paired::new(Box::new(RtenEngine::load(path, rten)?), tested, notes.clone()))),
+        };
     }
     Ok(Box::new(RtenEngine::load(path, rten)?))
 }

@@ -16,6 +16,9 @@ pub struct NodeConfig {
     pub reground_after: Duration,
     /// A target that is lost is grounded again at once, but not more often than this. Default: 250 ms.
     pub reground_lost_after: Duration,
+    /// An instance that went out of sight keeps its id if it comes back within this, and is looked for meanwhile as often
+    /// as if it was lost. Default: 3 s, for occlusions of 2 s.
+    pub remember_lost: Duration,
     /// The longest one grounding may take. Default: 30 s. More than 0.
     pub ground_timeout: Duration,
     /// How long a grounding waits for masks to guess answers from, where it can use some; 0 for not at all. Only how fast
@@ -31,6 +34,11 @@ pub struct NodeConfig {
     pub max_calls: usize,
     /// Bytes of a command. Default: 1024. At least 1.
     pub max_command_bytes: usize,
+    /// How often in a row a stage that panics is built anew; after that it stays down. Default: 8.
+    pub stage_restarts: u32,
+    /// How long the second restart in a row waits; each further one twice as long, up to 30 s; the first does not
+    /// wait. Default: 1 s.
+    pub restart_backoff: Duration,
 }
 
 impl Default for NodeConfig {
@@ -40,6 +48,7 @@ impl Default for NodeConfig {
             track: TrackLimits::default(),
             reground_after: Duration::from_secs(2),
             reground_lost_after: Duration::from_millis(250),
+            remember_lost: Duration::from_secs(3),
             ground_timeout: Duration::from_secs(30),
             draft_wait: Duration::from_millis(100),
             stale_limit: Duration::from_secs(1),
@@ -47,6 +56,8 @@ impl Default for NodeConfig {
             max_targets: 16,
             max_calls: 8,
             max_command_bytes: 1024,
+            stage_restarts: 8,
+            restart_backoff: Duration::from_secs(1),
         }
     }
 }

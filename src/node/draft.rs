@@ -15,7 +15,7 @@ use super::scheduler::Event;
 use super::tracked::Tracked;
 use crate::geometry::{BBox, SourcePx};
 use crate::mask::Mask;
-use crate::pipeline::{Drafter, Segment, box_prompts};
+use crate::pipeline::{Drafter, Grounding, Segment, box_prompts};
 
 /// Boxes whose masks are wanted.
 pub(super) struct DraftJob {
@@ -48,6 +48,8 @@ pub(super) struct StageDrafts<'a> {
     pub last: &'a [Arc<Tracked>],
     /// How long an answer is waited for.
     pub wait: Duration,
+    /// Boxes are wanted before points are asked about.
+    pub boxes: bool,
     pub deadline: Instant,
     pub emit: &'a dyn Fn(Event),
 }
@@ -71,5 +73,13 @@ impl Drafter for StageDrafts<'_> {
         let job = DraftJob { frame: self.frame.clone(), boxes: boxes.to_vec(), until, answer };
         (self.emit)(Event::Draft(Box::new(job)));
         answered.recv_timeout(wait).ok()
+    }
+
+    fn wants_proposals(&self) -> bool {
+        self.boxes
+    }
+
+    fn proposed(&mut self, boxes: Grounding) {
+        (self.emit)(Event::Proposed(Box::new(boxes)));
     }
 }

@@ -36,12 +36,23 @@ pub struct FrameIn {
 pub struct FrameOptions {
     /// Drop the frame where its turn comes later than this.
     pub max_wait: Option<Duration>,
+    /// Begin no work on it later than this after it arrived.
+    pub budget: Option<Duration>,
     /// Answer it again when a grounding finishes and no newer frame waits.
     pub revise: bool,
+    /// Answer it as soon as anything is known, and again whenever more is.
+    pub anytime: bool,
     /// Masks as PNG; the node only passes it on.
     pub png: bool,
     /// With evidence; the node only passes it on.
     pub evidence: bool,
+}
+
+impl FrameOptions {
+    /// Whether the frame may have several answers.
+    pub(super) fn repeats(&self) -> bool {
+        self.revise || self.anytime
+    }
 }
 
 impl FrameIn {
@@ -80,6 +91,19 @@ pub struct Meta {
     pub options: FrameOptions,
 }
 
+impl Meta {
+    /// When the frame's budget is over.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.options.budget.and_then(|budget| self.arrived.checked_add(budget))
+    }
+
+    /// Now, on the clock that says when it arrived: a wall clock that jumps meanwhile makes no reply older than its
+    /// frame.
+    pub fn now(&self) -> SystemTime {
+        self.received + self.arrived.elapsed()
+    }
+}
+
 /// A frame that waits for its turn.
 #[derive(Debug)]
 pub(super) struct Arrived {
@@ -103,7 +127,12 @@ impl Arrived {
     }
 
     pub(super) fn overdue(&self) -> bool {
-        self.frame.options.max_wait.is_some_and(|limit| self.waited() > limit)
+        let FrameOptions { max_wait, budget, .. } = self.frame.options;
+        max_wait.into_iter().chain(budget).any(|limit| self.waited() > limit)
+    }
+
+    pub(super) fn stamp_ns(&self) -> i64 {
+        self.frame.stamp_ns
     }
 
     pub(super) fn meta(&self) -> Meta {
@@ -144,4 +173,6 @@ pub(super) struct Kept {
 pub(super) struct Fresh {
     pub grounding: Arc<crate::pipeline::Grounding>,
     pub frame: Arc<Kept>,
+    /// It names boxes; the language model is still being asked about points.
+    pub partial: bool,
 }

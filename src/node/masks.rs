@@ -8,16 +8,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::NodeError;
 use super::frame::{Arrived, Fresh, Kept};
+use super::identity::{Known, Lost, remember};
 use super::position::Scene;
-use super::tracked::{Tracked, inherit_ids};
+use super::state::Event;
+use super::tracked::Tracked;
+use super::{NodeError, Origin};
 use crate::frame::FrameLimits;
 use crate::pipeline::{Embedding, GroundedInstance, Outcome, PipelineError, Segment, TrackLimits, segment_groups};
 use crate::prompt::{Calibration, CountHint, Prompt};
-
-/// Instances of a target that are remembered after they were lost.
-const MAX_LOST: usize = 16;
 
 /// What is to be done with one frame.
 pub(super) struct Job {
@@ -27,6 +26,8 @@ pub(super) struct Job {
     pub embed: bool,
     /// The last instance id that was given out.
     pub next_id: u64,
+    /// No more work is begun then.
+    pub until: Option<Instant>,
     pub settings: Settings,
     pub span: tracing::Span,
 }
@@ -52,7 +53,7 @@ pub(super) struct Work {
     pub epoch: u64,
     pub hint: CountHint,
     pub tracks: Vec<Arc<Tracked>>,
-    pub lost: Vec<Arc<Tracked>>,
+    pub lost: Vec<Lost>,
     /// A grounding that has not been used yet.
     pub fresh: Option<Fresh>,
 }
@@ -68,14 +69,18 @@ pub(super) struct Done {
 pub(super) struct WorkDone {
     pub epoch: u64,
     pub tracks: Vec<Arc<Tracked>>,
-    pub lost: Vec<Arc<Tracked>>,
+    pub lost: Vec<Lost>,
     pub used: Option<Fresh>,
+    /// What happened to its masks, where anything did.
+    pub event: Option<Event>,
 }
 
 /// Why there are no new masks.
 pub(super) enum Failure {
     /// The frame cannot be read.
     Frame(NodeError),
+    /// The frame's budget was over before all of the work had begun.
+    Late,
     /// The segmenter failed.
     Segment(NodeError),
 }
@@ -137,17 +142,21 @@ pub(super) fn run(stage: &mut dyn Segment, job: Job, decoded: &dyn Fn(&Arc<Kept>
         }
     };
     decoded(&frame);
+    let in_time = || if job.until.is_some_and(|until| Instant::now() > until) { Err(Failure::Late) } else { Ok(()) };
+    in_time()?;
     let has_masks =
         |w: &Work| !w.tracks.is_empty() || w.fresh.as_ref().is_some_and(|f| !f.grounding.instances.is_empty());
     if job.embed || job.targets.iter().any(has_masks) {
         timed(&mut timings, "embed", || embedding(stage, &frame).map(drop))?;
     }
+    in_time()?;
     let mut found = timed(&mut timings, "segment", || segment(stage, &frame, &job.targets, job.settings))?;
     if let Some(scene) = &frame.scene {
         timed(&mut timings, "locate", || found.iter_mut().for_each(|f| f.locate(scene)));
     }
-    let mut next_id = job.next_id;
-    let targets = job.targets.into_iter().zip(found).map(|(work, found)| settle(work, found, &mut next_id)).collect();
+    let (mut next_id, now) = (job.next_id, frame.meta.arrived);
+    let settle = |(work, found)| settle(work, found, now, &mut next_id);
+    let targets = job.targets.into_iter().zip(found).map(settle).collect();
     Ok(Done { targets, next_id, timings })
 }
 
@@ -252,34 +261,59 @@ fn ground_on(stage: &mut dyn Segment, fresh: &Fresh, settings: Settings) -> Resu
 }
 
 /// Which instances a target has from here on, and under which ids.
-fn settle(work: Work, found: Found, next_id: &mut u64) -> WorkDone {
-    let Found { followed, mut lost, mut grounded, mut grounded_lost } = found;
-    let known = |followed: Vec<Arc<Tracked>>, lost: Vec<Arc<Tracked>>| [followed, lost, work.lost.clone()].concat();
-    let (tracks, mut lost) = match work.fresh.as_ref().map(|f| f.grounding.outcome) {
+fn settle(work: Work, found: Found, now: Instant, next_id: &mut u64) -> WorkDone {
+    let Found { followed, lost, grounded, grounded_lost } = found;
+    let lost_now = !lost.is_empty() || !grounded_lost.is_empty();
+    let lost: Vec<Lost> = lost.into_iter().map(Lost::new).chain(work.lost).collect();
+    let (tracks, mut lost, event) = match work.fresh.as_ref().map(|f| f.grounding.outcome) {
         // An unreadable answer takes nothing back; what it does name counts.
         None | Some(Outcome::Unsure) if grounded.is_empty() && grounded_lost.is_empty() => {
-            lost.extend(work.lost.iter().cloned());
-            (followed, lost)
+            let event = if let Some(event) = shown(&followed, Event::Follow) {
+                Some(event)
+            } else if lost_now {
+                Some(Event::Lose)
+            } else {
+                // What SAM did not believe in is not followed.
+                (work.fresh.is_some() || !work.tracks.is_empty()).then_some(Event::Clear)
+            };
+            (followed, lost, event)
         }
         // The camera moved on too far since that frame, and what was followed all the while is still there: keep it,
         // and have the target grounded again.
         Some(_) if grounded.is_empty() && !grounded_lost.is_empty() && !followed.is_empty() => {
-            lost.extend(work.lost.iter().cloned());
-            inherit_ids(&mut grounded_lost, &lost, work.hint, next_id);
-            lost.extend(grounded_lost.into_iter().map(Arc::new));
-            (followed, lost)
+            let known = Known { followed: &followed, lost: &lost, hint: work.hint, now };
+            let (named, rest) = rename(known, grounded_lost, next_id);
+            let here = |l: &Lost| followed.iter().any(|t| t.id == l.tracked.id);
+            let lost = named.into_iter().map(Lost::new).chain(rest).filter(|l| !here(l)).collect();
+            let event = shown(&followed, Event::Follow);
+            (followed, lost, event)
         }
         _ => {
-            let known = known(followed, lost);
             // In one go, so that no id is given twice.
-            let shown = grounded.len();
-            grounded.append(&mut grounded_lost);
-            inherit_ids(&mut grounded, &known, work.hint, next_id);
-            let mut all: Vec<_> = grounded.into_iter().map(Arc::new).collect();
-            let lost = all.split_off(shown);
-            (all, lost)
+            let number = grounded.len();
+            let known = Known { followed: &followed, lost: &lost, hint: work.hint, now };
+            let (mut named, rest) = rename(known, [grounded, grounded_lost].concat(), next_id);
+            let gone = named.split_off(number);
+            let unnamed = if gone.is_empty() { Event::Clear } else { Event::Lose };
+            let event = shown(&named, Event::Carry).unwrap_or(unnamed);
+            let missed = rest.into_iter().map(|l| Lost { missed: true, ..l });
+            (named, gone.into_iter().map(Lost::new).chain(missed).collect(), Some(event))
         }
     };
-    lost.truncate(MAX_LOST);
-    WorkDone { epoch: work.epoch, tracks, lost, used: work.fresh }
+    remember(&mut lost);
+    WorkDone { epoch: work.epoch, tracks, lost, used: work.fresh, event }
+}
+
+/// What it is to a target that these are shown; `else_` where none was made from the language model's own words.
+fn shown(tracks: &[Arc<Tracked>], else_: Event) -> Option<Event> {
+    let grounded = tracks.iter().any(|t| t.origin == Origin::Grounded);
+    (!tracks.is_empty()).then_some(if grounded { Event::Ground } else { else_ })
+}
+
+/// The new instances under their ids, and those that none of them is.
+fn rename(known: Known<'_>, mut new: Vec<Tracked>, next_id: &mut u64) -> (Vec<Arc<Tracked>>, Vec<Lost>) {
+    let named = known.name(&mut new, next_id);
+    let all = known.followed.iter().cloned().map(Lost::new).chain(known.lost.iter().cloned());
+    let rest = all.zip(named).filter(|(_, named)| !named).map(|(lost, _)| lost).collect();
+    (new.into_iter().map(Arc::new).collect(), rest)
 }

@@ -12,13 +12,18 @@
 //! to the newest frame when it comes. Both stages go round the sessions in turn. The grounder may ask the segmenter for
 //! masks to guess answers from; it waits for them a short while, and nobody waits for it.
 //!
+//! What may happen to a target, and what it is then, is one table (`state`); which instance is which, one set of rules
+//! (`identity`).
+//!
 //! Not chosen: a queue per session (old masks of old frames, and memory), a worker pool per engine (an engine already
 //! uses all cores), and async stages (a model pass blocks for hundreds of milliseconds).
 
+mod allowance;
 mod config;
 mod draft;
 mod error;
 mod frame;
+mod identity;
 mod masks;
 mod position;
 mod reply;
@@ -26,22 +31,28 @@ mod scheduler;
 mod session;
 mod slot;
 mod stage;
+mod state;
+mod stats;
 mod target;
 mod tracked;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+pub use allowance::{Allowance, Quota};
 pub use config::{ConfigError, NodeConfig};
 pub use error::{NodeError, NodeErrorKind};
 pub use frame::{FrameIn, FrameOptions, Meta};
 pub use position::Position;
 pub use reply::{FrameReply, InstanceReply, Origin, Reply, TargetReply, Verdict};
-pub use session::{End, Replies, SessionInput};
+pub use session::{Asked, End, Replies, SessionInput};
 pub use slot::{Counters, DropReason};
 pub use stage::Factory;
+pub use state::{Look, Phase};
+pub use stats::{BUCKETS_S, GroundingEnd, Histogram, Stats};
+pub use target::Why;
 
 use crate::pipeline::{Ground, Segment, Strategies, Strategy};
 use crate::prompt::{Calibration, CountHint};
@@ -53,6 +64,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The most bytes of a target's id.
 pub const MAX_TARGET_ID_BYTES: usize = 128;
+/// Questions that a session may have open.
+pub const MAX_QUESTIONS: usize = 4;
 /// Replies that may wait for a slow reader before its frames have to wait.
 const REPLY_BUFFER: usize = 4;
 /// Events that may wait for the scheduler.
@@ -115,6 +128,15 @@ pub struct TargetSpec {
     pub hint: CountHint,
     /// How it is looked for.
     pub strategy: Strategy,
+    /// It is grounded again when its last grounding is this old; `None` for the node's usual time.
+    pub reground_after: Option<Duration>,
+}
+
+impl TargetSpec {
+    /// Whether the language model would be asked the same.
+    fn asks_the_same(&self, other: &Self) -> bool {
+        (&self.command, self.hint, self.strategy) == (&other.command, other.hint, other.strategy)
+    }
 }
 
 /// How a command is to be asked.
@@ -146,6 +168,7 @@ pub struct Node {
     stopped: watch::Receiver<bool>,
     sessions: Arc<Semaphore>,
     calls: Arc<Semaphore>,
+    stats: Arc<Stats>,
 }
 
 impl Node {
@@ -159,19 +182,32 @@ impl Node {
         let (readiness_out, readiness) = watch::channel(Readiness::Starting);
         let (stopped_out, stopped) = watch::channel(false);
         let strategies = stages.strategies;
-        let scheduler = Scheduler::spawn_stages(config.clone(), stages, &events, readiness_out)?;
+        let stats = Arc::new(Stats::default());
+        let told = (readiness_out, stats.clone());
+        let scheduler = Scheduler::spawn_stages(config.clone(), stages, &events, told)?;
         std::thread::Builder::new().name("schedule".to_owned()).spawn(move || {
             scheduler.run(inbox);
             stopped_out.send_replace(true);
         })?;
         let sessions = Arc::new(Semaphore::new(config.max_sessions));
         let calls = Arc::new(Semaphore::new(config.max_calls));
-        Ok(Self { config, events, strategies, readiness, stopped, sessions, calls })
+        Ok(Self { config, events, strategies, readiness, stopped, sessions, calls, stats })
     }
 
     /// The settings.
     pub fn config(&self) -> &NodeConfig {
         &self.config
+    }
+
+    /// What it has done so far.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Sessions and unary calls that are open now.
+    pub fn open_now(&self) -> (usize, usize) {
+        let taken = |max: usize, places: &Semaphore| max.saturating_sub(places.available_permits());
+        (taken(self.config.max_sessions, &self.sessions), taken(self.config.max_calls, &self.calls))
     }
 
     /// The strategies that targets may ask for.
@@ -187,7 +223,7 @@ impl Node {
             Ok(strategy) => (command, strategy),
             Err(error) => (command.and(Err(error.into())), error.strategy()),
         };
-        TargetSpec { id, command, hint, strategy }
+        TargetSpec { id, command, hint, strategy, reground_after: None }
     }
 
     /// Whether the node can work, as it changes.
@@ -201,12 +237,21 @@ impl Node {
     /// [`NodeErrorKind::Limit`] where there are too many, [`NodeErrorKind::Unavailable`] before the node is ready and
     /// while it drains, [`NodeErrorKind::Stage`] where a stage is down.
     pub async fn open(&self) -> Result<(SessionInput, Replies), NodeError> {
+        self.open_for(Arc::default()).await
+    }
+
+    /// Opens a session of a client that may not have more than its allowance.
+    ///
+    /// # Errors
+    /// As [`Node::open`].
+    pub async fn open_for(&self, allowance: Arc<Allowance>) -> Result<(SessionInput, Replies), NodeError> {
         self.check_ready()?;
         let permit = self.sessions.clone().try_acquire_owned().map_err(|_| {
             let what = format!("open session: there are {} already", self.config.max_sessions);
             NodeError::new(NodeErrorKind::Limit, what)
         })?;
-        session::open(self.config.clone(), self.events.clone(), permit).await
+        let semaphores = (permit, self.calls.clone());
+        session::open(self.config.clone(), self.events.clone(), semaphores, allowance, self.stats.clone()).await
     }
 
     /// Answers one command on one frame; waits for both stages. Dropping the future gives the call up.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::frame::Meta;
 use super::position::Position;
+use super::state::{Look, Phase};
+use super::target::Why;
 use super::tracked::Tracked;
 use super::{Counters, NodeError};
 use crate::geometry::{BBox, Size, SourcePx};
@@ -28,6 +30,8 @@ pub enum Verdict {
     Lost,
     /// It could not be answered.
     Failed,
+    /// The client wants no answer.
+    Paused,
 }
 
 /// Where a mask comes from.
@@ -70,6 +74,8 @@ pub struct FrameReply {
     pub counters: Counters,
     /// 0, or the how manieth later answer to the same frame this is.
     pub revision: u32,
+    /// More is about to be known, and the frame is answered again then if no newer one comes first.
+    pub partial: bool,
 }
 
 /// The state of one target on one frame.
@@ -87,6 +93,16 @@ pub struct TargetReply {
     pub error: Option<NodeError>,
     /// The last grounding and the number of its frame.
     pub grounding: Option<(u64, Arc<Grounding>)>,
+    /// What stands behind it.
+    pub phase: Phase,
+    /// What the language model is doing about it.
+    pub look: Look,
+    /// Why that looks, or looked last.
+    pub why: Option<Why>,
+    /// Boxes on this very frame that have no masks yet.
+    pub proposals: Vec<BBox<SourcePx>>,
+    /// The masks come from boxes alone; points are still being asked about.
+    pub partial: bool,
 }
 
 /// One instance on one frame.

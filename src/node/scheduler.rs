@@ -2,26 +2,29 @@
 //! the order of its events alone.
 
 mod call;
+mod jobs;
+mod question;
 mod session;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
 
 pub(super) use call::Call;
+pub(super) use question::Question;
 pub(super) use session::Session;
 
-use super::draft::{DraftJob, StageDrafts};
+use super::draft::DraftJob;
 use super::frame::Kept;
-use super::masks::{self, Done, Failure, Job, Settings};
-use super::stage::{Condition, Stage};
+use super::masks::{Done, Failure, Settings};
+use super::stage::{Condition, Restart, Restarts, Stage};
+use super::stats::{GroundingEnd, Stats};
 use super::target::Need;
-use super::tracked::Tracked;
 use super::{NodeConfig, NodeError, Readiness, StageName, Stages};
-use crate::pipeline::{Ground, Grounding, Segment, Strategy, TrackLimits};
-use crate::prompt::CountHint;
+use crate::pipeline::{Ground, Grounding, TrackLimits};
+use jobs::{GroundJob, SegmentJob, ground_frame, segment_frame};
 
 /// What the scheduler hears.
 pub(super) enum Event {
@@ -29,14 +32,19 @@ pub(super) enum Event {
     Wake,
     Open(Box<Session>),
     Call(Box<Call>),
+    Ask(Box<Question>),
     StageUp(StageName),
     StageDown(StageName, String),
-    /// The job in work is lost; the stage is being built anew.
+    /// The job in work is lost.
     StagePanicked(StageName, NodeError),
+    /// The stage is being built anew, or about to be; says why.
+    StageRestarts(StageName, Restart),
     /// The segment stage has the pixels of the frame in work.
     Decoded(Arc<Kept>),
     Segmented(Result<Done, Failure>),
     Grounded(Result<Grounding, NodeError>),
+    /// The ground stage has boxes for the target that it is at, and goes on to ask about points.
+    Proposed(Box<Grounding>),
     /// The ground stage wants masks, and waits a little for them.
     Draft(Box<DraftJob>),
     /// The segment stage has answered that, if it could.
@@ -51,29 +59,12 @@ enum Owner {
     Call(u64),
 }
 
-/// What the ground stage is given.
-struct GroundJob {
-    text: String,
-    hint: CountHint,
-    strategy: Strategy,
-    frame: Arc<Kept>,
-    /// The target's instances, to guess from.
-    last: Vec<Arc<Tracked>>,
-    deadline: Instant,
-    span: tracing::Span,
-}
-
-/// What the segment stage is given.
-enum SegmentJob {
-    Frame(Job),
-    Draft(Box<DraftJob>),
-}
-
 /// What the ground stage has in work.
 struct Asked {
     owner: Owner,
     epoch: u64,
     frame: Arc<Kept>,
+    since: Instant,
 }
 
 /// Everyone who wants a stage takes turns: sessions by id, and all calls together as one more participant.
@@ -85,6 +76,7 @@ pub(super) struct Scheduler {
     segment: Stage<SegmentJob>,
     settings: Settings,
     readiness: watch::Sender<Readiness>,
+    stats: Arc<Stats>,
     sessions: BTreeMap<u64, Session>,
     calls: BTreeMap<u64, Call>,
     next_call: u64,
@@ -103,23 +95,25 @@ impl Scheduler {
         config: Arc<NodeConfig>,
         stages: Stages,
         events: &mpsc::Sender<Event>,
-        readiness: watch::Sender<Readiness>,
+        (readiness, stats): (watch::Sender<Readiness>, Arc<Stats>),
     ) -> std::io::Result<Self> {
         let (min_mask_score, calibration) = (stages.min_mask_score, stages.calibration);
         // What was good enough to be grounded is good enough to be followed.
         let track = TrackLimits { min_score: config.track.min_score.min(min_mask_score), ..config.track };
         let settings = Settings { frame: config.frame, track, min_mask_score, calibration };
         let wait = config.draft_wait;
+        let restarts = Restarts { most: config.stage_restarts, backoff: config.restart_backoff };
         let ground =
             move |stage: &mut (dyn Ground + 'static), job, emit: &dyn Fn(Event)| ground_frame(stage, job, wait, emit);
-        let ground = Stage::spawn(StageName::Ground, stages.ground, events.clone(), ground)?;
-        let segment = Stage::spawn(StageName::Segment, stages.segment, events.clone(), segment_frame)?;
+        let ground = Stage::spawn((StageName::Ground, restarts), stages.ground, events.clone(), ground)?;
+        let segment = Stage::spawn((StageName::Segment, restarts), stages.segment, events.clone(), segment_frame)?;
         Ok(Self {
             config,
             ground,
             segment,
             settings,
             readiness,
+            stats,
             sessions: BTreeMap::new(),
             calls: BTreeMap::new(),
             next_call: 0,
@@ -139,10 +133,18 @@ impl Scheduler {
             self.sweep();
             self.give_segment();
             self.give_ground();
+            self.count_waiting();
             if self.draining && self.sessions.is_empty() && self.calls.is_empty() {
                 return;
             }
         }
+    }
+
+    fn count_waiting(&self) {
+        let frames = self.sessions.values().filter(|s| s.slot().waits()).count();
+        let calls = self.calls.values().filter(|c| c.wants_ground() || c.wants_segment()).count();
+        let targets = self.sessions.values().filter(|s| s.need(&self.config).is_some()).count();
+        self.stats.set_waiting([frames, calls, targets]);
     }
 
     fn handle(&mut self, event: Event) {
@@ -154,29 +156,23 @@ impl Scheduler {
                 }
                 self.sessions.insert(session.id(), *session);
             }
-            Event::Call(mut call) => {
-                self.next_call += 1;
-                self.next_epoch += 1;
-                call.accept(self.next_epoch);
-                if self.draining {
-                    call.fail(super::session::gone());
-                } else {
-                    self.calls.insert(self.next_call, *call);
-                }
-            }
+            Event::Call(call) if self.draining => call.fail(super::session::gone()),
+            Event::Call(call) => self.accept(*call),
+            Event::Ask(question) => match self.sessions.get_mut(&question.session) {
+                Some(session) => session.ask(*question),
+                None => question.fail(super::session::gone()),
+            },
             Event::StageUp(name) => self.set_condition(name, Condition::Idle),
             Event::StageDown(name, why) => {
                 tracing::error!(stage = name.as_str(), why, "stage is down");
                 self.set_condition(name, Condition::Down(why));
             }
-            Event::StagePanicked(StageName::Segment, error) => {
-                self.finish_segment(Err(Failure::Segment(error)));
-                self.segment.condition = Condition::Building;
+            Event::StageRestarts(name, why) => {
+                self.stats.count_restart(name);
+                self.set_condition(name, Condition::Restarting(why));
             }
-            Event::StagePanicked(StageName::Ground, error) => {
-                self.finish_ground(Err(error));
-                self.ground.condition = Condition::Building;
-            }
+            Event::StagePanicked(StageName::Segment, error) => self.finish_segment(Err(Failure::Segment(error))),
+            Event::StagePanicked(StageName::Ground, error) => self.finish_ground(Err(error)),
             Event::Decoded(frame) => {
                 if let Some(Owner::Session(id)) = self.segmenting {
                     self.sessions.get_mut(&id).into_iter().for_each(|s| s.decoded(frame.clone()));
@@ -190,6 +186,13 @@ impl Scheduler {
                 self.ground.condition = Condition::Idle;
                 self.finish_ground(outcome);
             }
+            Event::Proposed(boxes) => {
+                if let Some(Asked { owner: Owner::Session(id), epoch, frame, .. }) = &self.grounding
+                    && let Some(session) = self.sessions.get_mut(id)
+                {
+                    session.proposed(*epoch, frame.clone(), *boxes, &self.config);
+                }
+            }
             Event::Draft(job) => self.draft = Some(job),
             Event::Drafted => self.segment.condition = Condition::Idle,
             Event::Drain => {
@@ -198,6 +201,13 @@ impl Scheduler {
                 self.sessions.values().for_each(|s| s.slot().drain());
             }
         }
+    }
+
+    fn accept(&mut self, mut call: Call) {
+        self.next_call += 1;
+        self.next_epoch += 1;
+        call.accept(self.next_epoch);
+        self.calls.insert(self.next_call, call);
     }
 
     fn set_condition(&mut self, name: StageName, condition: Condition) {
@@ -211,8 +221,11 @@ impl Scheduler {
         let next = match (&self.ground.condition, &self.segment.condition) {
             (Condition::Down(why), _) => Readiness::Down(format!("the ground stage is down: {why}")),
             (_, Condition::Down(why)) => Readiness::Down(format!("the segment stage is down: {why}")),
-            // A stage that is being built anew keeps the node ready.
-            (Condition::Building, _) | (_, Condition::Building) => return,
+            // The first time it is back at once, and the node stays ready; whoever panics again may take a while.
+            (Condition::Restarting(again), _) if again.waits => Readiness::Down(format!("the ground stage {again}")),
+            (_, Condition::Restarting(again)) if again.waits => Readiness::Down(format!("the segment stage {again}")),
+            (Condition::Building | Condition::Restarting(_), _) => return,
+            (_, Condition::Building | Condition::Restarting(_)) => return,
             _ => Readiness::Ready,
         };
         self.readiness.send_replace(next);
@@ -221,11 +234,17 @@ impl Scheduler {
     /// Lets go of who is gone, brings targets up to date, and answers what a dead stage cannot.
     fn sweep(&mut self) {
         let next_epoch = &mut self.next_epoch;
-        self.sessions.retain(|_, session| {
-            session.reconcile(next_epoch);
-            !session.is_over()
-        });
+        self.sessions.values_mut().for_each(|session| session.reconcile(next_epoch));
+        for call in self.sessions.values_mut().flat_map(Session::calls).collect::<Vec<_>>() {
+            self.handle(Event::Call(Box::new(call)));
+        }
+        self.sessions.retain(|_, session| !session.is_over());
         self.calls.retain(|_, call| !call.is_abandoned());
+        let late: Vec<u64> = self.calls.iter().filter(|(_, call)| call.is_late()).map(|(id, _)| *id).collect();
+        late.iter().filter_map(|id| self.calls.remove(id)).for_each(|call| call.fail(Call::late()));
+        if let Some(error) = self.segment.restarts(StageName::Segment) {
+            self.sessions.values_mut().for_each(|s| s.answer_without_masks(&error, &self.config));
+        }
         if let Some(error) = self.segment.down(StageName::Segment) {
             self.draft = None;
             self.sessions.values_mut().for_each(|s| s.answer_without_masks(&error, &self.config));
@@ -289,11 +308,14 @@ impl Scheduler {
             session.and_then(|s| Some((Owner::Session(next), s.ground_job(deadline, &self.config)?)))
         };
         let Some((owner, (epoch, job))) = taken else { return };
-        self.grounding = Some(Asked { owner, epoch, frame: job.frame.clone() });
+        self.grounding = Some(Asked { owner, epoch, frame: job.frame.clone(), since: Instant::now() });
         self.ground.give(job);
     }
 
     fn finish_segment(&mut self, outcome: Result<Done, Failure>) {
+        if let Ok(done) = &outcome {
+            self.stats.observe(&done.timings);
+        }
         match self.segmenting.take() {
             Some(Owner::Session(id)) => {
                 if let Some(session) = self.sessions.get_mut(&id) {
@@ -310,7 +332,10 @@ impl Scheduler {
     }
 
     fn finish_ground(&mut self, outcome: Result<Grounding, NodeError>) {
-        let Some(Asked { owner, epoch, frame }) = self.grounding.take() else { return };
+        let Some(Asked { owner, epoch, frame, since }) = self.grounding.take() else { return };
+        self.stats.observe(&[("ground", since.elapsed())]);
+        let end = outcome.as_ref().map_or(GroundingEnd::Failed, |g| GroundingEnd::Answered(g.outcome));
+        self.stats.count_grounding(end);
         match owner {
             Owner::Session(id) => {
                 if let Some(session) = self.sessions.get_mut(&id) {
@@ -330,47 +355,6 @@ impl Scheduler {
 fn in_turn(ready: &[u64], last: u64) -> Option<u64> {
     let after = ready.iter().copied().filter(|id| *id > last).min();
     after.or_else(|| ready.iter().copied().min())
-}
-
-fn ground_frame(
-    stage: &mut (dyn Ground + 'static),
-    job: GroundJob,
-    draft_wait: Duration,
-    emit: &dyn Fn(Event),
-) -> Event {
-    let _span = job.span.enter();
-    let _ground = tracing::debug_span!("ground").entered();
-    let GroundJob { frame, last, deadline, .. } = &job;
-    let mut drafts = StageDrafts { frame: frame.clone(), last, wait: draft_wait, deadline: *deadline, emit };
-    let outcome = stage
-        .check(&job.text, job.hint)
-        .map(|command| command.by(job.strategy))
-        .and_then(|command| stage.ground_drafted(&frame.image, &command, &mut drafts, Some(*deadline)))
-        .map_err(NodeError::from);
-    if let Err(error) = outcome.as_ref().map(drop)
-        && !error.is_refusal()
-    {
-        tracing::warn!(%error, "ground failed");
-    }
-    Event::Grounded(outcome)
-}
-
-fn segment_frame(stage: &mut (dyn Segment + 'static), job: SegmentJob, emit: &dyn Fn(Event)) -> Event {
-    let job = match job {
-        SegmentJob::Frame(job) => job,
-        SegmentJob::Draft(job) => {
-            job.run(stage);
-            return Event::Drafted;
-        }
-    };
-    let span = job.span.clone();
-    let _span = span.enter();
-    let _segment = tracing::debug_span!("segment").entered();
-    let outcome = masks::run(stage, job, &|frame| emit(Event::Decoded(frame.clone())));
-    if let Err(Failure::Segment(error)) = &outcome {
-        tracing::warn!(%error, "segment failed");
-    }
-    Event::Segmented(outcome)
 }
 
 #[cfg(test)]

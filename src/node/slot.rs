@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::frame::Arrived;
+use super::stats::Stats;
 use super::{NodeError, NodeErrorKind, TargetSpec};
 
 /// Why a frame gets no reply.
@@ -20,11 +21,14 @@ pub enum DropReason {
     OutOfOrder,
     /// The node was shutting down.
     Draining,
+    /// The client has had more than its quota.
+    Quota,
 }
 
 impl DropReason {
     /// Every reason.
-    pub const ALL: [Self; 5] = [Self::Superseded, Self::Undecodable, Self::Deadline, Self::OutOfOrder, Self::Draining];
+    pub const ALL: [Self; 6] =
+        [Self::Superseded, Self::Undecodable, Self::Deadline, Self::OutOfOrder, Self::Draining, Self::Quota];
 }
 
 /// Frames of a session so far: `received = answered + waiting + dropped`, whenever a reply is made.
@@ -36,6 +40,8 @@ pub struct Counters {
     pub answered: u64,
     /// Frames in the slot, 0 or 1.
     pub waiting: u64,
+    /// Frames whose capture stamp was before that of the frame before them.
+    pub stamps_back: u64,
     dropped: [u64; DropReason::ALL.len()],
 }
 
@@ -46,18 +52,25 @@ impl Counters {
     }
 }
 
-/// A target as it should be, and which time it was set under that id.
+/// A target as it should be.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
     pub spec: Arc<TargetSpec>,
-    /// Differs whenever the target starts afresh.
+    /// Which target it is, whatever it is called and whatever is meant by it.
     pub serial: u64,
+    /// Grows with every new command.
+    pub commands: u64,
+    /// Grows with every look that the client asks for.
+    pub looks: u64,
+    /// No work is to be done on it.
+    pub paused: bool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     waiting: Option<Arrived>,
     last_seq: Option<u64>,
+    last_stamp_ns: Option<i64>,
     counters: Counters,
     targets: Vec<Wanted>,
     /// Grows with every change of `targets`.
@@ -65,6 +78,8 @@ struct State {
     /// The client has closed its side.
     finished: bool,
     draining: bool,
+    /// The node's, which count with the session's own.
+    stats: Arc<Stats>,
 }
 
 /// One session's input.
@@ -72,6 +87,11 @@ struct State {
 pub(super) struct Slot(Mutex<State>);
 
 impl Slot {
+    /// An empty one, whose frames `stats` counts too.
+    pub(super) fn new(stats: Arc<Stats>) -> Self {
+        Self(Mutex::new(State { stats, ..State::default() }))
+    }
+
     /// No code panics with the lock held that could leave the counts half-changed.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -80,7 +100,7 @@ impl Slot {
     /// Puts a frame in, in place of the one that waits; `checked` is what reading its header said.
     pub(super) fn offer(&self, frame: Arrived, checked: Result<(), NodeError>) -> Result<(), NodeError> {
         let mut state = self.lock();
-        state.counters.received += 1;
+        state.receive_one();
         if state.draining {
             state.drop_one(DropReason::Draining);
             return Err(NodeError::new(NodeErrorKind::Unavailable, "accept frame: the node is shutting down"));
@@ -95,17 +115,22 @@ impl Slot {
             state.drop_one(DropReason::Undecodable);
             return Err(error);
         }
-        if state.waiting.replace(frame).is_some() {
-            state.drop_one(DropReason::Superseded);
+        // Counted and no more: the stamp is the client's, and nothing here depends on it.
+        let stamp_ns = frame.stamp_ns();
+        let back = state.last_stamp_ns.replace(stamp_ns).is_some_and(|last| stamp_ns < last);
+        state.counters.stamps_back += u64::from(back);
+        if let Some(old) = state.waiting.replace(frame) {
+            // Whoever took it out now would find it too late all the same.
+            state.drop_one(if old.overdue() { DropReason::Deadline } else { DropReason::Superseded });
         }
         Ok(())
     }
 
-    /// Counts a frame that never became one: its encoding has no name.
-    pub(super) fn refuse(&self) {
+    /// Counts a frame that is not even looked at.
+    pub(super) fn refuse(&self, reason: DropReason) {
         let mut state = self.lock();
-        state.counters.received += 1;
-        state.drop_one(DropReason::Undecodable);
+        state.receive_one();
+        state.drop_one(reason);
     }
 
     /// Takes the frame whose turn it is, unless it is overdue.
@@ -119,6 +144,11 @@ impl Slot {
         Some(frame)
     }
 
+    /// The number of the newest frame that came in order.
+    pub(super) fn last_seq(&self) -> Option<u64> {
+        self.lock().last_seq
+    }
+
     pub(super) fn waits(&self) -> bool {
         self.lock().waiting.is_some()
     }
@@ -128,7 +158,9 @@ impl Slot {
     }
 
     pub(super) fn count_answered(&self) {
-        self.lock().counters.answered += 1;
+        let mut state = self.lock();
+        state.counters.answered += 1;
+        state.stats.count_answered();
     }
 
     pub(super) fn counters(&self) -> Counters {
@@ -172,7 +204,13 @@ impl Slot {
 }
 
 impl State {
+    fn receive_one(&mut self) {
+        self.counters.received += 1;
+        self.stats.count_received();
+    }
+
     fn drop_one(&mut self, reason: DropReason) {
         self.counters.dropped[reason as usize] += 1;
+        self.stats.count_dropped(reason);
     }
 }

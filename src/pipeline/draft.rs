@@ -8,10 +8,11 @@ use crate::geometry::{BBox, SourcePx};
 use crate::mask::Mask;
 use crate::prompt::Prompt;
 
-use super::{Embedding, PipelineError, Segment, Segmented};
+use super::{Embedding, Grounding, PipelineError, Segment, Segmented};
 
 /// What answers are guessed from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Drafting {
     /// Nothing is guessed: one token a pass.
     None,
@@ -20,6 +21,7 @@ pub enum Drafting {
     /// Those; boxes and labels from where the target was last; labels from SAM's mask of the box alone.
     #[default]
     #[value(name = "sam")]
+    #[serde(rename = "sam")]
     Masks,
 }
 
@@ -37,6 +39,14 @@ pub trait Drafter {
     /// SAM's mask for each of `boxes` of the frame that is grounded, prompted with the box alone; `None` where there is
     /// no SAM, or where it has no time.
     fn masks(&mut self, boxes: &[BBox<SourcePx>]) -> Option<Vec<Mask>>;
+
+    /// Whether boxes are wanted as soon as the first question is answered, where a second one follows.
+    fn wants_proposals(&self) -> bool {
+        false
+    }
+
+    /// Takes them: what would be the whole answer by [`Strategy::Box`](super::Strategy::Box).
+    fn proposed(&mut self, _: Grounding) {}
 }
 
 /// No masks at all.

@@ -97,14 +97,21 @@ impl Ground for FakeGround {
             format!("[{:.0},{:.0},{:.0},{:.0}]", b.x1, b.y1, b.x2, b.y2)
         });
         let answer: String = answer.collect();
+        let (outcome, answer) = match (instances.len(), command.hint) {
+            (0, _) => (Outcome::Absent, "no such object"),
+            (1, _) | (_, CountHint::OneOrMore | CountHint::NoneOrMore) => (Outcome::Found, &*answer),
+            (_, CountHint::One) => (Outcome::Ambiguous, &*answer),
+        };
+        if strategy == Strategy::Pqpp && !instances.is_empty() {
+            if drafter.wants_proposals() {
+                let mut boxes = instances.clone();
+                boxes.iter_mut().for_each(|i| i.points.clear());
+                drafter.proposed(Grounding { strategy: Strategy::Box, ..grounding(outcome, boxes, answer) });
+            }
+            self.play.points.pass();
+        }
         let decoded = decoded(&instances, drafter);
-        let grounding =
-            |outcome, instances, answer: &str| Grounding { decoded, ..grounding(outcome, instances, answer) };
-        Ok(match (instances.len(), command.hint) {
-            (0, _) => grounding(Outcome::Absent, instances, "no such object"),
-            (1, _) | (_, CountHint::OneOrMore | CountHint::NoneOrMore) => grounding(Outcome::Found, instances, &answer),
-            (_, CountHint::One) => grounding(Outcome::Ambiguous, instances, &answer),
-        })
+        Ok(Grounding { decoded, ..grounding(outcome, instances, answer) })
     }
 }
 

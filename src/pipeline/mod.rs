@@ -4,11 +4,13 @@
 //! [`Segment`] is SAM's. Each implementation is owned by one thread.
 
 mod best_groups;
+mod colours;
 mod draft;
 mod evidence;
 pub mod fake;
 mod grounder;
 mod groups;
+mod inner_points;
 mod segmenter;
 mod tracker;
 mod zoom;
@@ -18,7 +20,7 @@ pub use draft::{Drafter, Drafting, FrameSam, NoDrafts, SamDrafts, box_prompts};
 pub use grounder::Grounder;
 pub use groups::segment_groups;
 pub use segmenter::Segmenter;
-pub use tracker::{LostReason, Track, TrackLimits};
+pub use tracker::{Drift, DriftLimits, Likeness, LostReason, Track, TrackLimits};
 
 pub use crate::model::mllm::Decoded;
 pub use crate::prompt::{Strategies, Strategy, StrategyError};
@@ -71,7 +73,7 @@ impl Segmenter {
     /// Loads SAM's side of `bundle` alone.
     ///
     /// # Errors
-    /// [`LoadError::Import`] and [`LoadError::Engine`].
+    /// [`LoadError::Import`], [`LoadError::Engine`], and [`LoadError::SelfTest`] where engines are tested.
     pub fn load(bundle: &Bundle, options: &LoadOptions) -> Result<Self, LoadError> {
         let (encoder, decoder, _) = load_sam(bundle, options)?;
         Ok(Self::new(encoder, decoder, bundle.manifest().sam.zoom))
@@ -133,7 +135,7 @@ pub struct Grounding {
 }
 
 /// The language model's verdict on a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The target or targets are in the frame.
     Found,

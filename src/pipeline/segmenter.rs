@@ -89,8 +89,9 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::engine::Tensor;
     use crate::engine::bundle::{Filter, Fit, ImageSpec};
-    use crate::engine::{Engine, EngineError, Tensor, TensorInfo};
+    use crate::engine::scripted::Scripted;
     use crate::geometry::{BBox, Size};
 
     const SPEC: ImageSpec = ImageSpec {
@@ -101,26 +102,6 @@ mod tests {
         mean: [0.0; 3],
         std: [1.0; 3],
     };
-
-    struct Scripted<F>(F);
-
-    impl<F> Engine for Scripted<F>
-    where
-        F: FnMut(Vec<(&str, Tensor<'_>)>) -> Vec<Tensor<'static>> + Send,
-    {
-        fn name(&self) -> &str {
-            "scripted"
-        }
-        fn inputs(&self) -> &[TensorInfo] {
-            &[]
-        }
-        fn outputs(&self) -> &[TensorInfo] {
-            &[]
-        }
-        fn run(&mut self, inputs: Vec<(&str, Tensor<'_>)>, _: &[&str]) -> Result<Vec<Tensor<'static>>, EngineError> {
-            Ok((self.0)(inputs))
-        }
-    }
 
     /// Embeds the mean of what it is shown; masks are the whole of that, scored with its brightness.
     fn segmenter(zoom: Option<Zoom>) -> (Segmenter, Arc<AtomicUsize>) {

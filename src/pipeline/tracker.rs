@@ -1,22 +1,19 @@
 //! An instance between groundings: SAM is prompted from the last mask, and its answer is judged before it is believed.
 //!
 //! A prompt from the last mask always yields some mask, also where the object has been taken away. So each answer
-//! has to look like the instance: SAM's score, its area, its place and its colours.
+//! has to look like the instance: SAM's score, its area, its place and its colours. An answer that still does, but less
+//! than it did, is believed and called a [`Drift`]: a reason to ask the language model again.
 
 use super::Segmented;
+use super::colours::Colours;
+use super::inner_points::inner_points;
 use crate::frame::Image;
 use crate::geometry::{Point, SourcePx};
 use crate::mask::Mask;
 use crate::prompt::Prompt;
 
-/// Cells along the longer side of the grid on which depths are measured.
-const DEPTH_CELLS: u32 = 64;
 /// Points inside the mask that a prompt gets at most.
 const INNER_POINTS: usize = 3;
-/// Pixels that a colour histogram is taken from, at most about.
-const COLOUR_SAMPLES: f32 = 4096.0;
-/// Levels of a colour channel in a histogram.
-const LEVELS: usize = 4;
 
 /// When an instance counts as lost.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,6 +31,27 @@ pub struct TrackLimits {
     pub min_colour: f32,
     /// How far the box grows to each side before it prompts SAM, as a fraction of that side. Default: 0.06.
     pub box_growth: f32,
+    /// When an instance is still followed, but no longer what was grounded.
+    pub drift: DriftLimits,
+}
+
+/// When a tracked instance has drifted from what was grounded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DriftLimits {
+    /// Least share of the grounded mask's predicted IoU that SAM still gives. Default: 0.8. Range: 0.0..=1.0; 0 for
+    /// never.
+    pub score_share: f32,
+    /// Largest factor between the areas of a mask and of the grounded one. Default: 1.6. At least 1.
+    pub area_ratio: f32,
+    /// Least similarity to the grounded instance's colours (Bhattacharyya coefficient). Default: 0.75. Range: 0.0..=1.0;
+    /// 0 for never.
+    pub colour: f32,
+}
+
+impl Default for DriftLimits {
+    fn default() -> Self {
+        Self { score_share: 0.8, area_ratio: 1.6, colour: 0.75 }
+    }
 }
 
 impl Default for TrackLimits {
@@ -45,6 +63,7 @@ impl Default for TrackLimits {
             max_jump: 0.75,
             min_colour: 0.5,
             box_growth: 0.06,
+            drift: DriftLimits::default(),
         }
     }
 }
@@ -67,6 +86,27 @@ pub enum LostReason {
     Colour,
 }
 
+/// How a mask that is believed has drifted from the grounded one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Drift {
+    /// SAM's predicted IoU fell.
+    Score,
+    /// The area grew or shrank.
+    Area,
+    /// The pixels under the mask look different.
+    Colour,
+}
+
+/// How like two instances are, wherever and whenever they were seen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Likeness {
+    /// Similarity of the grounded colours (Bhattacharyya coefficient), `0.0..=1.0`.
+    pub colour: f32,
+    /// Between the centroids of the last masks, in pixels.
+    pub distance: f32,
+}
+
 /// What is remembered of one instance.
 #[derive(Debug, Clone)]
 pub struct Track {
@@ -74,7 +114,10 @@ pub struct Track {
     last: Mask,
     shape: Shape,
     grounded_area: f32,
+    /// NaN where nobody said.
+    grounded_score: f32,
     colours: Colours,
+    drift: Option<Drift>,
 }
 
 impl Track {
@@ -85,7 +128,32 @@ impl Track {
         }
         let shape = Shape::of(&mask)?;
         let colours = Colours::of(image, &mask, shape.area);
-        Some(Self { limits, grounded_area: shape.area, shape, colours, last: mask })
+        let (grounded_area, grounded_score) = (shape.area, f32::NAN);
+        Some(Self { limits, grounded_area, grounded_score, shape, colours, last: mask, drift: None })
+    }
+
+    /// The same, where SAM gave the grounded mask that predicted IoU: a fall from it is a [`Drift`].
+    #[must_use]
+    pub fn scored(self, grounded_score: f32) -> Self {
+        Self { grounded_score, ..self }
+    }
+
+    /// Pixels of the last mask.
+    pub fn area(&self) -> f32 {
+        self.shape.area
+    }
+
+    /// How the last mask has drifted from the grounded one.
+    pub fn drift(&self) -> Option<Drift> {
+        self.drift
+    }
+
+    /// How like this one `other` is; `None` where their frames differ in size.
+    pub fn likeness(&self, other: &Self) -> Option<Likeness> {
+        (self.last.size() == other.last.size()).then(|| Likeness {
+            colour: self.colours.similarity(&other.colours),
+            distance: self.shape.distance(other.shape),
+        })
     }
 
     /// The last mask that was believed.
@@ -121,13 +189,20 @@ impl Track {
         {
             return Err(LostReason::Area);
         }
-        let (dx, dy) = (shape.centroid.x - self.shape.centroid.x, shape.centroid.y - self.shape.centroid.y);
-        if dx.hypot(dy) > limits.max_jump * self.shape.area.sqrt() {
+        if self.shape.distance(shape) > limits.max_jump * self.shape.area.sqrt() {
             return Err(LostReason::Jump);
         }
-        if Colours::of(image, &answer.mask, shape.area).similarity(&self.colours) < limits.min_colour {
+        let colour = Colours::of(image, &answer.mask, shape.area).similarity(&self.colours);
+        if colour < limits.min_colour {
             return Err(LostReason::Colour);
         }
+        self.drift = if answer.score < limits.drift.score_share * self.grounded_score {
+            Some(Drift::Score)
+        } else if ratio(shape.area, self.grounded_area) > limits.drift.area_ratio {
+            Some(Drift::Area)
+        } else {
+            (colour < limits.drift.colour).then_some(Drift::Colour)
+        };
         (self.last, self.shape) = (answer.mask.clone(), shape);
         Ok(())
     }
@@ -157,121 +232,15 @@ impl Shape {
         let mean = |sum: u64| (sum as f64 / area as f64 + 0.5) as f32;
         (area > 0).then(|| Self { area: area as f32, centroid: Point::new(mean(sum_x), mean(sum_y)) })
     }
-}
 
-/// A histogram of the colours under a mask; sums to 1.
-#[derive(Debug, Clone)]
-struct Colours([f32; LEVELS * LEVELS * LEVELS]);
-
-impl Colours {
-    /// Each pixel is shared among the eight nearest bins, so that a slight change of light changes little.
-    fn of(image: &Image, mask: &Mask, area: f32) -> Self {
-        let step = ((area / COLOUR_SAMPLES).sqrt().ceil() as usize).max(1);
-        let width = mask.size().width as usize;
-        let mut bins = [0f32; LEVELS * LEVELS * LEVELS];
-        for y in (0..mask.size().height as usize).step_by(step) {
-            let (bits, rgb) = (mask.row(y as u32), &image.rgb()[y * width * 3..][..width * 3]);
-            for x in (0..width).step_by(step).filter(|x| bits[*x] == 1) {
-                share(&mut bins, &rgb[3 * x..3 * x + 3]);
-            }
-        }
-        let sum: f32 = bins.iter().sum();
-        if sum > 0.0 {
-            bins.iter_mut().for_each(|b| *b /= sum);
-        }
-        Self(bins)
+    /// Between the centroids, in pixels.
+    fn distance(self, other: Self) -> f32 {
+        (other.centroid.x - self.centroid.x).hypot(other.centroid.y - self.centroid.y)
     }
-
-    /// Bhattacharyya coefficient, `0.0..=1.0`; 1 where either is too small to have been sampled.
-    fn similarity(&self, other: &Self) -> f32 {
-        if self.0.iter().all(|b| *b == 0.0) || other.0.iter().all(|b| *b == 0.0) {
-            return 1.0;
-        }
-        self.0.iter().zip(&other.0).map(|(a, b)| (a * b).sqrt()).sum()
-    }
-}
-
-fn share(bins: &mut [f32], rgb: &[u8]) {
-    let channel = |v: u8| {
-        let at = f32::from(v) / 255.0 * (LEVELS - 1) as f32;
-        let low = (at as usize).min(LEVELS - 2);
-        (low, at - low as f32)
-    };
-    let [r, g, b] = [channel(rgb[0]), channel(rgb[1]), channel(rgb[2])];
-    for corner in 0..8 {
-        let pick =
-            |(low, t): (usize, f32), bit: usize| if corner >> bit & 1 == 1 { (low + 1, t) } else { (low, 1.0 - t) };
-        let ((r, a), (g, b), (b_, c)) = (pick(r, 0), pick(g, 1), pick(b, 2));
-        bins[(r * LEVELS + g) * LEVELS + b_] += a * b * c;
-    }
-}
-
-/// Up to `count` points deep inside `mask`: the deepest first, then each as far as can be from those before, at half
-/// of the greatest depth or deeper.
-fn inner_points(mask: &Mask, count: usize) -> Vec<Point<SourcePx>> {
-    let Some(bbox) = mask.bbox() else { return Vec::new() };
-    let (left, top) = (bbox.x1 as u32, bbox.y1 as u32);
-    let (w, h) = (bbox.width() as u32, bbox.height() as u32);
-    let step = w.max(h).div_ceil(DEPTH_CELLS).max(1);
-    let (columns, rows) = (w.div_ceil(step) as usize, h.div_ceil(step) as usize);
-    let pixel = |cell: usize| {
-        let (column, row) = ((cell % columns) as u32, (cell / columns) as u32);
-        // The centre of the cell; the last ones may be cut short by the box.
-        ((left + column * step + step / 2).min(left + w - 1), (top + row * step + step / 2).min(top + h - 1))
-    };
-    let on: Vec<bool> = (0..columns * rows)
-        .map(|cell| {
-            let (x, y) = pixel(cell);
-            mask.row(y)[x as usize] == 1
-        })
-        .collect();
-    let depths = depths(&on, columns);
-    let deepest = depths.iter().copied().max().unwrap_or(0);
-    if deepest == 0 {
-        return Vec::new();
-    }
-    let inner: Vec<usize> = (0..depths.len()).filter(|c| depths[*c] * 2 >= deepest && depths[*c] > 0).collect();
-    let Some(first) = inner.iter().copied().find(|c| depths[*c] == deepest) else { return Vec::new() };
-    let mut chosen = vec![first];
-    let apart = |a: usize, b: usize| {
-        let (dx, dy) = ((a % columns).abs_diff(b % columns), (a / columns).abs_diff(b / columns));
-        dx * dx + dy * dy
-    };
-    while chosen.len() < count {
-        let gap = |c: usize| chosen.iter().map(|p| apart(c, *p)).min().unwrap_or(0);
-        // The first of equals, so that the choice does not depend on anything but the mask.
-        let Some(next) = inner.iter().copied().reduce(|a, b| if gap(b) > gap(a) { b } else { a }) else { break };
-        if gap(next) == 0 {
-            break;
-        }
-        chosen.push(next);
-    }
-    chosen.into_iter().map(pixel).map(|(x, y)| Point::new(x as f32 + 0.5, y as f32 + 0.5)).collect()
-}
-
-/// The distance of each cell to the nearest cell that is off or outside, in thirds of a cell (chamfer 3-4).
-fn depths(on: &[bool], columns: usize) -> Vec<u32> {
-    // A border of cells that are off spares the edge cases.
-    let (w, rows) = (columns + 2, on.len() / columns);
-    let mut d = vec![0u32; w * (rows + 2)];
-    for (i, _) in on.iter().enumerate().filter(|(_, on)| **on) {
-        d[(i / columns + 1) * w + i % columns + 1] = u32::MAX / 2;
-    }
-    let inside = |d: &[u32]| (0..d.len()).filter(|i| d[*i] > 0).collect::<Vec<_>>();
-    let cells = inside(&d);
-    for &i in &cells {
-        d[i] = d[i].min(d[i - 1] + 3).min(d[i - w] + 3).min(d[i - w - 1] + 4).min(d[i - w + 1] + 4);
-    }
-    for &i in cells.iter().rev() {
-        d[i] = d[i].min(d[i + 1] + 3).min(d[i + w] + 3).min(d[i + w + 1] + 4).min(d[i + w - 1] + 4);
-    }
-    d.chunks_exact(w).skip(1).take(rows).flat_map(|row| row[1..=columns].to_vec()).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
     use crate::geometry::Size;
 
@@ -310,17 +279,6 @@ mod tests {
     }
 
     #[test]
-    fn a_hollow_object_gets_no_point_in_its_hole() {
-        let ring = Mask::from_fn(SIZE, |x, y| {
-            let d = (x as f32 - 60.0).hypot(y as f32 - 60.0);
-            (12.0..24.0).contains(&d)
-        });
-        let points = inner_points(&ring, INNER_POINTS);
-        assert_eq!(points.len(), INNER_POINTS);
-        assert!(points.iter().all(|p| ring.at(*p)));
-    }
-
-    #[test]
     fn slight_motion_is_followed() {
         let mut track = track();
         for step in 1..6 {
@@ -354,6 +312,47 @@ mod tests {
     }
 
     #[test]
+    fn what_is_still_followed_may_have_drifted() {
+        let same = || disc(60.0, 60.0, 20.0);
+        let red = |m: &Mask| scene(m, [200, 30, 30]);
+        let cases = [
+            ("nothing", red(&same()), answer(same(), 0.85), None),
+            ("score", red(&same()), answer(same(), 0.7), Some(Drift::Score)),
+            ("area", red(&same()), answer(disc(60.0, 60.0, 26.0), 0.9), Some(Drift::Area)),
+            ("area", red(&same()), answer(disc(60.0, 60.0, 15.0), 0.9), Some(Drift::Area)),
+            // Half of it is somebody else's.
+            ("colour", scene(&disc(42.0, 60.0, 20.0), [200, 30, 30]), answer(same(), 0.9), Some(Drift::Colour)),
+        ];
+        for (what, image, answer, drift) in cases {
+            let mut track = track().scored(0.9);
+            assert_eq!(track.update(&image, &answer), Ok(()), "{what}");
+            assert_eq!(track.drift(), drift, "{what}");
+            // It is about the last mask alone.
+            assert_eq!(track.update(&red(&same()), &self::answer(same(), 0.9)), Ok(()), "{what}");
+            assert_eq!(track.drift(), None, "{what}");
+        }
+        // Without a score there is nothing to fall from.
+        let mut track = track();
+        assert_eq!((track.update(&red(&same()), &answer(same(), 0.45)), track.drift()), (Ok(()), None));
+    }
+
+    #[test]
+    fn likeness_is_of_colour_and_place() {
+        let at = |x: f32, r: f32, rgb| {
+            let mask = disc(x, 60.0, r);
+            Track::start(&scene(&mask, rgb), mask, TrackLimits::default()).expect("not empty")
+        };
+        let (here, there) = (at(40.0, 10.0, [200, 30, 30]), at(100.0, 20.0, [200, 30, 30]));
+        let like = here.likeness(&there).expect("the same size");
+        assert!(like.colour > 0.99 && (like.distance - 60.0).abs() < 0.1, "{like:?}");
+        assert!(here.likeness(&at(40.0, 10.0, [30, 60, 200])).expect("the same size").colour < 0.5);
+        let size = Size::new(10, 10);
+        let image = Image::from_rgb(size, vec![0; 300]).expect("sizes match");
+        let other = Track::start(&image, Mask::from_fn(size, |_, _| true), TrackLimits::default());
+        assert_eq!(here.likeness(&other.expect("not empty")), None);
+    }
+
+    #[test]
     fn slow_growth_ends_at_the_drift_limit() {
         let mut track = track();
         let mut radius = 20.0;
@@ -364,15 +363,5 @@ mod tests {
         });
         assert_eq!(lost, Some(LostReason::Area));
         assert!(track.mask().area() <= 4 * disc(60.0, 60.0, 20.0).area());
-    }
-
-    proptest! {
-        #[test]
-        fn inner_points_lie_on_any_mask(bits in prop::collection::vec(0u8..=1, 300 * 40), n in 1usize..5) {
-            let mask = Mask::from_bits(Size::new(300, 40), bits).expect("sizes match");
-            let points = inner_points(&mask, n);
-            prop_assert!(points.len() <= n);
-            prop_assert!(points.iter().all(|p| mask.at(*p)));
-        }
     }
 }

@@ -1,11 +1,11 @@
 //! How much of the method is used, and how much of it a language model was taught.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Dialect;
 
 /// How SAM's prompt is got from the language model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, clap::ValueEnum, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, clap::ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
     /// One question, for boxes: SAM gets the box.

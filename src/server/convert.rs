@@ -1,6 +1,7 @@
 //! Between the wire and the node's own types.
 
 mod camera;
+mod states;
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,6 +18,7 @@ use crate::node::{
 };
 use crate::pipeline::{GroundedInstance, Strategy};
 use crate::prompt::{CountHint, LabelledPoint, PointLabel};
+use states::{look, phase, why};
 
 /// The most bytes of an optical frame's name.
 const MAX_OPTICAL_FRAME_BYTES: usize = 256;
@@ -53,14 +55,20 @@ pub(super) fn frame(frame: wire::Frame, options: Option<wire::Options>) -> Resul
     })
 }
 
-fn options(options: wire::Options) -> Result<FrameOptions, NodeError> {
+pub(super) fn options(options: wire::Options) -> Result<FrameOptions, NodeError> {
     let png = match wire::MaskFormat::try_from(options.mask_format) {
         Ok(wire::MaskFormat::Unspecified | wire::MaskFormat::CocoRle) => false,
         Ok(wire::MaskFormat::Png) => true,
         Err(_) => return Err(bad_request(format!("read options: mask format {} is unknown", options.mask_format))),
     };
-    let max_wait = (options.max_wait_ms > 0).then(|| Duration::from_millis(options.max_wait_ms.into()));
-    Ok(FrameOptions { max_wait, revise: options.revise, png, evidence: options.evidence })
+    let wire::Options { revise, anytime, evidence, .. } = options;
+    let (max_wait, budget) = (limit(options.max_wait_ms), limit(options.budget_ms));
+    Ok(FrameOptions { max_wait, budget, revise, anytime, png, evidence })
+}
+
+/// 0 stands for no limit.
+fn limit(ms: u32) -> Option<Duration> {
+    (ms > 0).then(|| Duration::from_millis(ms.into()))
 }
 
 /// How a command is to be asked.
@@ -91,7 +99,22 @@ pub(super) fn strategy(strategy: Strategy) -> wire::Strategy {
 
 pub(super) fn target(target: wire::Target, node: &Node) -> Result<TargetSpec, NodeError> {
     let manner = manner(target.hint, target.strategy)?;
-    Ok(node.target(target.target_id, &target.command, manner))
+    let spec = node.target(target.target_id, &target.command, manner);
+    Ok(TargetSpec { reground_after: limit(target.reground_after_ms), ..spec })
+}
+
+/// What became of a question. Encodes masks: milliseconds of work.
+pub(super) fn answer(
+    question_id: String,
+    outcome: Result<FrameReply, NodeError>,
+    provenance: &wire::Provenance,
+) -> wire::PerceiveResponse {
+    let outcome = match outcome {
+        Ok(reply) => wire::answer::Outcome::Response(segment_response(&reply, provenance)),
+        Err(error) => wire::answer::Outcome::Error(item(&error)),
+    };
+    let answer = wire::Answer { question_id, outcome: Some(outcome) };
+    wire::PerceiveResponse { response: Some(wire::perceive_response::Response::Answer(answer)) }
 }
 
 /// A request that was refused.
@@ -135,12 +158,13 @@ fn frame_result(reply: &FrameReply, provenance: &wire::Provenance) -> wire::Fram
         timings,
         counters: Some(counters(&reply.counters)),
         revision: reply.revision,
+        partial: reply.partial,
         width: reply.size.map_or(0, |s| s.width),
         height: reply.size.map_or(0, |s| s.height),
         provenance: Some(provenance.clone()),
         intrinsics: meta.intrinsics.as_ref().map(camera::echo),
         // Last, so that it covers the masks' encoding.
-        sent_ns: unix_ns(SystemTime::now()),
+        sent_ns: unix_ns(meta.now()),
     }
 }
 
@@ -159,7 +183,7 @@ pub(super) fn segment_response(reply: &FrameReply, provenance: &wire::Provenance
         height: reply.size.map_or(0, |s| s.height),
         provenance: Some(provenance.clone()),
         intrinsics: meta.intrinsics.as_ref().map(camera::echo),
-        sent_ns: unix_ns(SystemTime::now()),
+        sent_ns: unix_ns(meta.now()),
     }
 }
 
@@ -191,6 +215,11 @@ fn target_result(target: &TargetReply, options: FrameOptions) -> wire::TargetRes
             accepted_tokens: grounding.decoded.accepted,
             near_ties: grounding.decoded.near_ties,
         }),
+        phase: phase(target.phase).into(),
+        look: look(target.look).into(),
+        why: target.why.map_or(wire::Why::Unspecified, why).into(),
+        proposals: target.proposals.iter().copied().map(bbox).collect(),
+        partial: target.partial,
     }
 }
 
@@ -273,6 +302,7 @@ fn verdict(verdict: Verdict) -> wire::Verdict {
         Verdict::Pending => wire::Verdict::Pending,
         Verdict::Lost => wire::Verdict::Lost,
         Verdict::Failed => wire::Verdict::Failed,
+        Verdict::Paused => wire::Verdict::Paused,
     }
 }
 
@@ -293,6 +323,7 @@ fn counters(counters: &Counters) -> wire::Counters {
             DropReason::Deadline => wire::DropReason::Deadline,
             DropReason::OutOfOrder => wire::DropReason::OutOfOrder,
             DropReason::Draining => wire::DropReason::Draining,
+            DropReason::Quota => wire::DropReason::Quota,
         }
         .into(),
     };
@@ -300,6 +331,7 @@ fn counters(counters: &Counters) -> wire::Counters {
         received: counters.received,
         answered: counters.answered,
         waiting: counters.waiting,
+        stamps_back: counters.stamps_back,
         dropped: DropReason::ALL.into_iter().map(dropped).filter(|d| d.frames > 0).collect(),
     }
 }

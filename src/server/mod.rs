@@ -1,11 +1,17 @@
 //! gRPC: the only place that knows tonic and prost.
 //!
-//! `Server::build(config, listener, backend).await?.run(shutdown).await`: the socket listens from the start, so that
+//! `Server::build(config, sockets, backend).await?.run(shutdown).await`: the sockets listen from the start, so that
 //! whoever starts the node can already ask it; health says `SERVING` when both stages are there.
 
+mod admission;
+mod auth;
 mod convert;
+mod metrics;
 mod perception;
+pub mod settings;
+mod socket;
 mod status;
+mod tls;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -14,13 +20,19 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tonic::transport::server::TcpIncoming;
+use tonic::service::interceptor::InterceptedService;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+pub use admission::Limits;
+pub use auth::{Tokens, TokensError};
+pub use socket::{Sockets, UnixSocket};
 pub use status::kind;
+pub use tls::{Tls, TlsError, TlsFiles};
 
 use crate::node::{ConfigError, Node, NodeConfig, Readiness, Stages};
+use admission::Admission;
+use auth::Guard;
 use perception::Perception;
 use wire::perception_server::PerceptionServer;
 
@@ -48,6 +60,8 @@ const HTTP2_MAX_WINDOW: u32 = (1 << 31) - 1;
 pub struct ServerConfig {
     /// The node's.
     pub node: NodeConfig,
+    /// What clients may open.
+    pub limits: Limits,
     /// The largest message, in and out. Default: 32 MiB, room for raw rgb8 of 3840 x 2160. Range: 1 KiB..=1 GiB.
     pub max_message_bytes: usize,
     /// What a client may send ahead of the node's reading on one stream, and twice that on one connection: HTTP/2's
@@ -65,6 +79,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             node: NodeConfig::default(),
+            limits: Limits::default(),
             max_message_bytes: 32 << 20,
             window_bytes: 8 << 20,
             http2_frame_bytes: 1 << 20,
@@ -88,6 +103,7 @@ impl ServerConfig {
         if !(1 << 14..1 << 24).contains(&self.http2_frame_bytes) {
             return Err(ConfigError::new("http2_frame_bytes", "must be in 16 KiB..16 MiB"));
         }
+        self.limits.validate()?;
         self.node.validate()
     }
 }
@@ -136,10 +152,10 @@ pub enum ServerError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// A server on a bound socket.
+/// A server on bound sockets.
 pub struct Server {
     config: ServerConfig,
-    listener: TcpListener,
+    sockets: Sockets,
     identity: Identity,
     node: Arc<Node>,
 }
@@ -149,18 +165,24 @@ impl Server {
     ///
     /// # Errors
     /// [`ServerError::Config`], or [`ServerError::Io`] where there are no threads.
-    pub async fn build(config: ServerConfig, listener: TcpListener, backend: Backend) -> Result<Self, ServerError> {
+    pub async fn build(
+        config: ServerConfig,
+        sockets: impl Into<Sockets>,
+        backend: Backend,
+    ) -> Result<Self, ServerError> {
+        let sockets = sockets.into();
         config.validate()?;
         let node = Arc::new(Node::start(config.node.clone(), backend.stages)?);
-        Ok(Self { config, listener, identity: backend.identity, node })
+        Ok(Self { config, sockets, identity: backend.identity, node })
     }
 
-    /// Where it listens.
+    /// Where it listens for TCP.
     ///
     /// # Errors
-    /// Where the socket does not know.
+    /// Where it does not, or the socket does not know.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+        let none = || std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, "the node does not listen for TCP");
+        self.sockets.tcp.as_ref().ok_or_else(none)?.local_addr()
     }
 
     /// Serves until `shutdown`, then finishes what is in work, ends the streams and returns.
@@ -168,7 +190,10 @@ impl Server {
     /// # Errors
     /// [`ServerError::Stages`] where a stage cannot be built; failures of the transport.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
-        let Self { config, listener, identity, node } = self;
+        let Self { config, sockets, identity, node } = self;
+        let Sockets { tcp, tls, unix, tokens, metrics } = sockets;
+        let admission = Admission::new(config.limits);
+        let _metrics = tell(metrics, (&node, &admission, &identity));
         let (reporter, health) = tonic_health::server::health_reporter();
         report(&reporter, ServingStatus::NotServing).await;
         let reflection = tonic_reflection::server::Builder::configure()
@@ -176,7 +201,9 @@ impl Server {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
         let provenance = Arc::new(convert::provenance(&identity));
-        let perception = Perception { node: node.clone(), provenance, max_message_bytes: config.max_message_bytes };
+        let guard = Guard { tokens, admission: admission.clone() };
+        let max_message_bytes = config.max_message_bytes;
+        let perception = Perception { node: node.clone(), provenance, max_message_bytes, admission };
         let perception = PerceptionServer::new(perception)
             .max_decoding_message_size(config.max_message_bytes)
             .max_encoding_message_size(config.max_message_bytes);
@@ -188,9 +215,9 @@ impl Server {
             .initial_connection_window_size(config.window_bytes.saturating_mul(2).min(HTTP2_MAX_WINDOW))
             .max_frame_size(config.http2_frame_bytes)
             .add_service(health)
-            .add_service(reflection)
-            .add_service(perception)
-            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async {
+            .add_service(InterceptedService::new(reflection, guard.clone()))
+            .add_service(InterceptedService::new(perception, guard))
+            .serve_with_incoming_shutdown(socket::incoming(tcp, tls, unix), async {
                 let _ = stopping.await;
             });
         tokio::pin!(serving);
@@ -218,6 +245,22 @@ impl Server {
             tracing::warn!("grace is over, leaving work unfinished");
             Ok(())
         })
+    }
+}
+
+/// Tells metrics for as long as the returned task is kept.
+fn tell(listener: Option<TcpListener>, about: (&Arc<Node>, &Arc<Admission>, &Identity)) -> Option<AbortOnDrop> {
+    let (node, admission, identity) = about;
+    let told = metrics::Told { node: node.clone(), admission: admission.clone(), identity: identity.clone() };
+    listener.map(|listener| AbortOnDrop(tokio::spawn(metrics::serve(listener, told))))
+}
+
+/// A task that ends with whoever holds it.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -4,3 +4,6 @@
 
 mod pipeline;
 mod preprocess;
+mod selftest;
+#[path = "../reference/stored.rs"]
+mod stored;

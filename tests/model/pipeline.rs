@@ -77,7 +77,7 @@ fn picture(index: usize) -> Image {
     Image::from_rgb(Size::new(rgb.width(), rgb.height()), rgb.into_raw()).unwrap()
 }
 
-const MANIFEST: &str = r#"
+pub(crate) const MANIFEST: &str = r#"
 format = 1
 name = "by-heart"
 version = "0.1.0"
@@ -136,7 +136,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn bundle_dir(manifest: &str) -> TempDir {
+pub(crate) fn bundle_dir(manifest: &str) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     copy(&here("mllm"), &dir.path().join("mllm"));
     copy(&here("../../reference/checkpoints/sam"), &dir.path().join("sam"));

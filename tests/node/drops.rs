@@ -33,7 +33,12 @@ async fn a_slow_segmenter_gets_the_newest_frame() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_overdue_frame_is_dropped() {
-    let node = Running::start().await;
+    // Without drafts between, for the second frame's turn comes with the first one's reply, not some time after.
+    let node = Running::start_with(|config| {
+        config.node.reground_after = Duration::from_secs(3600);
+        config.node.draft_wait = Duration::ZERO;
+    })
+    .await;
     node.script.segment.gate.shut();
     let mut stream = node.stream().await;
     stream.set([target("r", "red")]).await;

@@ -15,13 +15,15 @@ use sam4mllm::server::wire::perceive_request::Request;
 use sam4mllm::server::wire::perceive_response::Response;
 use sam4mllm::server::wire::perception_client::PerceptionClient;
 use sam4mllm::server::wire::{self, ErrorCode, Verdict};
-use sam4mllm::server::{Backend, Identity, Server, ServerConfig, ServerError};
+use sam4mllm::server::{Backend, Identity, Server, ServerConfig, ServerError, Sockets};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
+
+pub use crate::scene::{BLUE, GREEN, RED, Scene};
 
 /// Nothing here takes a tenth of it on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -83,11 +85,22 @@ impl Running {
 
     /// A node that may not be ready yet.
     pub async fn launch(backend: Backend, script: Script, adjust: impl FnOnce(&mut ServerConfig)) -> Self {
+        Self::launch_on(Sockets::default(), backend, script, adjust).await
+    }
+
+    /// As [`Self::launch`], on a free port besides `sockets`.
+    pub async fn launch_on(
+        sockets: Sockets,
+        backend: Backend,
+        script: Script,
+        adjust: impl FnOnce(&mut ServerConfig),
+    ) -> Self {
         let mut config = ServerConfig::default();
         config.node.reground_lost_after = Duration::ZERO;
         adjust(&mut config);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
-        let server = Server::build(config, listener, backend).await.expect("builds");
+        let sockets = Sockets { tcp: Some(listener), ..sockets };
+        let server = Server::build(config, sockets, backend).await.expect("builds");
         let address = server.address().expect("is bound");
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(server.run(async {
@@ -130,72 +143,6 @@ impl Running {
     pub async fn ended(&mut self) -> Result<(), ServerError> {
         let task = self.task.take().expect("waited for once");
         soon("the end of the server", task).await.expect("does not panic")
-    }
-}
-
-/// Grey noise with filled boxes in front.
-#[derive(Debug, Clone)]
-pub struct Scene {
-    pub width: u32,
-    pub height: u32,
-    boxes: Vec<([u32; 4], [u8; 3])>,
-}
-
-pub const RED: [u8; 3] = [205, 25, 35];
-pub const BLUE: [u8; 3] = [25, 45, 200];
-pub const GREEN: [u8; 3] = [20, 160, 40];
-
-impl Scene {
-    pub fn new() -> Self {
-        Self { width: 320, height: 240, boxes: Vec::new() }
-    }
-
-    pub fn sized(width: u32, height: u32) -> Self {
-        Self { width, height, ..Self::new() }
-    }
-
-    /// With a 60 × 60 box whose left top corner is at (`x`, `y`).
-    pub fn with(self, colour: [u8; 3], x: u32, y: u32) -> Self {
-        self.with_box(colour, [x, y, x + 60, y + 60])
-    }
-
-    pub fn with_box(mut self, colour: [u8; 3], corners: [u32; 4]) -> Self {
-        self.boxes.push((corners, colour));
-        self
-    }
-
-    pub fn rgb(&self) -> Vec<u8> {
-        let pixel = |x: u32, y: u32| {
-            let inside = |c: &[u32; 4]| (c[0]..c[2]).contains(&x) && (c[1]..c[3]).contains(&y);
-            let grey = 120 + ((x * 7 + y * 13) % 9) as u8;
-            self.boxes.iter().rev().find(|(c, _)| inside(c)).map_or([grey; 3], |(_, rgb)| *rgb)
-        };
-        (0..self.height).flat_map(|y| (0..self.width).flat_map(move |x| pixel(x, y))).collect()
-    }
-
-    pub fn jpeg(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        let encoder = jpeg_encoder::Encoder::new(&mut out, 92);
-        let (w, h) = (self.width as u16, self.height as u16);
-        encoder.encode(&self.rgb(), w, h, jpeg_encoder::ColorType::Rgb).expect("encodes");
-        out
-    }
-
-    pub fn frame(&self, seq: u64) -> wire::Frame {
-        wire::Frame {
-            seq,
-            stamp_ns: 1_000_000 + seq as i64,
-            optical_frame: "camera_optical".into(),
-            encoding: "jpeg".into(),
-            data: self.jpeg(),
-            ..Default::default()
-        }
-    }
-
-    /// Where the box number `index` is, nothing being in front of it.
-    pub fn truth(&self, index: usize) -> Mask {
-        let ([x1, y1, x2, y2], _) = self.boxes[index];
-        Mask::from_fn(Size::new(self.width, self.height), |x, y| (x1..x2).contains(&x) && (y1..y2).contains(&y))
     }
 }
 
@@ -258,8 +205,12 @@ pub struct Stream {
 
 impl Stream {
     pub async fn open(node: &Running) -> Result<Self, tonic::Status> {
+        Self::open_by(node.client().await).await
+    }
+
+    /// Over a connection of one's own.
+    pub async fn open_by(mut client: PerceptionClient<Channel>) -> Result<Self, tonic::Status> {
         let (requests, outgoing) = mpsc::channel(64);
-        let mut client = node.client().await;
         let replies = soon("a stream", client.perceive(ReceiverStream::new(outgoing))).await?.into_inner();
         let options = wire::Options::default();
         Ok(Self { requests: Some(requests), replies, next_seq: 1, last: None, options })
@@ -270,7 +221,7 @@ impl Stream {
         soon("room for a request", requests.send(request)).await.expect("the stream is open");
     }
 
-    async fn ask(&mut self, request: Request) {
+    pub async fn ask(&mut self, request: Request) {
         self.send(wire::PerceiveRequest { request: Some(request), options: Some(self.options) }).await;
     }
 
@@ -280,6 +231,28 @@ impl Stream {
 
     pub async fn add(&mut self, target: wire::Target) {
         self.ask(Request::AddTarget(target)).await;
+    }
+
+    pub async fn rename(&mut self, id: &str, new_id: &str) {
+        let (target_id, new_target_id) = (id.into(), new_id.into());
+        self.ask(Request::RenameTarget(wire::RenameTarget { target_id, new_target_id })).await;
+    }
+
+    pub async fn pause(&mut self, id: &str) {
+        self.ask(Request::PauseTarget(wire::PauseTarget { target_id: id.into() })).await;
+    }
+
+    pub async fn resume(&mut self, id: &str) {
+        self.ask(Request::ResumeTarget(wire::ResumeTarget { target_id: id.into() })).await;
+    }
+
+    pub async fn reground(&mut self, id: &str) {
+        self.ask(Request::RegroundTarget(wire::RegroundTarget { target_id: id.into() })).await;
+    }
+
+    pub async fn question(&mut self, question_id: &str, command: &str, hint: wire::CountHint) {
+        let (question_id, command, hint) = (question_id.into(), command.into(), hint.into());
+        self.ask(Request::Question(wire::Question { question_id, command, hint, strategy: 0 })).await;
     }
 
     pub async fn remove(&mut self, id: &str) {
@@ -311,7 +284,15 @@ impl Stream {
                 self.check(&frame);
                 frame
             }
-            Response::Rejected(rejected) => panic!("expected a frame, got {rejected:?}"),
+            other => panic!("expected a frame, got {other:?}"),
+        }
+    }
+
+    /// The next answer to a question.
+    pub async fn answer(&mut self) -> wire::Answer {
+        match self.message().await.expect("the stream goes on").expect("the stream has not ended") {
+            Response::Answer(answer) => answer,
+            other => panic!("expected an answer, got {other:?}"),
         }
     }
 
@@ -319,7 +300,19 @@ impl Stream {
     pub async fn refusal(&mut self) -> wire::Rejected {
         match self.message().await.expect("the stream goes on").expect("the stream has not ended") {
             Response::Rejected(rejected) => rejected,
-            Response::Frame(frame) => panic!("expected a refusal, got {frame:?}"),
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+    }
+
+    /// The next reply to a frame, if it comes within a millisecond.
+    pub async fn ready(&mut self) -> Option<wire::FrameResult> {
+        let message = tokio::time::timeout(Duration::from_millis(1), self.replies.message()).await.ok()?;
+        match message.expect("the stream goes on").expect("the stream has not ended").response {
+            Some(Response::Frame(frame)) => {
+                self.check(&frame);
+                Some(frame)
+            }
+            other => panic!("expected a frame, got {other:?}"),
         }
     }
 
@@ -374,12 +367,14 @@ impl Stream {
             match target.verdict() {
                 Verdict::Found | Verdict::Ambiguous => assert!(has_masks, "{target:?}"),
                 Verdict::Unsure => {}
-                Verdict::Absent | Verdict::Pending | Verdict::Lost | Verdict::Failed => {
+                Verdict::Absent | Verdict::Pending | Verdict::Lost | Verdict::Failed | Verdict::Paused => {
                     assert!(!has_masks, "{target:?}")
                 }
                 Verdict::Unspecified => panic!("{target:?}"),
             }
             assert!(target.verdict() != Verdict::Failed || target.error.is_some(), "{target:?}");
+            assert_ne!((target.phase(), target.look()), (wire::Phase::Unspecified, wire::Look::Unspecified));
+            assert_eq!(target.verdict() == Verdict::Paused, target.phase() == wire::Phase::Paused);
             for instance in &target.instances {
                 let mask = decode_mask(instance.mask.as_ref().expect("has a mask"));
                 let tight = mask.bbox().expect("a mask is never empty");

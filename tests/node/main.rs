@@ -1,16 +1,28 @@
 //! The node from outside: a real client over a real socket, real JPEG bytes, and stages that look for colours.
 
 mod harness;
+mod scene;
 
+mod access;
+mod anytime;
 mod bad_input;
 mod binary;
 mod clients;
 mod drafts;
 mod drops;
+mod fairness;
 mod faults;
 mod frames;
+mod identity;
 mod lifecycle;
+mod looks;
+mod metrics;
+mod questions;
+mod quotas;
+mod settings;
 mod strategies;
 mod stream;
 mod targets;
+mod time;
 mod unary;
+mod watchdog;

@@ -56,6 +56,7 @@ pub async fn stream(
         match stream.reply().await?.context("the node ended the stream")? {
             Reply::Frame(result) => answers.push(Answer { latency: start.elapsed(), result: *result }),
             Reply::Rejected(r) => bail!("frame {seq} was rejected: {}", r.error.unwrap_or_default().message),
+            Reply::Answer(_) => bail!("an answer to what nobody asked, instead of frame {seq}"),
         }
         progress(start.elapsed().as_secs_f64() * 1e3);
     }

@@ -90,7 +90,7 @@ fn banner(command: &Expression, result: &TargetResult, answer: &Answer) -> Banne
         verdict: verdict.as_str_name().trim_start_matches("VERDICT_").to_owned(),
         tone: match verdict {
             Verdict::Found => Tone::Good,
-            Verdict::Absent | Verdict::Pending | Verdict::Unspecified => Tone::Neutral,
+            Verdict::Absent | Verdict::Pending | Verdict::Paused | Verdict::Unspecified => Tone::Neutral,
             Verdict::Ambiguous | Verdict::Unsure | Verdict::Lost => Tone::Doubt,
             Verdict::Failed => Tone::Bad,
         },

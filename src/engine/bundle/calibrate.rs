@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::manifest::{Manifest, require};
+use super::manifest::Manifest;
 use super::seal::{replace_table, write_atomically};
+use super::validate::require;
 use super::{Bundle, BundleError, BundleErrorKind, MANIFEST, Verify, read_manifest};
 
 /// Its header in the manifest.

@@ -7,7 +7,9 @@ mod calibrate;
 mod error;
 mod files;
 mod manifest;
+mod outputs;
 mod seal;
+mod validate;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,7 @@ pub use error::{BundleError, BundleErrorKind};
 pub use manifest::{
     AdapterMode, Dialect, FileEntry, Filter, Fit, ImageSpec, Layout, Manifest, Mllm, Ppg, Sam, Thresholds, Zoom,
 };
+pub use outputs::{StoredOutputs, TensorPrint, store_outputs};
 pub use seal::{Sealed, seal};
 
 /// Name of the manifest inside a bundle's directory.

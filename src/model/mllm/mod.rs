@@ -128,6 +128,16 @@ impl Mllm {
         std::mem::take(&mut self.passes)
     }
 
+    /// Passes since they were taken last.
+    pub fn passes(&self) -> u32 {
+        self.passes
+    }
+
+    /// What was decoded since that was taken last.
+    pub fn decoded(&self) -> Decoded {
+        self.decoded
+    }
+
     /// What was decoded since the last call.
     pub fn take_decoded(&mut self) -> Decoded {
         std::mem::take(&mut self.decoded)

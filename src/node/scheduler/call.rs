@@ -5,16 +5,19 @@ use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::super::frame::Kept;
+use super::super::frame::{Kept, Meta};
 use super::super::masks::{Done, Failure, Input, Job, Settings};
+use super::super::slot::Wanted;
 use super::super::target::Target;
-use super::super::{Counters, FrameReply, NodeConfig, NodeError, TargetSpec};
+use super::super::{Counters, FrameReply, NodeConfig, NodeError, NodeErrorKind, TargetSpec, Why};
 use super::GroundJob;
 use crate::pipeline::Grounding;
 
 /// One call.
 pub struct Call {
     frame: Arc<Kept>,
+    /// Of the answer.
+    meta: Meta,
     target: Target,
     deadline: Option<Instant>,
     answer: oneshot::Sender<Result<FrameReply, NodeError>>,
@@ -50,8 +53,10 @@ impl Call {
         permit: OwnedSemaphorePermit,
     ) -> Self {
         let span = tracing::info_span!("call", seq = frame.meta.seq);
-        let target = Target::new(Arc::new(spec), 0, 0);
+        let wanted = Wanted { spec: Arc::new(spec), serial: 0, commands: 0, looks: 0, paused: false };
+        let target = Target::new(&wanted, 0);
         Self {
+            meta: frame.meta.clone(),
             frame,
             target,
             deadline,
@@ -62,6 +67,11 @@ impl Call {
             span,
             _permit: permit,
         }
+    }
+
+    /// The same call, answered under `meta`.
+    pub(super) fn answering(self, meta: Meta) -> Self {
+        Self { meta, ..self }
     }
 
     /// Time that was spent on the call before.
@@ -79,6 +89,17 @@ impl Call {
         self.answer.is_closed() && self.step != Step::Grounding && !self.in_segment_stage()
     }
 
+    /// Whether its time is over while it waits for a stage: no more work is spent on it.
+    pub(super) fn is_late(&self) -> bool {
+        let waits = matches!(self.step, Step::WaitGround | Step::WaitSegment) && self.embed != Embed::InWork;
+        waits && self.deadline.is_some_and(|deadline| Instant::now() > deadline)
+    }
+
+    /// The error of a call whose time is over.
+    pub(super) fn late() -> NodeError {
+        NodeError::new(NodeErrorKind::Deadline, "meet deadline: it passed while the call waited for its turn")
+    }
+
     fn in_segment_stage(&self) -> bool {
         self.step == Step::Segmenting || self.embed == Embed::InWork
     }
@@ -94,12 +115,12 @@ impl Call {
     pub(super) fn ground_job(&mut self, latest: Instant) -> Option<(u64, GroundJob)> {
         let text = self.target.spec.command.clone().ok()?;
         self.step = Step::Grounding;
-        self.target.ask(self.frame.meta.seq);
+        self.target.ask(&self.frame.meta, Why::New);
         let deadline = self.deadline.map_or(latest, |d| d.min(latest));
         let TargetSpec { hint, strategy, .. } = *self.target.spec;
         let (frame, span) = (self.frame.clone(), self.span.clone());
-        let last = Vec::new();
-        Some((self.target.epoch, GroundJob { text, hint, strategy, frame, last, deadline, span }))
+        let (last, boxes) = (Vec::new(), false);
+        Some((self.target.epoch, GroundJob { text, hint, strategy, frame, last, boxes, deadline, span }))
     }
 
     /// The grounder's answer; the call goes on where it has instances.
@@ -134,7 +155,7 @@ impl Call {
         let targets = if self.step == Step::WaitSegment {
             self.step = Step::Segmenting;
             self.embed = Embed::Done;
-            vec![self.target.work()]
+            vec![self.target.work(&self.frame.meta, std::time::Duration::ZERO)]
         } else {
             self.embed = Embed::InWork;
             Vec::new()
@@ -144,6 +165,7 @@ impl Call {
             targets,
             embed: true,
             next_id: 0,
+            until: self.deadline,
             settings,
             span: self.span.clone(),
         }
@@ -155,6 +177,10 @@ impl Call {
             Ok(done) => done,
             Err(Failure::Frame(error) | Failure::Segment(error)) => {
                 self.fail(error);
+                return None;
+            }
+            Err(Failure::Late) => {
+                self.fail(Self::late());
                 return None;
             }
         };
@@ -169,7 +195,7 @@ impl Call {
     }
 
     fn reply(self, config: &NodeConfig) {
-        let meta = self.frame.meta.clone();
+        let meta = self.meta;
         let target = self.target.reply(&meta, None, config);
         let reply = FrameReply {
             meta,
@@ -178,6 +204,7 @@ impl Call {
             timings: self.timings,
             counters: Counters::default(),
             revision: 0,
+            partial: false,
         };
         let _ = self.answer.send(Ok(reply));
     }

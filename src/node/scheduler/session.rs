@@ -9,8 +9,10 @@ use super::super::frame::{Kept, Meta};
 use super::super::masks::{Done, Failure, Input, Job, Settings};
 use super::super::slot::Slot;
 use super::super::target::{Need, Target};
-use super::super::{DropReason, FrameReply, NodeConfig, NodeError, Reply, TargetSpec};
-use super::GroundJob;
+use super::super::{
+    Allowance, DropReason, FrameReply, NodeConfig, NodeError, NodeErrorKind, Reply, TargetSpec, Verdict,
+};
+use super::{Call, GroundJob, Question};
 use crate::pipeline::Grounding;
 
 /// One session.
@@ -29,8 +31,11 @@ pub struct Session {
     revise: bool,
     in_work: Option<InWork>,
     next_id: u64,
+    /// Questions that wait for the frame they are about.
+    questions: Vec<Question>,
     span: tracing::Span,
     _permit: OwnedSemaphorePermit,
+    allowance: Arc<Allowance>,
 }
 
 struct InWork {
@@ -43,7 +48,7 @@ impl Session {
         id: u64,
         slot: Arc<Slot>,
         out: mpsc::Sender<Reply>,
-        permit: OwnedSemaphorePermit,
+        (permit, allowance): (OwnedSemaphorePermit, Arc<Allowance>),
     ) -> Self {
         Self {
             id,
@@ -56,8 +61,10 @@ impl Session {
             revise: false,
             in_work: None,
             next_id: 0,
+            questions: Vec::new(),
             span: tracing::info_span!("session", session_id = id),
             _permit: permit,
+            allowance,
         }
     }
 
@@ -72,7 +79,7 @@ impl Session {
     /// Whether nobody reads any more, or everything is answered and nothing can follow.
     pub(super) fn is_over(&self) -> bool {
         let ending = self.slot.is_finished() || self.slot.is_draining();
-        self.out.is_closed() || (ending && self.in_work.is_none() && !self.slot.waits())
+        self.out.is_closed() || (ending && self.in_work.is_none() && !self.slot.waits() && self.questions.is_empty())
     }
 
     /// Brings the targets to what the client wants; those that are as before keep their state.
@@ -83,13 +90,42 @@ impl Session {
         self.targets = wanted
             .into_iter()
             .map(|w| match old.iter().position(|t| t.serial == w.serial) {
-                Some(at) => old.swap_remove(at),
+                Some(at) => {
+                    let mut target = old.swap_remove(at);
+                    target.update(w, next_epoch);
+                    target
+                }
                 None => {
                     *next_epoch += 1;
-                    Target::new(w.spec, w.serial, *next_epoch)
+                    Target::new(&w, *next_epoch)
                 }
             })
             .collect();
+    }
+
+    /// Takes a question.
+    pub(super) fn ask(&mut self, question: Question) {
+        self.questions.push(question);
+    }
+
+    /// Calls for the questions whose frame is there: the newest that had come when they were asked, or the last before
+    /// it where that one was dropped.
+    pub(super) fn calls(&mut self) -> Vec<Call> {
+        if self.slot.is_draining() {
+            self.questions.drain(..).for_each(|q| q.fail(super::super::session::gone()));
+        }
+        let nothing_comes = self.in_work.is_none() && !self.slot.waits();
+        let Some(frame) = self.last.clone() else {
+            if nothing_comes && self.slot.is_finished() {
+                let what = "ask: the stream ended before there was a frame to look at";
+                let error = NodeError::new(NodeErrorKind::Request, what);
+                self.questions.drain(..).for_each(|q| q.fail(error.clone()));
+            }
+            return Vec::new();
+        };
+        let seq = frame.meta.seq;
+        let ready = |q: &mut Question| nothing_comes || q.after.is_none_or(|after| seq >= after);
+        self.questions.extract_if(.., ready).map(|q| q.about(frame.clone())).collect()
     }
 
     /// Whether there is work for the segment stage, and room for its reply.
@@ -98,7 +134,8 @@ impl Session {
     }
 
     fn can_revise(&self) -> bool {
-        self.revise && self.last.is_some() && !self.slot.is_draining()
+        let in_time = |last: &Arc<Kept>| last.meta.until().is_none_or(|until| Instant::now() <= until);
+        self.revise && self.last.as_ref().is_some_and(in_time) && !self.slot.is_draining()
     }
 
     /// The newest frame with everything that is to be done on it; `None` where it is overdue.
@@ -116,11 +153,13 @@ impl Session {
         };
         self.revise = false;
         // The grounder will begin with this frame as soon as it is decoded.
-        let embed = ground_idle && self.targets.iter().any(|t| t.need(meta.seq, config).is_some());
+        let embed = ground_idle && self.targets.iter().any(|t| t.due(meta.seq, config).is_some());
         let span = tracing::info_span!(parent: &self.span, "frame", seq = meta.seq);
+        let working = self.targets.iter_mut().filter(|t| !t.is_paused());
+        let targets = working.map(|t| t.work(&meta, config.remember_lost)).collect();
+        let until = meta.until();
         self.in_work = Some(InWork { meta, revision: self.revision });
-        let targets = self.targets.iter().map(Target::work).collect();
-        Some(Job { input, targets, embed, next_id: self.next_id, settings, span })
+        Some(Job { input, targets, embed, next_id: self.next_id, until, settings, span })
     }
 
     pub(super) fn decoded(&mut self, frame: Arc<Kept>) {
@@ -144,6 +183,9 @@ impl Session {
                 self.slot.count_dropped(DropReason::Undecodable);
                 self.tell(Reply::Rejected { seq: meta.seq, error });
             }
+            // Later answers to an answered frame are nobody's loss.
+            Err(Failure::Late) if revision > 0 => {}
+            Err(Failure::Late) => self.slot.count_dropped(DropReason::Deadline),
             Err(Failure::Segment(error)) => self.answer(meta, revision, Some(&error), Vec::new(), config),
         }
     }
@@ -169,10 +211,18 @@ impl Session {
         if revision == 0 {
             self.slot.count_answered();
         }
+        if failed.is_some() {
+            self.targets.iter_mut().for_each(Target::miss);
+        }
         let size = self.last.as_ref().filter(|k| k.meta.seq == meta.seq).map(|k| k.image.size());
-        let targets = self.targets.iter().map(|t| t.reply(&meta, failed, config)).collect();
+        let mut targets: Vec<_> = self.targets.iter().map(|t| t.reply(&meta, failed, config)).collect();
+        if let Some(refused) = self.allowance.refuses_grounding() {
+            let unasked = targets.iter_mut().filter(|t| matches!(t.verdict, Verdict::Pending | Verdict::Lost));
+            unasked.filter(|t| t.error.is_none()).for_each(|t| t.error = Some(refused.clone()));
+        }
         let counters = self.slot.counters();
-        let reply = FrameReply { meta, size, targets, timings, counters, revision };
+        let partial = meta.options.repeats() && self.targets.iter().any(|t| t.is_under_way(&meta, config));
+        let reply = FrameReply { meta, size, targets, timings, counters, revision, partial };
         self.tell(Reply::Frame(Box::new(reply)));
     }
 
@@ -184,7 +234,8 @@ impl Session {
     /// How badly its neediest target wants the grounder.
     pub(super) fn need(&self, config: &NodeConfig) -> Option<Need> {
         let seq = self.last.as_ref()?.meta.seq;
-        self.targets.iter().filter_map(|t| t.need(seq, config)).max()
+        let need = self.targets.iter().filter_map(|t| t.due(seq, config)).map(Need::from).max()?;
+        self.allowance.refuses_grounding().is_none().then_some(need)
     }
 
     /// Its neediest target, on the newest frame; the one that has waited longest among equals.
@@ -192,21 +243,38 @@ impl Session {
         let frame = self.last.clone()?;
         let seq = frame.meta.seq;
         let most = self.need(config)?;
-        let needy = self.targets.iter_mut().filter(|t| t.need(seq, config) == Some(most));
-        let target = needy.min_by_key(|t| t.answered())?;
+        let due = self.targets.iter_mut().filter_map(|t| t.due(seq, config).map(|why| (t, why)));
+        let needy = due.filter(|(_, why)| Need::from(*why) == most);
+        let (target, why) = needy.min_by_key(|(t, _)| t.answered())?;
         let text = target.spec.command.clone().ok()?;
-        target.ask(seq);
+        self.allowance.grounding().ok()?;
+        target.ask(&frame.meta, why);
         let span = tracing::info_span!(parent: &self.span, "frame", seq, target = target.spec.id);
         let TargetSpec { hint, strategy, .. } = *target.spec;
         let last = target.followed();
-        Some((target.epoch, GroundJob { text, hint, strategy, frame, last, deadline, span }))
+        let boxes = frame.meta.options.anytime;
+        Some((target.epoch, GroundJob { text, hint, strategy, frame, last, boxes, deadline, span }))
+    }
+
+    /// Takes the grounder's boxes on `frame`, and shows them at once where nothing else comes first.
+    pub(super) fn proposed(&mut self, epoch: u64, frame: Arc<Kept>, boxes: Grounding, config: &NodeConfig) {
+        let Some(target) = self.targets.iter_mut().find(|t| t.epoch == epoch) else { return };
+        if !target.hear_boxes(frame.clone(), boxes) {
+            return;
+        }
+        self.revise = self.last.as_ref().is_some_and(|last| last.meta.options.repeats());
+        let is_newest = self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &frame));
+        if is_newest && self.is_ready() && self.can_revise() && !self.slot.waits() {
+            self.revision += 1;
+            self.answer(frame.meta.clone(), self.revision, None, Vec::new(), config);
+        }
     }
 
     /// Takes the grounder's answer about `frame`.
     pub(super) fn grounded(&mut self, epoch: u64, frame: Arc<Kept>, outcome: Result<Grounding, NodeError>) {
         let Some(target) = self.targets.iter_mut().find(|t| t.epoch == epoch) else { return };
         target.hear(frame, outcome);
-        self.revise = self.last.as_ref().is_some_and(|last| last.meta.options.revise);
+        self.revise = self.last.as_ref().is_some_and(|last| last.meta.options.repeats());
     }
 
     /// What waits for the grounder will not be grounded.

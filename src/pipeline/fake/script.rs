@@ -1,6 +1,6 @@
 //! Slow, failing and crashing stages, on demand.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    fn pass(&self) {
+    pub(super) fn pass(&self) {
         let shut = self.shut.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.changed.wait_while(shut, |shut| *shut).unwrap_or_else(PoisonError::into_inner));
     }
@@ -37,11 +37,14 @@ impl Gate {
 pub struct Play {
     /// Holds each pass up.
     pub gate: Gate,
+    /// Holds the grounder up between its boxes and its points.
+    pub points: Gate,
     delay_ms: AtomicU64,
     failures: AtomicU64,
     panics: AtomicU64,
     begun: AtomicU64,
-    doubts: AtomicBool,
+    /// Off a mask's score, in hundredths.
+    doubts: AtomicU64,
 }
 
 impl Play {
@@ -62,12 +65,17 @@ impl Play {
 
     /// Whether the segmenter gives its masks hardly any score.
     pub fn doubt(&self, doubts: bool) {
-        self.doubts.store(doubts, Ordering::SeqCst);
+        self.doubts.store(if doubts { 85 } else { 0 }, Ordering::SeqCst);
+    }
+
+    /// From now on masks have `percent` less score.
+    pub fn waver(&self, percent: u8) {
+        self.doubts.store(percent.into(), Ordering::SeqCst);
     }
 
     /// The score of a mask.
     pub(super) fn score(&self) -> f32 {
-        if self.doubts.load(Ordering::SeqCst) { 0.1 } else { 0.95 }
+        0.95 - self.doubts.load(Ordering::SeqCst) as f32 / 100.0
     }
 
     /// Passes that have begun, those behind a shut gate included.

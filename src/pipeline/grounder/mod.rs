@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use super::evidence::Evidence;
-use super::{Command, Drafter, Drafting, Ground, GroundedInstance, Grounding, Outcome, PipelineError};
+use super::{Command, Decoded, Drafter, Drafting, Ground, GroundedInstance, Grounding, Outcome, PipelineError};
 use crate::frame::Image;
 use crate::geometry::{BBox, Grid, Point, Size, SourcePx};
 use crate::model::mllm::{Decoding, Generated, Mllm, Question, argmax};
@@ -235,32 +235,46 @@ impl Ground for Grounder {
         let mut work = Work { command, strategy, candidates, size: image.size(), drafter, deadline };
         let (generated, answer, proposals) = timings.time("proposal", || self.propose(&cache, &mut work))?;
         let Proposals { outcome, confidence, found, first: [p_found, p_absent], malformed } = proposals;
-        let points = match strategy {
-            Strategy::Pqpp if !found.is_empty() => {
-                timings.time("points", || self.verify(&generated, &found, &mut work))?
-            }
-            Strategy::Box | Strategy::Ppg | Strategy::Pqpp => self.said_points(&found, image.size()),
-        };
-        let instances = self.instances(found, points, image.size());
-        let confidence = match outcome {
-            Outcome::Ambiguous => instances.last().map_or(0.0, |i| i.confidence),
-            Outcome::Found | Outcome::Absent | Outcome::Unsure => confidence,
-        };
-        let (passes, decoded) = (self.mllm.take_passes(), self.mllm.take_decoded());
-        let timings = timings.0;
-        Ok(Grounding {
+        let size = image.size();
+        let mut grounding = Grounding {
             outcome,
             confidence,
             p_found,
             p_absent,
-            instances,
+            instances: Vec::new(),
             strategy,
             answer,
             malformed,
-            passes,
-            decoded,
-            timings,
-        })
+            passes: 0,
+            decoded: Decoded::default(),
+            timings: Vec::new(),
+        };
+        let points = match strategy {
+            Strategy::Pqpp if !found.is_empty() => {
+                if work.drafter.wants_proposals() {
+                    let instances = self.instances(found.clone(), self.said_points(&found, size), size);
+                    let (passes, decoded, timings) = (self.mllm.passes(), self.mllm.decoded(), timings.0.clone());
+                    let first = Grounding { strategy: Strategy::Box, passes, decoded, timings, ..grounding.clone() };
+                    work.drafter.proposed(first.with(instances));
+                }
+                timings.time("points", || self.verify(&generated, &found, &mut work))?
+            }
+            Strategy::Box | Strategy::Ppg | Strategy::Pqpp => self.said_points(&found, size),
+        };
+        (grounding.passes, grounding.decoded) = (self.mllm.take_passes(), self.mllm.take_decoded());
+        grounding.timings = timings.0;
+        Ok(grounding.with(self.instances(found, points, size)))
+    }
+}
+
+impl Grounding {
+    /// The same verdict on `instances`, best first; of rivals the least certain says how sure one can be.
+    fn with(self, instances: Vec<GroundedInstance>) -> Self {
+        let confidence = match self.outcome {
+            Outcome::Ambiguous => instances.last().map_or(0.0, |i| i.confidence),
+            Outcome::Found | Outcome::Absent | Outcome::Unsure => self.confidence,
+        };
+        Self { confidence, instances, ..self }
     }
 }
 

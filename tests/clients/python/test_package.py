@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 import scenes
 from sam4mllm import (
+    Answer,
     AsyncClient,
     Camera,
     Client,
@@ -111,7 +112,20 @@ def check_stream(client):
         rejected = next(stream)
         check(isinstance(rejected, Rejected) and isinstance(rejected.error, NodeError), "refused, and the stream goes on")
         check(rejected.error.code in ("FRAME_DATA", "FRAME_ENCODING"), rejected)
-        stream.remove_target("r")
+        stream.rename_target("r", "red")
+        check(shown(stream, rgb).targets["red"].instances[0].instance_id == identity, "renamed")
+        stream.pause_target("red")
+        check(shown(stream, rgb).targets["red"].verdict is Verdict.PAUSED, "paused")
+        stream.resume_target("red")
+        while (answer := shown(stream, rgb)).targets["red"].verdict is not Verdict.FOUND:
+            pass
+        check(answer.targets["red"].instances[0].instance_id == identity, "back from a pause")
+        stream.ask("q", "the green box")
+        question = next(stream)
+        check(isinstance(question, Answer) and question.question_id == "q", question)
+        check(question.result.verdict is Verdict.ABSENT and question.seq == answer.seq, "asked once")
+        stream.reground_target("red")
+        stream.remove_target("red")
         check(list(shown(stream, rgb).targets) == ["b"], "removed")
         stream.close()
         check(list(stream) == [], "ended")

@@ -9,6 +9,7 @@
 mod cases;
 mod compile;
 mod faults;
+mod node;
 mod plans;
 
 use std::panic::catch_unwind;
@@ -26,7 +27,7 @@ const fn case(name: &'static str, run: fn()) -> Case {
     Case { name, run, breach: None }
 }
 
-const CASES: [Case; 17] = [
+const CASES: [Case; 21] = [
     case("an_engine_answers_in_every_size", cases::an_engine_answers_in_every_size),
     case("elements_of_every_type_arrive", cases::elements_of_every_type_arrive),
     case("an_output_may_find_its_own_size", cases::an_output_may_find_its_own_size),
@@ -43,6 +44,10 @@ const CASES: [Case; 17] = [
     case("what_is_no_plan_is_refused", faults::what_is_no_plan_is_refused),
     case("a_type_that_no_graph_has_is_refused", faults::a_type_that_no_graph_has_is_refused),
     case("without_a_gpu_the_driver_speaks", faults::without_a_gpu_the_driver_speaks),
+    case("the_gpu_is_held_against_the_cpu", node::the_gpu_is_held_against_the_cpu),
+    case("a_node_on_the_gpu_tests_itself", node::a_node_on_the_gpu_tests_itself),
+    case("a_plan_that_is_missing_is_built", node::a_plan_that_is_missing_is_built),
+    case("a_plan_is_inspected_with_and_without_its_gpu", node::a_plan_is_inspected_with_and_without_its_gpu),
     Case {
         name: "the_stand_in_finds_leaks",
         run: faults::an_engine_is_forgotten,

@@ -9,6 +9,7 @@ from .channel import Security
 from .client import Client, Stream
 from .frames import Camera, Depth, FrameError
 from .results import (
+    Answer,
     Box,
     Drop,
     Evidence,
@@ -27,6 +28,7 @@ from .results import (
 from .targets import CountHint, Options, Strategy, Target
 
 __all__ = [
+    "Answer",
     "AsyncClient",
     "AsyncStream",
     "Box",

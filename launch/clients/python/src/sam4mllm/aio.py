@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 import numpy as np
 from grpc import aio
 
-from . import frames
 from .channel import Security, opened
 from .frames import Camera, Depth
-from .requests import Requests
-from .results import FrameResult, Rejected, TargetResult, response
+from .requests import Requests, segment_request
+from .results import Answer, FrameResult, Rejected, TargetResult, response
 from .targets import CountHint, Options, Strategy, Target
 from .v1 import perception_pb2 as wire
 from .v1 import perception_pb2_grpc as stubs
@@ -57,12 +56,8 @@ class AsyncClient:
         timeout_s: float | None = 30,
     ) -> TargetResult:
         """One image, one command, one answer. `image` as in `frames.frame`."""
-        request = wire.SegmentRequest(
-            frame=frames.frame(image, encoding=encoding, depth=depth, camera=camera),
-            command=command,
-            hint=hint.value,
-            strategy=strategy.value,
-            options=wire.Options(evidence=evidence),
+        request = segment_request(
+            image, command, hint, strategy, evidence, encoding=encoding, depth=depth, camera=camera
         )
         reply = await self._stub.Segment(request, timeout=timeout_s, metadata=self._metadata)
         return TargetResult.of(reply.result)
@@ -106,6 +101,33 @@ class AsyncStream(Requests):
         """Removes a target."""
         await self._call.write(self._remove_target(target_id))
 
+    async def rename_target(self, target_id: str, new_target_id: str) -> None:
+        """Gives a target another id; nothing else changes."""
+        await self._call.write(self._rename_target(target_id, new_target_id))
+
+    async def pause_target(self, target_id: str) -> None:
+        """Has no more work done on a target."""
+        await self._call.write(self._pause_target(target_id))
+
+    async def resume_target(self, target_id: str) -> None:
+        """Has work done on a paused target again."""
+        await self._call.write(self._resume_target(target_id))
+
+    async def reground_target(self, target_id: str) -> None:
+        """Has the language model look at a target again as soon as it is free."""
+        await self._call.write(self._reground_target(target_id))
+
+    async def ask(
+        self,
+        question_id: str,
+        command: str,
+        *,
+        hint: CountHint = CountHint.NONE_OR_MORE,
+        strategy: Strategy = Strategy.USUAL,
+    ) -> None:
+        """Asks something once about the newest frame that was sent; an `Answer` comes among the replies."""
+        await self._call.write(self._ask(question_id, command, hint, strategy))
+
     async def send(
         self,
         image: np.ndarray | bytes,
@@ -130,7 +152,7 @@ class AsyncStream(Requests):
         await self._call.write(request)
         return request.frame.seq
 
-    async def __aiter__(self) -> AsyncIterator[FrameResult | Rejected]:
+    async def __aiter__(self) -> AsyncIterator[FrameResult | Rejected | Answer]:
         async for message in self._call:
             if (reply := response(message)) is not None:
                 yield reply

@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 import grpc
 import numpy as np
 
-from . import frames
 from .channel import Security, opened
 from .frames import Camera, Depth
-from .requests import Requests
-from .results import FrameResult, Rejected, TargetResult, response
+from .requests import Requests, segment_request
+from .results import Answer, FrameResult, Rejected, TargetResult, response
 from .targets import CountHint, Options, Strategy, Target
 from .v1 import perception_pb2 as wire
 from .v1 import perception_pb2_grpc as stubs
@@ -60,12 +59,8 @@ class Client:
         timeout_s: float | None = 30,
     ) -> TargetResult:
         """One image, one command, one answer. `image` as in `frames.frame`."""
-        request = wire.SegmentRequest(
-            frame=frames.frame(image, encoding=encoding, depth=depth, camera=camera),
-            command=command,
-            hint=hint.value,
-            strategy=strategy.value,
-            options=wire.Options(evidence=evidence),
+        request = segment_request(
+            image, command, hint, strategy, evidence, encoding=encoding, depth=depth, camera=camera
         )
         return TargetResult.of(self._stub.Segment(request, timeout=timeout_s, metadata=self._metadata).result)
 
@@ -116,6 +111,33 @@ class Stream(Requests):
         """Removes a target."""
         self._put(self._remove_target(target_id))
 
+    def rename_target(self, target_id: str, new_target_id: str) -> None:
+        """Gives a target another id; nothing else changes."""
+        self._put(self._rename_target(target_id, new_target_id))
+
+    def pause_target(self, target_id: str) -> None:
+        """Has no more work done on a target."""
+        self._put(self._pause_target(target_id))
+
+    def resume_target(self, target_id: str) -> None:
+        """Has work done on a paused target again."""
+        self._put(self._resume_target(target_id))
+
+    def reground_target(self, target_id: str) -> None:
+        """Has the language model look at a target again as soon as it is free."""
+        self._put(self._reground_target(target_id))
+
+    def ask(
+        self,
+        question_id: str,
+        command: str,
+        *,
+        hint: CountHint = CountHint.NONE_OR_MORE,
+        strategy: Strategy = Strategy.USUAL,
+    ) -> None:
+        """Asks something once about the newest frame that was sent; an `Answer` comes among the replies."""
+        self._put(self._ask(question_id, command, hint, strategy))
+
     def send(
         self,
         image: np.ndarray | bytes,
@@ -140,10 +162,10 @@ class Stream(Requests):
         self._put(request)
         return request.frame.seq
 
-    def __iter__(self) -> Iterator[FrameResult | Rejected]:
+    def __iter__(self) -> Iterator[FrameResult | Rejected | Answer]:
         return self
 
-    def __next__(self) -> FrameResult | Rejected:
+    def __next__(self) -> FrameResult | Rejected | Answer:
         while True:
             if (reply := response(next(self._replies))) is not None:
                 return reply

@@ -21,6 +21,7 @@ class Verdict(Enum):
     PENDING = wire.VERDICT_PENDING
     LOST = wire.VERDICT_LOST
     FAILED = wire.VERDICT_FAILED
+    PAUSED = wire.VERDICT_PAUSED
     UNKNOWN = wire.VERDICT_UNSPECIFIED
 
     @classmethod
@@ -218,7 +219,10 @@ class Evidence:
 
 @dataclass(frozen=True, eq=False)
 class TargetResult:
-    """The state of one target on one frame."""
+    """The state of one target on one frame.
+
+    `proposals` are boxes that have no masks yet, `partial` says that masks come from boxes alone; see `Options.anytime`.
+    """
 
     target_id: str
     verdict: Verdict
@@ -226,6 +230,8 @@ class TargetResult:
     instances: list[Instance]
     error: NodeError | None
     evidence: Evidence | None
+    proposals: list[Box]
+    partial: bool
 
     @classmethod
     def of(cls, result: wire.TargetResult) -> TargetResult:
@@ -238,6 +244,8 @@ class TargetResult:
             [Instance(instance) for instance in result.instances],
             NodeError.of(result.error) if result.HasField("error") else None,
             Evidence(said.seq, said.answer, said.passes, said.malformed) if result.HasField("evidence") else None,
+            [Box.of(box) for box in result.proposals],
+            result.partial,
         )
 
     @property
@@ -282,7 +290,10 @@ class Drop:
 
 @dataclass(frozen=True, eq=False)
 class FrameResult:
-    """The answer to one frame: its targets by id, in the order in which they were set."""
+    """The answer to one frame: its targets by id, in the order in which they were set.
+
+    `partial` says that this frame is answered again, see `Options.anytime`.
+    """
 
     seq: int
     stamp_ns: int
@@ -290,6 +301,7 @@ class FrameResult:
     received_ns: int
     sent_ns: int
     revision: int
+    partial: bool
     targets: dict[str, TargetResult]
     timings_ms: dict[str, float]
     dropped: list[Drop]
@@ -307,6 +319,7 @@ class FrameResult:
             result.received_ns,
             result.sent_ns,
             result.revision,
+            result.partial,
             {target.target_id: TargetResult.of(target) for target in result.targets},
             {timing.stage: timing.ms for timing in result.timings},
             [Drop(reason(drop.reason), drop.frames) for drop in result.counters.dropped],
@@ -333,9 +346,28 @@ class Rejected:
         )
 
 
-def response(message: wire.PerceiveResponse) -> FrameResult | Rejected | None:
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The answer to a question: about which frame, and either a result or an error."""
+
+    question_id: str
+    seq: int | None
+    result: TargetResult | None
+    error: NodeError | None
+
+    @classmethod
+    def of(cls, message: wire.Answer) -> Answer:
+        """From the wire."""
+        if message.WhichOneof("outcome") == "response":
+            return cls(message.question_id, message.response.seq, TargetResult.of(message.response.result), None)
+        return cls(message.question_id, None, None, NodeError.of(message.error))
+
+
+def response(message: wire.PerceiveResponse) -> FrameResult | Rejected | Answer | None:
     """From the wire; `None` for what this client has not heard of."""
     kind = message.WhichOneof("response")
     if kind == "frame":
         return FrameResult.of(message.frame)
+    if kind == "answer":
+        return Answer.of(message.answer)
     return Rejected.of(message.rejected) if kind == "rejected" else None

@@ -1,0 +1,253 @@
+//! Which of two instances are the same one: ids outlive new groundings, new commands, pauses and occlusions.
+//!
+//! Three things say so, each only where those before are silent. Masks that overlap are of one object. An object that
+//! was out of sight and one that comes into it are the same where they look alike and the way between is one that can
+//! be gone in the time. And where exactly one is meant, and one of each is left, it is that one, wherever it went.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::tracked::Tracked;
+use crate::pipeline::Likeness;
+use crate::prompt::CountHint;
+
+/// Masks that overlap by this much are the same instance.
+const SAME_IOU: f32 = 0.5;
+/// Least similarity of colours between what went out of sight and what comes into it. Half hidden objects show half of
+/// their colours.
+const ALIKE: f32 = 0.6;
+/// Area of what comes into sight over the largest that was seen: what is half hidden is smaller.
+const AREA: std::ops::RangeInclusive<f32> = 0.02..=2.5;
+/// How far away it may come into sight, in square roots of the largest area, and how much farther for each second.
+const REACH: (f32, f32) = (1.5, 1.5);
+/// Instances of a target that are remembered.
+const MAX_LOST: usize = 16;
+
+/// An instance that is out of sight, and may come back.
+#[derive(Debug, Clone)]
+pub(super) struct Lost {
+    /// As it was seen last.
+    pub tracked: Arc<Tracked>,
+    /// Since when nobody has seen it.
+    pub since: Instant,
+    /// It answered to the command that the target has now.
+    pub own: bool,
+    /// The language model has looked since, and did not name it.
+    pub missed: bool,
+}
+
+impl Lost {
+    pub(super) fn new(tracked: Arc<Tracked>) -> Self {
+        Self { since: tracked.mask_at, tracked, own: true, missed: false }
+    }
+}
+
+/// Keeps the instances that went out of sight last; those of an earlier command have one chance to be named.
+pub(super) fn remember(lost: &mut Vec<Lost>) {
+    lost.retain(|l| l.own || !l.missed);
+    lost.sort_by(|a, b| b.since.cmp(&a.since).then(a.tracked.id.cmp(&b.tracked.id)));
+    lost.truncate(MAX_LOST);
+}
+
+/// Forgets what nobody has seen for `limit` before `at`.
+pub(super) fn forget(lost: &mut Vec<Lost>, at: Instant, limit: Duration) {
+    lost.retain(|l| at.saturating_duration_since(l.since) <= limit);
+}
+
+/// What is known of a target's instances before new ones are named.
+pub(super) struct Known<'a> {
+    /// In sight.
+    pub followed: &'a [Arc<Tracked>],
+    /// Out of sight.
+    pub lost: &'a [Lost],
+    /// How many are meant.
+    pub hint: CountHint,
+    /// When the frame with the new ones arrived.
+    pub now: Instant,
+}
+
+impl Known<'_> {
+    /// Gives `new` instances the ids of those they are; the others get ids of their own, counted on from `next_id`. Says
+    /// which were named again: the followed ones, then the lost ones.
+    pub(super) fn name(&self, new: &mut [Tracked], next_id: &mut u64) -> Vec<bool> {
+        let mut named = vec![false; self.followed.len() + self.lost.len()];
+        self.match_best(new, &mut named, |k, new| {
+            let iou = new.track.mask().iou(self.get(k).track.mask()).filter(|iou| *iou >= SAME_IOU)?;
+            // Something else may lie where it was.
+            let alike = self.gone(k).is_none() || self.likeness(k, new).is_some_and(|l| l.colour >= ALIKE);
+            alike.then_some(-iou)
+        });
+        self.match_best(new, &mut named, |k, new| {
+            let gone = self.gone(k)?.as_secs_f32();
+            let like = self.likeness(k, new).filter(|l| l.colour >= ALIKE)?;
+            let size = self.get(k).largest;
+            let near = like.distance <= (REACH.0 + REACH.1 * gone) * size.sqrt();
+            (near && AREA.contains(&(new.track.area() / size))).then_some(like.distance)
+        });
+        let own = |k: &usize| k.checked_sub(self.followed.len()).is_none_or(|k| self.lost[k].own);
+        let mut orphans = (0..named.len()).filter(|k| !named[*k]).filter(own);
+        if let (CountHint::One, [only], Some(k), None) = (self.hint, &mut *new, orphans.next(), orphans.next())
+            && only.id == 0
+        {
+            self.pass_on(k, only);
+            named[k] = true;
+        }
+        for instance in new.iter_mut().filter(|i| i.id == 0) {
+            *next_id += 1;
+            instance.id = *next_id;
+        }
+        named
+    }
+
+    /// Makes `new` the known one.
+    fn pass_on(&self, k: usize, new: &mut Tracked) {
+        let known = self.get(k);
+        (new.id, new.largest) = (known.id, new.largest.max(known.largest));
+    }
+
+    fn get(&self, k: usize) -> &Tracked {
+        self.followed.get(k).unwrap_or_else(|| &self.lost[k - self.followed.len()].tracked)
+    }
+
+    /// How long it has been out of sight; `None` where it is in sight.
+    fn gone(&self, k: usize) -> Option<Duration> {
+        let lost = self.lost.get(k.checked_sub(self.followed.len())?)?;
+        Some(self.now.saturating_duration_since(lost.since))
+    }
+
+    fn likeness(&self, k: usize, new: &Tracked) -> Option<Likeness> {
+        self.get(k).track.likeness(&new.track)
+    }
+
+    /// Pairs those that have no partner yet, at the least cost first; `cost` is `None` for who cannot be a pair.
+    fn match_best(&self, new: &mut [Tracked], named: &mut [bool], cost: impl Fn(usize, &Tracked) -> Option<f32>) {
+        let mut pairs = Vec::new();
+        for (n, new) in new.iter().enumerate().filter(|(_, new)| new.id == 0) {
+            let known = (0..named.len()).filter(|k| !named[*k]);
+            pairs.extend(known.filter_map(|k| Some((cost(k, new)?, n, k))));
+        }
+        pairs.sort_by(|a, b| a.0.total_cmp(&b.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+        for (_, n, k) in pairs {
+            if new[n].id == 0 && !named[k] {
+                self.pass_on(k, &mut new[n]);
+                named[k] = true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::frame::Image;
+    use crate::geometry::Size;
+    use crate::mask::Mask;
+    use crate::node::Origin;
+    use crate::pipeline::{GroundedInstance, Track, TrackLimits};
+
+    const GREY: [u8; 3] = [90, 90, 90];
+
+    /// A box of 20 x 20 pixels from `left` on, on a frame of 200 x 40.
+    pub fn tracked(id: u64, left: u32, colour: [u8; 3]) -> Tracked {
+        let size = Size::new(200, 40);
+        let mask = Mask::from_fn(size, |x, y| (left..left + 20).contains(&x) && (10..30).contains(&y));
+        let image = Image::from_rgb(size, colour.repeat(200 * 40)).expect("sizes match");
+        let bbox = mask.bbox().expect("not empty");
+        let now = Instant::now();
+        Tracked {
+            id,
+            track: Track::start(&image, mask, TrackLimits::default()).expect("not empty"),
+            bbox,
+            position: None,
+            score: 0.9,
+            largest: 400.0,
+            origin: Origin::Tracked,
+            doubtful: false,
+            mask_seq: 1,
+            mask_at: now,
+            grounded: Arc::new(GroundedInstance {
+                proposal: bbox,
+                points: Vec::new(),
+                points_per_prompt: None,
+                confidence: 0.9,
+            }),
+            grounded_seq: 1,
+            grounded_at: now,
+        }
+    }
+
+    fn ids(new: &[u32], known: &[(u64, u32)], hint: CountHint) -> Vec<u64> {
+        let mut new: Vec<_> = new.iter().map(|left| tracked(0, *left, GREY)).collect();
+        let followed: Vec<_> = known.iter().map(|(id, left)| Arc::new(tracked(*id, *left, GREY))).collect();
+        let known = Known { followed: &followed, lost: &[], hint, now: Instant::now() };
+        known.name(&mut new, &mut 10);
+        new.iter().map(|t| t.id).collect()
+    }
+
+    #[test]
+    fn ids_go_where_the_masks_are() {
+        use CountHint::{NoneOrMore, One};
+        /// Where the new ones are; the known ones and where they are; the hint; ids of the new ones.
+        type Case<'a> = (&'a [u32], &'a [(u64, u32)], CountHint, &'a [u64]);
+        let cases: [Case<'_>; 6] = [
+            (&[0, 40], &[(1, 42), (2, 1)], NoneOrMore, &[2, 1]),
+            // Two claim the same one: the closer gets it.
+            (&[4, 1], &[(7, 0)], NoneOrMore, &[11, 7]),
+            // In sight, and another one named elsewhere: only "exactly one" says that it is the same.
+            (&[70], &[(3, 0)], NoneOrMore, &[11]),
+            (&[70], &[(3, 0)], One, &[3]),
+            (&[70], &[(3, 0), (4, 30)], One, &[11]),
+            (&[0, 40], &[], NoneOrMore, &[11, 12]),
+        ];
+        for (new, known, hint, expected) in cases {
+            assert_eq!(ids(new, known, hint), expected, "{new:?} {known:?} {hint:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_out_of_sight_is_known_again_by_its_looks_and_its_way() {
+        use CountHint::{NoneOrMore, One};
+        let (red, blue) = ([200, 20, 20], [20, 40, 200]);
+        // Seconds out of sight at 0; where and what comes into sight; of the present command; the hint; its id.
+        let cases = [
+            ("at its place", 2.0, 0, red, true, NoneOrMore, 3),
+            ("near by", 0.1, 25, red, true, NoneOrMore, 3),
+            ("too far for the time", 0.1, 80, red, true, NoneOrMore, 11),
+            ("as far in two seconds", 2.0, 80, red, true, NoneOrMore, 3),
+            ("too far even so", 2.0, 150, red, true, NoneOrMore, 11),
+            ("something else at its place", 2.0, 0, blue, true, NoneOrMore, 11),
+            ("something else near by", 2.0, 25, blue, true, NoneOrMore, 11),
+            ("the only one meant", 2.0, 150, red, true, One, 3),
+            ("the only one meant by another command", 2.0, 150, red, false, One, 11),
+            ("the same one by another command", 0.5, 5, red, false, One, 3),
+            ("another one by another command", 0.5, 5, blue, false, One, 11),
+        ];
+        for (what, gone, left, colour, own, hint, expected) in cases {
+            let mut new = [tracked(0, left, colour)];
+            let now = Instant::now() + Duration::from_secs(60);
+            let lost =
+                Lost { since: now - Duration::from_secs_f32(gone), own, ..Lost::new(Arc::new(tracked(3, 0, red))) };
+            let named = Known { followed: &[], lost: &[lost], hint, now }.name(&mut new, &mut 10);
+            assert_eq!((new[0].id, named[0]), (expected, expected == 3), "{what}");
+        }
+    }
+
+    #[test]
+    fn memory_ends_and_is_bounded() {
+        let at = Instant::now() + Duration::from_secs(60);
+        let lost = |seconds: u64, own, missed| Lost {
+            since: at - Duration::from_secs(seconds),
+            own,
+            missed,
+            ..Lost::new(Arc::new(tracked(seconds, 0, GREY)))
+        };
+        let mut all: Vec<_> = (0..40).rev().map(|s| lost(s, true, s % 2 == 0)).collect();
+        all.extend([lost(0, false, true), lost(2, false, false)]);
+        remember(&mut all);
+        assert_eq!(all.len(), MAX_LOST);
+        assert!(all.is_sorted_by_key(|l| std::cmp::Reverse(l.since)), "those that were seen last stay");
+        assert_eq!(all.iter().filter(|l| !l.own).count(), 1, "what another command meant has had its chance");
+        forget(&mut all, at, Duration::from_secs(3));
+        assert_eq!(all.iter().map(|l| l.tracked.id).collect::<Vec<_>>(), [0, 1, 2, 2, 3]);
+    }
+}

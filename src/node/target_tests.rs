@@ -1,0 +1,339 @@
+use std::sync::OnceLock;
+use std::time::SystemTime;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::frame::{FrameLimits, Image};
+use crate::geometry::{BBox, Size};
+use crate::node::masks::{self, Input, Job, Settings};
+use crate::node::{FrameOptions, NodeErrorKind};
+use crate::pipeline::fake::{FakeSegment, Play};
+use crate::pipeline::{Decoded, GroundedInstance, Strategy, TrackLimits};
+use crate::prompt::{Calibration, CountHint};
+
+const SIZE: Size<crate::geometry::SourcePx> = Size::new(64, 24);
+
+/// Something that the world does to a target.
+#[derive(Debug, Clone, Copy)]
+enum Op {
+    /// A frame comes, with the object so far from the left, or without it; the segmenter begins with it.
+    Frame(Option<u32>),
+    /// The segmenter is done with it.
+    Done,
+    /// It failed.
+    Failed,
+    /// From now on it doubts its masks, or does not.
+    Doubt(bool),
+    /// The grounder begins.
+    Ask,
+    /// It names boxes.
+    Boxes,
+    /// It answers.
+    Answer(Outcome),
+    /// It fails; or refuses.
+    Error(NodeErrorKind),
+    /// It is gone for good.
+    Down,
+    /// A new command, which can be asked or cannot.
+    Retarget(bool),
+    Pause(bool),
+    Look,
+}
+
+fn op() -> impl Strategy_<Value = Op> {
+    let outcome = [Outcome::Found, Outcome::Absent, Outcome::Ambiguous, Outcome::Unsure];
+    prop_oneof![
+        6 => prop_oneof![Just(None), Just(Some(4)), Just(Some(8)), Just(Some(40))].prop_map(Op::Frame),
+        6 => Just(Op::Done),
+        1 => Just(Op::Failed),
+        1 => any::<bool>().prop_map(Op::Doubt),
+        4 => Just(Op::Ask),
+        2 => Just(Op::Boxes),
+        4 => prop::sample::select(outcome.to_vec()).prop_map(Op::Answer),
+        1 => prop::sample::select(vec![NodeErrorKind::Engine, NodeErrorKind::Command]).prop_map(Op::Error),
+        1 => Just(Op::Down),
+        1 => prop::bool::weighted(0.8).prop_map(Op::Retarget),
+        2 => any::<bool>().prop_map(Op::Pause),
+        1 => Just(Op::Look),
+    ]
+}
+
+use proptest::strategy::Strategy as Strategy_;
+
+/// One target, and around it what the scheduler and the stages do.
+struct World {
+    target: Target,
+    wanted: Wanted,
+    epoch: u64,
+    next_id: u64,
+    config: NodeConfig,
+    stage: FakeSegment,
+    play: Arc<Play>,
+    last: Option<(Arc<Kept>, Option<u32>)>,
+    work: Option<(Work, Arc<Kept>)>,
+    asked: Option<(u64, Arc<Kept>, Option<u32>)>,
+}
+
+impl World {
+    fn new() -> Self {
+        let spec = spec(true);
+        let wanted = Wanted { spec: Arc::new(spec), serial: 1, commands: 0, looks: 0, paused: false };
+        let play = Arc::new(Play::default());
+        let zero = Duration::ZERO;
+        Self {
+            target: Target::new(&wanted, 1),
+            wanted,
+            epoch: 1,
+            next_id: 0,
+            config: NodeConfig { reground_after: zero, reground_lost_after: zero, ..NodeConfig::default() },
+            stage: FakeSegment::new(play.clone()),
+            play,
+            last: None,
+            work: None,
+            asked: None,
+        }
+    }
+
+    fn meta(&self) -> Meta {
+        let seq = self.last.as_ref().map_or(1, |(last, _)| last.meta.seq + 1);
+        Meta {
+            seq,
+            stamp_ns: 0,
+            optical_frame: String::new(),
+            intrinsics: None,
+            arrived: Instant::now(),
+            received: SystemTime::now(),
+            options: FrameOptions::default(),
+        }
+    }
+
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Frame(left) if self.work.is_none() => {
+                let pixel =
+                    |i: u32| if left.is_some_and(|l| inside(l, i % 64, i / 64)) { [205, 25, 35] } else { [120; 3] };
+                let image = Image::from_rgb(SIZE, (0..64 * 24).flat_map(pixel).collect()).expect("sizes match");
+                let frame = Arc::new(Kept { meta: self.meta(), image, scene: None, embedding: OnceLock::new() });
+                self.last = Some((frame.clone(), left));
+                if !self.target.is_paused() {
+                    self.work = Some((self.target.work(&frame.meta, self.config.remember_lost), frame));
+                }
+            }
+            Op::Done => self.segment(),
+            Op::Failed => {
+                if self.work.take().is_some() {
+                    self.target.miss();
+                }
+            }
+            Op::Doubt(doubt) => self.play.doubt(doubt),
+            Op::Ask => {
+                if let (Some((frame, left)), None) = (&self.last, &self.asked)
+                    && let Some(why) = self.target.due(frame.meta.seq, &self.config)
+                {
+                    self.target.ask(&frame.meta, why);
+                    self.asked = Some((self.target.epoch, frame.clone(), *left));
+                }
+            }
+            Op::Boxes => {
+                if let Some((epoch, frame, Some(left))) = &self.asked
+                    && *epoch == self.target.epoch
+                {
+                    self.target.hear_boxes(frame.clone(), grounding(Outcome::Found, Some(*left)));
+                }
+            }
+            Op::Answer(outcome) => self.answer(|left| Ok(grounding(outcome, left))),
+            Op::Error(kind) => self.answer(|_| Err(NodeError::new(kind, "the test says so"))),
+            Op::Down => {
+                // What it was at comes back as failed before it is given up.
+                let gone = || NodeError::new(NodeErrorKind::Stage, "gone");
+                self.answer(|_| Err(gone()));
+                self.target.give_up(&gone());
+            }
+            Op::Retarget(good) => {
+                (self.wanted.spec, self.wanted.commands) = (Arc::new(spec(good)), self.wanted.commands + 1);
+                self.target.update(self.wanted.clone(), &mut self.epoch);
+            }
+            Op::Pause(paused) => {
+                self.wanted.paused = paused;
+                self.target.update(self.wanted.clone(), &mut self.epoch);
+            }
+            Op::Look => {
+                self.wanted.looks += 1;
+                self.target.update(self.wanted.clone(), &mut self.epoch);
+            }
+            Op::Frame(_) => {}
+        }
+        self.check();
+    }
+
+    fn answer(&mut self, answer: impl Fn(Option<u32>) -> Result<Grounding, NodeError>) {
+        if let Some((epoch, frame, left)) = self.asked.take()
+            && epoch == self.target.epoch
+        {
+            self.target.hear(frame, answer(left));
+        }
+    }
+
+    fn segment(&mut self) {
+        let Some((work, frame)) = self.work.take() else { return };
+        let settings = Settings {
+            frame: FrameLimits::default(),
+            track: TrackLimits::default(),
+            min_mask_score: 0.4,
+            calibration: Calibration::IDENTITY,
+        };
+        let job = Job {
+            input: Input::Kept(frame),
+            targets: vec![work],
+            embed: false,
+            next_id: self.next_id,
+            until: None,
+            settings,
+            span: tracing::Span::none(),
+        };
+        let Ok(done) = masks::run(&mut self.stage, job, &|_| {}) else { panic!("nothing fails") };
+        self.next_id = done.next_id;
+        let current = self.target.epoch;
+        done.targets.into_iter().filter(|w| w.epoch == current).for_each(|work| self.target.take(work));
+    }
+
+    /// What holds of every reply.
+    fn check(&self) {
+        let reply = self.target.reply(&self.meta(), None, &self.config);
+        let shown = !reply.instances.is_empty();
+        match reply.verdict {
+            Verdict::Found | Verdict::Ambiguous => assert!(shown, "{reply:?}"),
+            Verdict::Unsure => {}
+            _ => assert!(!shown, "{reply:?}"),
+        }
+        assert_eq!(reply.phase.follows(), !self.target.tracks.is_empty(), "{reply:?}");
+        assert!(reply.verdict != Verdict::Failed || reply.error.is_some(), "{reply:?}");
+        let mut ids: Vec<u64> = reply.instances.iter().map(InstanceReply::id).collect();
+        ids.extend(self.target.lost.iter().map(|l| l.tracked.id));
+        ids.sort_unstable();
+        assert!(ids.windows(2).all(|w| w[0] != w[1]) && !ids.contains(&0), "{ids:?}");
+    }
+}
+
+fn inside(left: u32, x: u32, y: u32) -> bool {
+    (left..left + 12).contains(&x) && (6..18).contains(&y)
+}
+
+fn spec(good: bool) -> TargetSpec {
+    let bad = || NodeError::new(NodeErrorKind::Command, "check command: it is empty");
+    TargetSpec {
+        id: "t".into(),
+        command: if good { Ok("red".into()) } else { Err(bad()) },
+        hint: CountHint::NoneOrMore,
+        strategy: Strategy::Pqpp,
+        reground_after: None,
+    }
+}
+
+fn grounding(outcome: Outcome, left: Option<u32>) -> Grounding {
+    let proposal = |left: u32| BBox::new(left as f32, 6.0, left as f32 + 12.0, 18.0);
+    let instance = |left| GroundedInstance {
+        proposal: proposal(left),
+        points: Vec::new(),
+        points_per_prompt: None,
+        confidence: 0.9,
+    };
+    let named = matches!(outcome, Outcome::Found | Outcome::Ambiguous);
+    Grounding {
+        outcome,
+        confidence: 0.9,
+        p_found: 0.9,
+        p_absent: 0.1,
+        instances: left.filter(|_| named).map(instance).into_iter().collect(),
+        strategy: Strategy::Pqpp,
+        answer: String::new(),
+        malformed: None,
+        passes: 2,
+        decoded: Decoded::default(),
+        timings: Vec::new(),
+    }
+}
+
+proptest! {
+    /// [`Target::step`] panics in tests where the table does not know an event.
+    #[test]
+    fn no_sequence_of_events_leaves_the_table(ops in prop::collection::vec(op(), 0..60)) {
+        let mut world = World::new();
+        ops.into_iter().for_each(|op| world.apply(op));
+    }
+}
+
+#[test]
+fn a_target_goes_its_way() {
+    let mut world = World::new();
+    let mut phases = Vec::new();
+    let found = Op::Answer(Outcome::Found);
+    let ways: [(&[Op], Phase, Look); 12] = [
+        (&[Op::Frame(Some(4)), Op::Ask], Phase::Pending, Look::Asked),
+        (&[Op::Boxes], Phase::Pending, Look::Proposed),
+        (&[Op::Done, Op::Frame(Some(5)), Op::Done], Phase::Tracked, Look::Asked),
+        (&[found], Phase::Tracked, Look::Answered),
+        (&[Op::Frame(Some(6)), Op::Failed], Phase::Stale, Look::Answered),
+        (&[Op::Frame(Some(6)), Op::Done], Phase::Tracked, Look::Idle),
+        (&[Op::Frame(None), Op::Done], Phase::Lost, Look::Idle),
+        (&[Op::Ask, Op::Answer(Outcome::Absent), Op::Frame(None), Op::Done], Phase::Vacant, Look::Idle),
+        (&[Op::Frame(Some(18)), Op::Ask, found, Op::Done], Phase::Vacant, Look::Answered),
+        (&[Op::Frame(Some(18)), Op::Done], Phase::Tracked, Look::Idle),
+        (&[Op::Pause(true)], Phase::Paused, Look::Idle),
+        (&[Op::Pause(false)], Phase::Pending, Look::Idle),
+    ];
+    for (ops, phase, look) in ways {
+        ops.iter().for_each(|op| world.apply(*op));
+        phases.push((world.target.state.phase, world.target.state.look));
+        assert_eq!(phases.last(), Some(&(phase, look)), "{phases:?}");
+    }
+    assert_eq!(world.next_id, 1, "it has been the same one all the while");
+}
+
+#[test]
+fn why_it_is_looked_at() {
+    let mut world = World::new();
+    let why = |world: &World| {
+        let seq = world.last.as_ref().map_or(0, |(last, _)| last.meta.seq);
+        world.target.due(seq, &world.config)
+    };
+    assert_eq!(why(&world), Some(Why::New));
+    for op in [Op::Frame(Some(4)), Op::Ask, Op::Answer(Outcome::Found), Op::Done, Op::Frame(Some(4)), Op::Done] {
+        world.apply(op);
+    }
+    // What the first frame's masks took from the answer about it; the second is new to the grounder.
+    assert_eq!(why(&world), Some(Why::Budget));
+    world.config.reground_after = Duration::from_secs(3600);
+    assert_eq!(why(&world), None);
+    world.wanted.spec = Arc::new(TargetSpec { reground_after: Some(Duration::ZERO), ..spec(true) });
+    world.apply(Op::Look);
+    assert_eq!(why(&world), Some(Why::Request));
+    world.apply(Op::Ask);
+    assert_eq!(why(&world), None);
+    world.apply(Op::Answer(Outcome::Found));
+    // The same pixels give the same answer, whoever asks.
+    world.apply(Op::Look);
+    world.apply(Op::Frame(Some(4)));
+    world.apply(Op::Done);
+    assert_eq!(why(&world), Some(Why::Request));
+    (world.target.requested, world.target.spec) = (false, Arc::new(spec(true)));
+    world.play.waver(30);
+    world.apply(Op::Frame(Some(4)));
+    world.apply(Op::Done);
+    assert_eq!(why(&world), Some(Why::Drift));
+    world.play.waver(0);
+    world.apply(Op::Frame(None));
+    world.apply(Op::Done);
+    assert_eq!(why(&world), Some(Why::Lost));
+    for op in [Op::Ask, Op::Answer(Outcome::Absent), Op::Frame(None), Op::Done] {
+        world.apply(op);
+    }
+    assert_eq!(why(&world), Some(Why::Missing));
+    world.config.remember_lost = Duration::ZERO;
+    world.apply(Op::Frame(None));
+    world.apply(Op::Done);
+    assert_eq!(why(&world), None);
+    world.apply(Op::Pause(true));
+    assert_eq!(why(&world), None);
+}
