@@ -91,9 +91,12 @@ mod tensorrt {
              cuda_runtime_api.h; no CUDA is linked",
             CUDA.0
         ))?;
+        // For tests that compile against the same.
+        println!("cargo::rustc-env=SAM4MLLM_TENSORRT_INCLUDE={}", tensorrt.display());
+        println!("cargo::rustc-env=SAM4MLLM_CUDA_INCLUDE={}", cuda.display());
         // `-isystem`: warnings in NVIDIA's headers are not ours.
         let mut build = cc::Build::new();
-        build.cpp(true).std("c++17").file(SHIM).flag("-isystem").flag(tensorrt).flag("-isystem").flag(cuda);
+        build.cpp(true).std("c++17").file(SHIM).flag("-isystem").flag(&tensorrt).flag("-isystem").flag(&cuda);
         build.warnings(true).extra_warnings(true).try_compile("sam4mllm_tensorrt")?;
         Ok(())
     }

@@ -112,7 +112,7 @@ impl DraftReport {
 
 /// Times of one stage in each run.
 #[derive(Default)]
-struct Times(Vec<(&'static str, Vec<Duration>)>);
+pub(super) struct Times(Vec<(&'static str, Vec<Duration>)>);
 
 impl Times {
     fn add(&mut self, stage: &'static str, time: Duration) {
@@ -201,7 +201,7 @@ const DRAFTS: [(&str, Drafting, &str); 3] = [
 ];
 
 /// A new command on a new frame: JPEG in, run-length encoded mask out. Returns the grounding and its masks.
-fn first_mask(
+pub(super) fn first_mask(
     stages: &mut Stages,
     jpeg: &[u8],
     command: &Command,
@@ -249,7 +249,7 @@ fn again(
 }
 
 /// One more frame of an instance that is known: JPEG in, run-length encoded mask out.
-fn tracked_frame(stages: &mut Stages, jpeg: &[u8], last: Mask, times: &mut Times) -> anyhow::Result<()> {
+pub(super) fn tracked_frame(stages: &mut Stages, jpeg: &[u8], last: Mask, times: &mut Times) -> anyhow::Result<()> {
     let start = Instant::now();
     let image = frame(jpeg)?;
     let mut track = Track::start(&image, last, TrackLimits::default()).context("the target is hidden")?;
@@ -269,7 +269,7 @@ fn frame(jpeg: &[u8]) -> anyhow::Result<Image> {
     Ok(decode(&encoded, FrameLimits::default())?)
 }
 
-fn jpeg(rgb: &[u8]) -> anyhow::Result<Vec<u8>> {
+pub(super) fn jpeg(rgb: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut out = Vec::new();
     Encoder::new(&mut out, 90).encode(rgb, 640, 480, ColorType::Rgb)?;
     Ok(out)

@@ -31,6 +31,9 @@ enum Command {
     /// Build TensorRT plans of a bundle's graphs, or find those that are built.
     #[cfg(feature = "tensorrt")]
     Build(super::plans::Args),
+    /// Hold the GPU's engines against the CPU's, tensor by tensor.
+    #[cfg(feature = "tensorrt")]
+    Check(super::parity::Args),
     /// Time a command and a tracked frame, stage by stage.
     Bench(bench::Args),
     /// Check a bundle and show what is in it.
@@ -57,7 +60,7 @@ struct ImportArgs {
 
 #[derive(Debug, clap::Args)]
 struct InspectArgs {
-    /// A bundle.
+    /// A bundle; where TensorRT is built in, also the file of a plan.
     bundle: PathBuf,
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -80,6 +83,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(&args)?,
         #[cfg(feature = "tensorrt")]
         Command::Build(args) => super::plans::run(&args)?,
+        #[cfg(feature = "tensorrt")]
+        Command::Check(args) => {
+            let (text, passed) = super::parity::run(&args)?;
+            if !passed {
+                std::io::stdout().write_all(text.as_bytes()).context("write to stdout")?;
+                bail!("outputs of the GPU are not those of the CPU");
+            }
+            text
+        }
         Command::Import(args) => run_import(&args)?,
         Command::Inspect(args) => run_inspect(&args)?,
         Command::Seal(args) => run_seal(&args)?,
@@ -149,6 +161,10 @@ fn summary(report: &ImportReport) -> String {
 }
 
 fn run_inspect(args: &InspectArgs) -> anyhow::Result<String> {
+    #[cfg(feature = "tensorrt")]
+    if args.bundle.extension().is_some_and(|extension| extension == "plan") {
+        return super::plan_inspect::run(&args.bundle, args.format);
+    }
     let bundle = Bundle::open(&args.bundle, Verify::Hashes)?;
     let reports = describe_bundle(&bundle, Level::Portable)?;
     match args.format {

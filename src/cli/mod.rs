@@ -8,7 +8,13 @@ mod demo;
 mod dialogues;
 mod engine;
 mod eval;
+#[cfg(feature = "tensorrt")]
+mod gpu;
+#[cfg(feature = "tensorrt")]
+mod parity;
 mod picture;
+#[cfg(feature = "tensorrt")]
+mod plan_inspect;
 #[cfg(feature = "tensorrt")]
 mod plans;
 mod replay;

@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::Format;
 use crate::engine::bundle::{Bundle, Verify};
-use crate::engine::tensorrt::plan::{Made, Recipe, Source, make};
+use crate::engine::tensorrt::plan::{Made, Recipe, make};
 use crate::engine::tensorrt::{Builder, Library, Phase, PlanStore, Progress, TensorRtErrorKind};
 use crate::import::default_cache_dir;
 use crate::model::plans::{PlanGraph, Precision, plan_graphs};
@@ -95,9 +95,9 @@ impl Row {
     }
 }
 
-/// What a build has to say meanwhile: that it waits for another, that a plan in the cache is unfit. TensorRT's own log
+/// What has to be said while plans are built or loaded: that a build waits for another, that a plan in the cache is unfit. TensorRT's own log
 /// is left out, as errors tell what it reported; `RUST_LOG=tensorrt=debug` shows it.
-fn init_logs() {
+pub(super) fn init_logs() {
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,sam4mllm=info,tensorrt=off"));
     // One that is there already is as good.
@@ -123,9 +123,8 @@ pub fn run(args: &Args) -> anyhow::Result<String> {
     builder.set_threads(args.threads)?;
     let mut rows = Vec::new();
     for graph in &graphs {
-        let PlanGraph { name, onnx, path, profiles, .. } = graph;
-        let source = Source { name, onnx, path, weights: bundle.fingerprint() };
-        let bar = Box::new(Bar::new(name));
+        let PlanGraph { name, profiles, .. } = graph;
+        let (source, bar) = (graph.source(bundle.fingerprint()), Box::new(Bar::new(name)));
         let made = make(&builder, &store, &recipe, (&source, profiles), Some(bar))?;
         rows.push(Row::new(&made));
     }

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-pub(super) use backends::rten_backend;
+pub(super) use backends::model_backend;
 
 use crate::server::settings::{LogFormat, Overrides, Settings};
 use crate::server::{Backend, Server, Sockets, Tls, Tokens, UnixSocket};
@@ -32,6 +32,9 @@ pub struct Args {
     /// The fake grounder takes this long.
     #[arg(long, hide = true, default_value_t = 0)]
     fake_ground_ms: u64,
+    #[cfg(feature = "tensorrt")]
+    #[command(flatten)]
+    gpu: super::gpu::GpuArgs,
     #[command(flatten)]
     settings: Overrides,
 }
@@ -46,11 +49,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     // Before a socket or a thread exists.
     let settings = Settings::load(args.config.as_deref(), &args.settings)?;
     if args.check {
-        return check::run(&settings);
+        return check::run(&settings, &args);
     }
     settings.validate()?;
-    let backend = backends::backend(&settings, args.fake_ground_ms)?;
     init_logs(&settings)?;
+    let backend = backends::backend(&settings, &args)?;
     // The stages have threads of their own; these only move bytes.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = runtime.block_on(serve(&args, &settings, backend));

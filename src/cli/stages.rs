@@ -5,13 +5,44 @@ use std::path::PathBuf;
 use anyhow::Context;
 
 use crate::engine::bundle::{Bundle, Verify};
-use crate::engine::rten::RtenOptions;
+use crate::engine::rten::{self, RtenOptions};
+use crate::import::{Level, import_cached};
 use crate::model::stages::LoadOptions;
 use crate::pipeline::{Drafting, Stages, Strategy};
+
+/// What runs a bundle's models.
+#[cfg(feature = "tensorrt")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum EngineName {
+    /// The CPU.
+    #[default]
+    Rten,
+    /// An NVIDIA GPU.
+    #[value(name = "tensorrt")]
+    TensorRt,
+}
+
+/// How a bundle's engines are loaded, and what answers say of it.
+#[derive(Debug)]
+pub struct Engines {
+    /// For [`Stages::load`] and its like.
+    pub options: LoadOptions,
+    /// The backend's name.
+    pub backend: &'static str,
+    /// Its version.
+    pub version: String,
+}
 
 /// Which bundle, and how its engines run.
 #[derive(Debug, Clone, clap::Args)]
 pub struct StageArgs {
+    /// What runs the models.
+    #[cfg(feature = "tensorrt")]
+    #[arg(long, env = "SAM4MLLM_BACKEND", value_enum, default_value_t = EngineName::Rten)]
+    pub backend: EngineName,
+    #[cfg(feature = "tensorrt")]
+    #[command(flatten)]
+    pub gpu: super::gpu::GpuArgs,
     /// Bundle folder.
     #[arg(long, env = "SAM4MLLM_BUNDLE", default_value = "engines/tabletop")]
     pub bundle: PathBuf,
@@ -36,17 +67,28 @@ impl StageArgs {
     }
 
     /// How the engines are loaded.
-    pub fn options(&self) -> LoadOptions {
+    pub fn engines(&self, bundle: &Bundle) -> anyhow::Result<Engines> {
         let engine = match self.threads {
             Some(threads) => RtenOptions::default().threads(threads),
             None => RtenOptions::default(),
         };
-        LoadOptions { cache_dir: self.cache_dir.clone(), mllm: engine.clone(), sam: engine, ..LoadOptions::default() }
+        let (cache_dir, mllm) = (self.cache_dir.clone(), engine.clone());
+        let options = LoadOptions { cache_dir, mllm, sam: engine, ..LoadOptions::default() };
+        let on_cpu = Engines { options, backend: "rten", version: rten::VERSION.to_owned() };
+        // Once, before two stages would do it side by side.
+        import_cached(bundle, on_cpu.options.cache_dir(), Level::Portable)
+            .context("import the bundle's checkpoints")?;
+        #[cfg(feature = "tensorrt")]
+        if self.backend == EngineName::TensorRt {
+            return self.gpu.engines(bundle, on_cpu);
+        }
+        Ok(on_cpu)
     }
 
     /// Loads both sides of the pipeline of an opened bundle.
     pub fn load(&self, bundle: &Bundle) -> anyhow::Result<Stages> {
-        let mut stages = Stages::load(bundle, self.strategy, &self.options()).context("load the bundle's models")?;
+        let options = self.engines(bundle)?.options;
+        let mut stages = Stages::load(bundle, self.strategy, &options).context("load the bundle's models")?;
         stages.grounder.set_drafting(self.draft);
         Ok(stages)
     }

@@ -4,6 +4,8 @@
 
 pub mod bundle;
 pub mod fake;
+#[cfg(feature = "tensorrt")]
+pub mod paired;
 pub mod rten;
 #[cfg(test)]
 pub(crate) mod scripted;

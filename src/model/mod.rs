@@ -1,6 +1,8 @@
 //! The two models around their engines: tensor names, pre- and post-processing, caches.
 
 mod branch;
+#[cfg(feature = "tensorrt")]
+pub mod gpu;
 mod kv;
 pub mod mllm;
 #[cfg(feature = "tensorrt")]

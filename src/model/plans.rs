@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::selftest::TOLERANCE;
 use super::stages::{LoadError, max_positions};
 use crate::engine::bundle::Bundle;
 use crate::engine::tensorrt::Profile;
+use crate::engine::tensorrt::plan::Source;
 use crate::import::{ImportError, Level, halve_products, import_cached};
 
 /// Prompts of one pass of the mask decoder, as `sam` sends them.
@@ -23,6 +25,26 @@ pub enum Precision {
     Fp16,
 }
 
+impl Precision {
+    /// Its name, as arguments and keys have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fp32 => "fp32",
+            Self::Fp16 => "fp16",
+        }
+    }
+}
+
+/// How far outputs may be from those of 32-bit floats on the CPU, as a share of their root mean square: sums in another
+/// order in 32 bits; products rounded to 11 bits of mantissa in 16, over tens of layers. The second is set from the
+/// format and not yet held against a GPU.
+pub fn tolerance(precision: Precision) -> f32 {
+    match precision {
+        Precision::Fp32 => TOLERANCE,
+        Precision::Fp16 => 2e-2,
+    }
+}
+
 /// A graph, ready for a builder.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -33,11 +55,23 @@ pub struct PlanGraph {
     pub path: PathBuf,
     /// The graph, ONNX.
     pub onnx: Vec<u8>,
+    /// What its matrix products are computed in.
+    pub precision: Precision,
     /// How far its shapes reach; none where they are fixed.
     pub profiles: Vec<Profile>,
 }
 
-/// The graphs of `bundle`, in the order in which they run, imported into `cache_dir` where they are not there.
+impl PlanGraph {
+    /// What a builder takes; `weights` stands for the weights beside the graph: the bundle's fingerprint.
+    pub fn source<'a>(&'a self, weights: &'a str) -> Source<'a> {
+        Source { name: self.name, onnx: &self.onnx, path: &self.path, weights, precision: self.precision.name() }
+    }
+}
+
+/// The names of a bundle's graphs, in the order in which they run.
+pub const GRAPHS: [&str; 5] = ["vision", "embed", "decoder", "image_encoder", "mask_decoder"];
+
+/// The graphs of `bundle`, in the order of [`GRAPHS`], imported into `cache_dir` where they are not there.
 /// Conversations reach up to `positions` tokens, by default as many as the checkpoint knows. Range: 2 and up.
 ///
 /// # Errors
@@ -49,28 +83,38 @@ pub fn plan_graphs(
     precision: Precision,
     positions: Option<u32>,
 ) -> Result<Vec<PlanGraph>, LoadError> {
+    GRAPHS.iter().map(|name| plan_graph(name, bundle, cache_dir, precision, positions)).collect()
+}
+
+/// The graph called `name`, one of [`GRAPHS`]; as [`plan_graphs`].
+///
+/// # Errors
+/// As [`plan_graphs`].
+pub fn plan_graph(
+    name: &'static str,
+    bundle: &Bundle,
+    cache_dir: &Path,
+    precision: Precision,
+    positions: Option<u32>,
+) -> Result<PlanGraph, LoadError> {
     let positions = reach(bundle, positions)?;
     let imported = import_cached(bundle, cache_dir, Level::Portable)?;
-    let graph = |name, path: PathBuf, profiles| {
-        let onnx = std::fs::read(&path).map_err(|e| ImportError::unreadable(&path, e))?;
-        let onnx = match precision {
-            Precision::Fp32 => onnx,
-            Precision::Fp16 => halve_products(&onnx)?,
-        };
-        Ok::<_, ImportError>(PlanGraph { name, path, onnx, profiles })
+    let (path, profiles) = match name {
+        "embed" => (imported.mllm_graph(name), vec![Profile::new([("sequence", usual(1, 64, positions))])]),
+        "decoder" => (imported.mllm_graph(name), decoder_profiles(positions).to_vec()),
+        "image_encoder" => (imported.sam_graph(name), Vec::new()),
+        "mask_decoder" => {
+            let reach = [("prompts", [1, 1, MAX_PROMPTS]), ("points", [1, 28, MAX_POINTS])];
+            (imported.sam_graph(name), vec![Profile::new(reach)])
+        }
+        name => (imported.mllm_graph(name), Vec::new()),
     };
-    let (mllm, sam) = (|name: &str| imported.mllm_graph(name), |name: &str| imported.sam_graph(name));
-    Ok(vec![
-        graph("vision", mllm("vision"), Vec::new())?,
-        graph("embed", mllm("embed"), vec![Profile::new([("sequence", usual(1, 64, positions))])])?,
-        graph("decoder", mllm("decoder"), decoder_profiles(positions).to_vec())?,
-        graph("image_encoder", sam("image_encoder"), Vec::new())?,
-        graph(
-            "mask_decoder",
-            sam("mask_decoder"),
-            vec![Profile::new([("prompts", [1, 1, MAX_PROMPTS]), ("points", [1, 28, MAX_POINTS])])],
-        )?,
-    ])
+    let onnx = std::fs::read(&path).map_err(|e| ImportError::unreadable(&path, e))?;
+    let onnx = match precision {
+        Precision::Fp32 => onnx,
+        Precision::Fp16 => halve_products(&onnx)?,
+    };
+    Ok(PlanGraph { name, path, onnx, precision, profiles })
 }
 
 fn reach(bundle: &Bundle, wanted: Option<u32>) -> Result<u32, LoadError> {

@@ -16,7 +16,7 @@ use crate::engine::bundle::{StoredOutputs, TensorPrint};
 use crate::engine::{Engine, Tensor};
 use crate::rng::SceneRng;
 
-/// The largest relative difference that is taken for the same, as a share of the tensor's root mean square.
+/// The largest relative difference that is taken for the same in 32-bit floats, as a share of the tensor's root mean square.
 ///
 /// Two builds of a 32-bit float backend differ by 1e-6 to 1e-5 (other orders of summation). In two small models every matrix
 /// shows whose elements change by a tenth, and every bias whose elements change by 0.1, but for those that no output depends
@@ -70,8 +70,9 @@ pub enum SelfTestError {
 /// Holds what engines said against what is stored.
 ///
 /// # Errors
-/// [`SelfTestError::Differs`] for the first that differs by more than [`TOLERANCE`], or is not stored though others are.
-pub fn compare(tested: &mut [Tested], stored: Option<&StoredOutputs>) -> Result<(), SelfTestError> {
+/// [`SelfTestError::Differs`] for the first that differs by more than `tolerance`, a share of the tensor's root mean
+/// square, or is not stored though others are.
+pub fn compare(tested: &mut [Tested], stored: Option<&StoredOutputs>, tolerance: f32) -> Result<(), SelfTestError> {
     let Some(stored) = stored else { return Ok(()) };
     for Tested { engine, tensor, print, difference, .. } in tested {
         let differs = |what| SelfTestError::Differs { engine, tensor, what };
@@ -84,9 +85,9 @@ pub fn compare(tested: &mut [Tested], stored: Option<&StoredOutputs>) -> Result<
         let by = distance(known, print);
         *difference = Some(by);
         // NaN is no match.
-        if !matches!(by.partial_cmp(&TOLERANCE), Some(order) if order.is_le()) {
+        if !matches!(by.partial_cmp(&tolerance), Some(order) if order.is_le()) {
             let percent = |share: f32| share * 100.0;
-            return Err(differs(format!("differs by {:.3} %, more than {:.1} %", percent(by), percent(TOLERANCE))));
+            return Err(differs(format!("differs by {:.3} %, more than {:.1} %", percent(by), percent(tolerance))));
         }
     }
     Ok(())
@@ -315,10 +316,10 @@ mod tests {
             difference: None,
         };
         let mut both = [tested("a"), tested("b")];
-        compare(&mut both, None).expect("nothing to hold them against");
+        compare(&mut both, None, TOLERANCE).expect("nothing to hold them against");
         assert_eq!(both[0].difference, None);
         let stored = StoredOutputs::from([("vision.a".to_owned(), both[0].print.clone())]);
-        let error = compare(&mut both, Some(&stored)).expect_err("b is not stored");
+        let error = compare(&mut both, Some(&stored), TOLERANCE).expect_err("b is not stored");
         assert_eq!(both[0].difference, Some(0.0));
         assert!(error.to_string().contains("`b`: it is not stored"), "{error}");
     }

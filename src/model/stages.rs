@@ -3,12 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+#[cfg(feature = "tensorrt")]
+use super::gpu::PlanLoader;
 use super::mllm::{Mllm, MllmEngines, MllmLimits};
+#[cfg(feature = "tensorrt")]
+use super::plans::tolerance;
 use super::sam::{SamDecoder, SamEncoder};
 use super::selftest::{self, SelfTestError, Tested};
 use super::speech::Speech;
 use super::{ModelError, Timings};
 use crate::engine::bundle::Bundle;
+#[cfg(feature = "tensorrt")]
+use crate::engine::paired::{Notes, Paired};
 use crate::engine::rten::{RtenEngine, RtenOptions};
 use crate::engine::{Engine, EngineError};
 use crate::import::{ImportError, Level, default_cache_dir, import_cached};
@@ -27,6 +33,12 @@ pub struct LoadOptions {
     pub limits: CommandLimits,
     /// Whether every engine is tested when it is loaded. Default: no.
     pub self_test: SelfTest,
+    /// Where the graphs run on a GPU instead: what makes their engines. Default: nothing.
+    #[cfg(feature = "tensorrt")]
+    pub gpu: Option<PlanLoader>,
+    /// Run on the CPU too, give the CPU's answers, and note here how far the GPU's are off. Default: nothing.
+    #[cfg(feature = "tensorrt")]
+    pub paired: Option<Notes>,
 }
 
 /// Whether engines are tested when they are loaded.
@@ -43,6 +55,15 @@ impl LoadOptions {
     /// Where imported graphs are kept.
     pub fn cache_dir(&self) -> PathBuf {
         self.cache_dir.clone().unwrap_or_else(default_cache_dir)
+    }
+
+    /// How far an engine's outputs may be from those of 32-bit floats, as a share of their root mean square.
+    pub fn tolerance(&self) -> f32 {
+        #[cfg(feature = "tensorrt")]
+        if let Some(gpu) = &self.gpu {
+            return tolerance(gpu.precision());
+        }
+        selftest::TOLERANCE
     }
 }
 
@@ -73,6 +94,10 @@ pub enum LoadError {
     /// An engine does not say what the bundle stores.
     #[error(transparent)]
     SelfTest(#[from] SelfTestError),
+    /// The GPU, its libraries or a plan.
+    #[cfg(feature = "tensorrt")]
+    #[error(transparent)]
+    TensorRt(#[from] crate::engine::tensorrt::TensorRtError),
     /// An engine is not what the model needs.
     #[error("fit engines together")]
     Model(#[from] ModelError),
@@ -111,11 +136,12 @@ pub fn load_mllm(bundle: &Bundle, options: &LoadOptions) -> Result<(Mllm, Timing
     let manifest = bundle.manifest();
     let mut timings = Timings::default();
     let imported = timings.time("import", || import_cached(bundle, options.cache_dir(), Level::Portable))?;
-    let mut load = |name| timings.time(name, || load_engine(imported.mllm_graph(name), &options.mllm));
+    let (path, rten) = (|name: &str| imported.mllm_graph(name), &options.mllm);
+    let mut load = |name| timings.time(name, || load_engine(name, path(name), rten, (bundle, options)));
     let mut engines = MllmEngines { vision: load("vision")?, embed: load("embed")?, decoder: load("decoder")? };
     if options.self_test == SelfTest::Run {
         timings.time("self_test", || {
-            selftest::run_mllm(&mut engines).map_err(SelfTestError::from).and_then(|t| judge(t, bundle))
+            selftest::run_mllm(&mut engines).map_err(SelfTestError::from).and_then(|t| judge(t, bundle, options))
         })?;
     }
     let (speech, config) = timings.time("tokenizer", || {
@@ -136,19 +162,20 @@ pub fn load_mllm(bundle: &Bundle, options: &LoadOptions) -> Result<(Mllm, Timing
 pub fn load_sam(bundle: &Bundle, options: &LoadOptions) -> Result<(SamEncoder, SamDecoder, Timings), LoadError> {
     let mut timings = Timings::default();
     let imported = timings.time("import", || import_cached(bundle, options.cache_dir(), Level::Portable))?;
-    let mut load = |name| timings.time(name, || load_engine(imported.sam_graph(name), &options.sam));
+    let (path, rten) = (|name: &str| imported.sam_graph(name), &options.sam);
+    let mut load = |name| timings.time(name, || load_engine(name, path(name), rten, (bundle, options)));
     let (mut encoder, mut decoder) = (load("image_encoder")?, load("mask_decoder")?);
     if options.self_test == SelfTest::Run {
         let mut run = || selftest::run_sam(&mut *encoder, &mut *decoder).map_err(SelfTestError::from);
-        timings.time("self_test", || run().and_then(|tested| judge(tested, bundle)))?;
+        timings.time("self_test", || run().and_then(|tested| judge(tested, bundle, options)))?;
     }
     Ok((SamEncoder::new(encoder, &bundle.manifest().sam.image), SamDecoder::new(decoder), timings))
 }
 
 /// Holds what engines said against what the bundle stores, and logs it.
-fn judge(mut tested: Vec<Tested>, bundle: &Bundle) -> Result<Vec<Tested>, SelfTestError> {
+fn judge(mut tested: Vec<Tested>, bundle: &Bundle, options: &LoadOptions) -> Result<Vec<Tested>, SelfTestError> {
     let stored = bundle.manifest().selftest.as_ref();
-    selftest::compare(&mut tested, stored)?;
+    selftest::compare(&mut tested, stored, options.tolerance())?;
     for Tested { engine, tensor, took, difference, .. } in &tested {
         tracing::debug!(engine, tensor, ?took, ?difference, "self-test");
     }
@@ -171,19 +198,34 @@ fn judge(mut tested: Vec<Tested>, bundle: &Bundle) -> Result<Vec<Tested>, SelfTe
 /// Every [`LoadError`] but [`SelfTestError::Differs`].
 pub fn run_self_test(bundle: &Bundle, options: &LoadOptions) -> Result<Vec<Tested>, LoadError> {
     let imported = import_cached(bundle, options.cache_dir(), Level::Portable)?;
-    let load = |name| load_engine(imported.mllm_graph(name), &options.mllm);
+    let load = |name| load_engine(name, imported.mllm_graph(name), &options.mllm, (bundle, options));
     let mut engines = MllmEngines { vision: load("vision")?, embed: load("embed")?, decoder: load("decoder")? };
     let mut tested = selftest::run_mllm(&mut engines)?;
     // One model at a time, for memory.
     drop(engines);
-    let load = |name| load_engine(imported.sam_graph(name), &options.sam);
+    let load = |name| load_engine(name, imported.sam_graph(name), &options.sam, (bundle, options));
     let (mut encoder, mut decoder) = (load("image_encoder")?, load("mask_decoder")?);
     tested.extend(selftest::run_sam(&mut *encoder, &mut *decoder)?);
     Ok(tested)
 }
 
-fn load_engine(path: PathBuf, options: &RtenOptions) -> Result<Box<dyn Engine>, EngineError> {
-    RtenEngine::load(path, options).map(|engine| Box::new(engine) as Box<dyn Engine>)
+/// One graph of `bundle`, which lies at `path`, on the backend that `options` choose.
+#[cfg_attr(not(feature = "tensorrt"), allow(unused_variables))]
+fn load_engine(
+    name: &'static str,
+    path: PathBuf,
+    rten: &RtenOptions,
+    (bundle, options): (&Bundle, &LoadOptions),
+) -> Result<Box<dyn Engine>, LoadError> {
+    #[cfg(feature = "tensorrt")]
+    if let Some(gpu) = &options.gpu {
+        let tested = Box::new(gpu.load(name, bundle, &options.cache_dir())?);
+        return match &options.paired {
+            None => Ok(tested),
+            Some(notes) => Ok(Box::new(Paired::new(Box::new(RtenEngine::load(path, rten)?), tested, notes.clone()))),
+        };
+    }
+    Ok(Box::new(RtenEngine::load(path, rten)?))
 }
 
 /// Longest conversation that a bundle's language model knows, in tokens.

@@ -27,6 +27,11 @@ const MAX_FILE_BYTES: u64 = 1 << 17;
 pub enum BackendName {
     /// The bundle's models on the CPU.
     Rten,
+    /// The bundle's models on an NVIDIA GPU.
+    #[cfg(feature = "tensorrt")]
+    #[value(name = "tensorrt")]
+    #[serde(rename = "tensorrt")]
+    TensorRt,
     /// No models: commands are colour words.
     Fake,
 }

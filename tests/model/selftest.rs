@@ -53,7 +53,7 @@ fn a_bundle_passes_its_own_test_and_one_without_stored_outputs_too() {
     };
     let bundle = Bundle::open(dir.path(), Verify::Hashes).unwrap();
     let mut tested = run_self_test(&bundle, &one).unwrap();
-    compare(&mut tested, bundle.manifest().selftest.as_ref()).unwrap();
+    compare(&mut tested, bundle.manifest().selftest.as_ref(), TOLERANCE).unwrap();
     let most = tested.iter().filter_map(|t| t.difference).fold(0.0, f32::max);
     println!("largest difference with one thread: {most:.1e}");
     assert_eq!(store_outputs(dir.path(), None).unwrap().len(), 16);
@@ -145,7 +145,7 @@ fn difference(dir: &Path, known: &StoredOutputs) -> f32 {
     let mut tested = run_self_test(&bundle, &options(cache.path())).unwrap();
     let each = tested.iter_mut().map(|t| {
         // The first beyond the tolerance would end it for all.
-        let _ = compare(std::slice::from_mut(t), Some(known));
+        let _ = compare(std::slice::from_mut(t), Some(known), TOLERANCE);
         t.difference.unwrap()
     });
     each.fold(0.0, f32::max)

@@ -98,7 +98,7 @@ pub fn small_graph() -> PlanGraph {
 }
 
 pub fn source(graph: &PlanGraph) -> Source<'_> {
-    Source { name: graph.name, onnx: &graph.onnx, path: &graph.path, weights: "test" }
+    graph.source("test")
 }
 
 /// The binary, with libraries from `directory`.

@@ -49,7 +49,7 @@ pub fn a_plan_is_loaded_and_described() {
 pub fn shapes_out_of_reach_are_refused() {
     let engine = engine();
     let mut context = engine.context().expect("a context");
-    assert!(context.missing().is_some());
+    assert_eq!(context.check_shapes().expect_err("no shape is set").kind(), Kind::Shapes);
     context.set_input_shape("point_labels", &[2, 5]).expect("is within reach");
     for (input, dims) in [("point_labels", &[99, 5][..]), ("point_labels", &[1; 9]), ("nobody", &[1])] {
         let error = context.set_input_shape(input, dims).expect_err("is out of reach");

@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::serve::rten_backend;
+use super::serve::model_backend;
 use super::stages::StageArgs;
 use crate::dataset::{Assets, Clip, ClipOptions, Split};
 use crate::server::{Server, ServerConfig};
@@ -76,7 +76,7 @@ async fn stream(
 ) -> anyhow::Result<(Vec<client::Answer>, std::time::Duration)> {
     let start = std::time::Instant::now();
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let server = Server::build(ServerConfig::default(), listener, rten_backend(&args.stages)?).await?;
+    let server = Server::build(ServerConfig::default(), listener, model_backend(&args.stages)?).await?;
     let address = server.address()?;
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(server.run(async move {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
-
-use super::super::stages::StageArgs;
-use crate::import::{Level, import_cached};
+#[cfg(feature = "tensorrt")]
+use super::super::stages::EngineName;
+use super::super::stages::{Engines, StageArgs};
+use super::Args;
 use crate::model::stages::SelfTest;
 use crate::node::Stages;
 use crate::pipeline::fake::{FakeGround, FakeSegment, Script};
@@ -15,9 +15,17 @@ use crate::prompt::{Calibration, Dialect};
 use crate::server::settings::{BackendName, Settings};
 use crate::server::{Backend, Identity};
 
-/// What of the settings is about the models.
-pub(super) fn stage_args(settings: &Settings) -> StageArgs {
+/// What of the settings and flags is about the models.
+#[cfg_attr(not(feature = "tensorrt"), allow(unused_variables))]
+pub(super) fn stage_args(settings: &Settings, args: &Args) -> StageArgs {
     StageArgs {
+        #[cfg(feature = "tensorrt")]
+        backend: match settings.backend {
+            BackendName::TensorRt => EngineName::TensorRt,
+            BackendName::Rten | BackendName::Fake => EngineName::Rten,
+        },
+        #[cfg(feature = "tensorrt")]
+        gpu: args.gpu.clone(),
         bundle: settings.bundle.clone(),
         strategy: settings.strategy,
         draft: settings.draft,
@@ -26,41 +34,35 @@ pub(super) fn stage_args(settings: &Settings) -> StageArgs {
     }
 }
 
-pub(super) fn backend(settings: &Settings, fake_ground_ms: u64) -> anyhow::Result<Backend> {
-    match settings.backend {
-        BackendName::Rten => {
-            let test = if settings.self_test { SelfTest::Run } else { SelfTest::Skip };
-            tested_backend(&stage_args(settings), test)
-        }
-        BackendName::Fake => {
-            let script = Script::default();
-            script.ground.set_delay(Duration::from_millis(fake_ground_ms));
-            Ok(fake(&script, FakeGround::strategies(settings.strategy)?))
-        }
+pub(super) fn backend(settings: &Settings, args: &Args) -> anyhow::Result<Backend> {
+    if settings.backend == BackendName::Fake {
+        let script = Script::default();
+        script.ground.set_delay(Duration::from_millis(args.fake_ground_ms));
+        return Ok(fake(&script, FakeGround::strategies(settings.strategy)?));
     }
+    let test = if settings.self_test { SelfTest::Run } else { SelfTest::Skip };
+    tested_backend(&stage_args(settings, args), test)
 }
 
-/// The bundle's models on the CPU, each built on the thread that will own it.
-pub(in super::super) fn rten_backend(args: &StageArgs) -> anyhow::Result<Backend> {
+/// The bundle's models, each built on the thread that will own it.
+pub(in super::super) fn model_backend(args: &StageArgs) -> anyhow::Result<Backend> {
     tested_backend(args, SelfTest::Run)
 }
 
 fn tested_backend(args: &StageArgs, self_test: SelfTest) -> anyhow::Result<Backend> {
     let bundle = Arc::new(args.open()?);
-    let mut options = args.options();
-    options.self_test = self_test;
     // Before a socket or a thread exists.
     let dialect = Dialect::compile(&bundle.manifest().dialect)?;
     let (strategies, calibration) = (Strategies::of(&dialect, args.strategy)?, dialect.calibration());
-    // Once, before the two factories would do it side by side.
-    import_cached(&bundle, options.cache_dir(), Level::Portable).context("import the bundle's checkpoints")?;
+    let Engines { mut options, backend, version } = args.engines(&bundle)?;
+    options.self_test = self_test;
     let manifest = bundle.manifest();
     let identity = Identity {
         name: manifest.name.clone(),
         version: manifest.version.clone(),
         fingerprint: bundle.fingerprint().to_owned(),
-        backend: "rten".to_owned(),
-        backend_version: crate::engine::rten::VERSION.to_owned(),
+        backend: backend.to_owned(),
+        backend_version: version,
     };
     let min_mask_score = manifest.dialect.thresholds.mask_score;
     let (usual, drafting) = (args.strategy, args.draft);

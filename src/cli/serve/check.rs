@@ -4,6 +4,8 @@ use anyhow::{Context, bail};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 
+use super::super::stages::StageArgs;
+use super::Args;
 use super::backends::stage_args;
 use crate::engine::bundle::Bundle;
 use crate::model::selftest::{Tested, compare};
@@ -48,7 +50,7 @@ impl Report {
 }
 
 /// Checks everything, prints a table, and fails where anything is at fault.
-pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
+pub(super) fn run(settings: &Settings, args: &Args) -> anyhow::Result<()> {
     let mut report = Report::default();
     let valid = settings.validate();
     report.note("settings", valid.clone().map_err(Into::into).map(|()| ((), format!("{} keys", Settings::KEYS.len()))));
@@ -57,7 +59,6 @@ pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
         check_sockets(settings, &mut report);
     }
     match settings.backend {
-        BackendName::Rten => check_bundle(settings, &mut report),
         BackendName::Fake => {
             let strategies = FakeGround::strategies(settings.strategy);
             report.note(
@@ -65,6 +66,7 @@ pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
                 strategies.map(|s| ((), format!("{:?}", s.usual()).to_lowercase())).map_err(Into::into),
             );
         }
+        _ => check_bundle(&stage_args(settings, args), &mut report),
     }
     println!("{}", report.table());
     // Bad settings have an exit code of their own.
@@ -109,8 +111,7 @@ fn check_sockets(settings: &Settings, report: &mut Report) {
     }
 }
 
-fn check_bundle(settings: &Settings, report: &mut Report) {
-    let args = stage_args(settings);
+fn check_bundle(args: &StageArgs, report: &mut Report) {
     let opened = args.open().map(|bundle| {
         let (manifest, files) = (bundle.manifest(), bundle.manifest().files.len());
         let detail = format!("{} {}, {}, {files} files", manifest.name, manifest.version, bundle.fingerprint());
@@ -120,17 +121,22 @@ fn check_bundle(settings: &Settings, report: &mut Report) {
     let usual = Dialect::compile(&bundle.manifest().dialect).map_err(anyhow::Error::from);
     let usual = usual.and_then(|dialect| Ok(Strategies::of(&dialect, args.strategy)?));
     report.note("strategy", usual.map(|s| ((), format!("{:?}", s.usual()).to_lowercase())));
-    let tested = run_self_test(&bundle, &args.options()).map_err(anyhow::Error::from);
+    let loaded = args.engines(&bundle).map(|engines| {
+        let detail = format!("{} {}", engines.backend, engines.version);
+        (engines.options, detail)
+    });
+    let Some(options) = report.note("backend", loaded) else { return };
+    let tested = run_self_test(&bundle, &options).map_err(anyhow::Error::from);
     if let Some(tested) = report.note("engines", tested.map(|tested| (tested, "all run".to_owned()))) {
-        note_engines(tested, &bundle, report);
+        note_engines(tested, &bundle, options.tolerance(), report);
     }
 }
 
 /// One row an output: held against its stored one where there is one.
-fn note_engines(tested: Vec<Tested>, bundle: &Bundle, report: &mut Report) {
+fn note_engines(tested: Vec<Tested>, bundle: &Bundle, tolerance: f32, report: &mut Report) {
     let stored = bundle.manifest().selftest.as_ref();
     for mut one in tested {
-        let outcome = compare(std::slice::from_mut(&mut one), stored).map_err(anyhow::Error::from);
+        let outcome = compare(std::slice::from_mut(&mut one), stored, tolerance).map_err(anyhow::Error::from);
         let ms = one.took.as_secs_f64() * 1e3;
         let detail = match one.difference {
             Some(difference) => format!("differs by {:.1e} from what is stored, {ms:.0} ms", difference),

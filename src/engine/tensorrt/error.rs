@@ -29,6 +29,8 @@ pub enum TensorRtErrorKind {
     Cache,
     /// An engine or a context refuses what is asked of it.
     Run,
+    /// The GPU, or the host for it, has too little memory left.
+    Memory,
 }
 
 /// A node that the ONNX parser does not take.
@@ -70,6 +72,7 @@ impl fmt::Display for NodeFault {
     TensorRtErrorKind::Foreign => "accept",
     TensorRtErrorKind::Cache => "use",
     TensorRtErrorKind::Run => "use",
+    TensorRtErrorKind::Memory => "allocate on",
 })]
 pub struct TensorRtError {
     kind: TensorRtErrorKind,

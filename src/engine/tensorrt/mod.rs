@@ -1,8 +1,9 @@
 //! TensorRT, through bindings of our own: graphs to plans, plans to engines. Behind the feature `tensorrt`.
 //!
 //! Three layers, as in `cudarc`: `sys` is the C interface of `shim.cpp` as it is, `result` has `Result` for null and
-//! false, and [`safe`] owns and frees. [`plan`] keeps what was built. Nothing is linked: the libraries are opened at
-//! run time and refused where they are not of the version whose headers the shim was compiled against.
+//! false, and [`safe`] owns and frees. [`plan`] keeps what was built, [`backend`] runs it. Nothing is linked: the
+//! libraries are opened at run time and refused where they are not of the version whose headers the shim was compiled
+//! against; the driver is opened by `cudarc`, which is asked whether there is one first.
 //!
 //! | TensorRT | here |
 //! |---|---|
@@ -16,6 +17,7 @@
 //! | `IRuntime`, `ICudaEngine` with its inspector and refitter, `IExecutionContext` | [`Runtime`], [`Engine`], [`Context`] |
 //! | `IOutputAllocator` | [`OutputAllocator`] |
 
+pub mod backend;
 mod error;
 pub mod plan;
 mod result;
@@ -23,6 +25,7 @@ pub mod safe;
 #[allow(missing_docs)]
 mod sys;
 
+pub use backend::{Device, RunTimes, TensorRtEngine};
 pub use error::{NodeFault, TensorRtError, TensorRtErrorKind};
 pub use plan::{Plan, PlanKey, PlanStore, Profile};
 pub use safe::{

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// Grows with every change of how plans are built, so that those of older versions of this program are not used.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// All that a plan depends on; equal keys, same plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,8 @@ pub struct PlanKey {
     pub onnx: String,
     /// What stands for the weights beside the graph: the bundle's fingerprint.
     pub weights: String,
+    /// What matrix products are computed in: `fp16`.
+    pub precision: String,
     /// Profiles and options, as text.
     pub options: String,
 }
@@ -35,6 +37,7 @@ impl PlanKey {
             device: String::new(),
             onnx: hex(&Sha256::digest(onnx)),
             weights: String::new(),
+            precision: String::new(),
             options: String::new(),
         }
     }
@@ -54,6 +57,7 @@ impl PlanKey {
             ("graph", &self.graph, &found.graph),
             ("ONNX hash", &self.onnx, &found.onnx),
             ("weights", &self.weights, &found.weights),
+            ("precision", &self.precision, &found.precision),
             ("options", &self.options, &found.options),
             ("format", &format.0, &format.1),
         ];

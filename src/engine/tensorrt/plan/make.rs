@@ -21,6 +21,8 @@ pub struct Source<'a> {
     pub path: &'a Path,
     /// What stands for those weights: the bundle's fingerprint.
     pub weights: &'a str,
+    /// What the graph's matrix products are computed in: `fp16`.
+    pub precision: &'a str,
 }
 
 /// How graphs become plans.
@@ -70,6 +72,7 @@ impl Recipe {
             tensorrt: library.version().to_string(),
             device: self.device.clone(),
             weights: source.weights.to_owned(),
+            precision: source.precision.to_owned(),
             options,
             ..PlanKey::new(source.name, source.onnx)
         }

@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::super::backend::Device;
 use super::super::error::{TensorRtError, TensorRtErrorKind as Kind};
+use super::super::safe::Version;
 use super::key::{PlanKey, hex};
 
 /// Longest record that is read, in bytes; a real one has a few hundred.
@@ -34,6 +36,26 @@ pub struct PlanRecord {
     pub sha256: String,
 }
 
+impl PlanRecord {
+    /// The record of the plan at `path`, whatever it is for.
+    ///
+    /// # Errors
+    /// [`Kind::Cache`] for a file that cannot be read, [`Kind::Plan`] for one that is no record.
+    pub fn read(plan: &Path) -> Result<Self, TensorRtError> {
+        let record = record_path(plan);
+        let length = fs::metadata(&record).map_err(|e| TensorRtError::file(&record, e))?.len();
+        if length > MAX_RECORD_BYTES {
+            return Err(broken(plan, format!("its record has {length} bytes, more than {MAX_RECORD_BYTES}")));
+        }
+        let text = fs::read(&record).map_err(|e| TensorRtError::file(&record, e))?;
+        serde_json::from_slice(&text).map_err(|e| broken(plan, format!("its record: {e}")))
+    }
+}
+
+fn broken(plan: &Path, why: String) -> TensorRtError {
+    TensorRtError::new(Kind::Plan, format!("plan `{}`", plan.display()), why)
+}
+
 /// A plan in the cache.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
@@ -48,23 +70,32 @@ impl Plan {
     /// [`Kind::Cache`] for files that cannot be read, [`Kind::Plan`] for a record that is not one or a plan of another
     /// size, [`Kind::Foreign`] for a plan of another key, with what differs.
     pub fn open(path: &Path, key: &PlanKey) -> Result<Self, TensorRtError> {
-        let record = record_path(path);
-        let length = fs::metadata(&record).map_err(|e| TensorRtError::file(&record, e))?.len();
-        let broken = |why: String| TensorRtError::new(Kind::Plan, format!("plan `{}`", path.display()), why);
-        if length > MAX_RECORD_BYTES {
-            return Err(broken(format!("its record has {length} bytes, more than {MAX_RECORD_BYTES}")));
-        }
-        let text = fs::read(&record).map_err(|e| TensorRtError::file(&record, e))?;
-        let record: PlanRecord = serde_json::from_slice(&text).map_err(|e| broken(format!("its record: {e}")))?;
+        let record = PlanRecord::read(path)?;
         if record.key != *key {
             let why = format!("it was built for something else: {}", key.differences(&record.key).join("; "));
             return Err(TensorRtError::new(Kind::Foreign, format!("plan `{}`", path.display()), why));
         }
         let bytes = fs::metadata(path).map_err(|e| TensorRtError::file(path, e))?.len();
         if bytes != record.bytes {
-            return Err(broken(format!("it has {bytes} bytes, its record says {}", record.bytes)));
+            return Err(broken(path, format!("it has {bytes} bytes, its record says {}", record.bytes)));
         }
         Ok(Self { path: path.to_owned(), record })
+    }
+
+    /// Whether it was built for TensorRT `version` and for `device`.
+    ///
+    /// # Errors
+    /// [`Kind::Foreign`] with what it was built for.
+    pub fn check_machine(&self, version: Version, device: &Device) -> Result<(), TensorRtError> {
+        let (key, sm) = (&self.record.key, format!("sm{}", device.sm()));
+        let here = [sm.clone(), format!("{sm} {}", device.name())].contains(&key.device);
+        if here && key.tensorrt == version.to_string() {
+            return Ok(());
+        }
+        let (built, found) =
+            (format!("{} on {}", key.tensorrt, key.device), format!("{version} on {sm} {}", device.name()));
+        let why = format!("it was built for {built}, and this machine has {found}");
+        Err(TensorRtError::new(Kind::Foreign, format!("plan `{}`", self.path.display()), why))
     }
 
     /// Reads the plan whole.

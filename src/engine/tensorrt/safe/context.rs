@@ -90,13 +90,23 @@ impl Context {
         shape.ok_or_else(|| self.engine.runtime.error(format!("tensor `{tensor}`")))
     }
 
-    /// An input whose shape or address is still missing, where there is one.
-    pub fn missing(&mut self) -> Option<String> {
+    /// Whether the shapes that are set are all that is needed, and agree with each other.
+    ///
+    /// # Errors
+    /// [`Kind::Shapes`] with the name of an input whose shape is missing, [`Kind::Run`] where inputs do not agree.
+    pub fn check_shapes(&mut self) -> Result<(), TensorRtError> {
         let mut name = ptr::null();
         // SAFETY: the context lives; there is room for one name, which lives as long as the engine.
         let count = unsafe { sys::trt_context_unknown(self.raw.as_ptr(), &mut name) };
-        // SAFETY: as above.
-        (count != 0).then(|| unsafe { result::text(name) })
+        match count {
+            0 => Ok(()),
+            1.. => {
+                // SAFETY: as above.
+                let name = unsafe { result::text(name) };
+                Err(TensorRtError::new(Kind::Shapes, format!("input `{name}`"), "nobody set its shape"))
+            }
+            _ => Err(self.engine.runtime.error("these input shapes together")),
+        }
     }
 
     /// Sets where a tensor is, or goes.

@@ -1,0 +1,267 @@
+//! The GPU by way of `cudarc`: one context, a stream for each engine, memory on both sides of the bus.
+
+use std::ffi::c_void;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys::{self, CUdevice_attribute, CUdeviceptr, CUevent_flags, CUresult};
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream};
+
+use super::super::error::{TensorRtError, TensorRtErrorKind as Kind};
+
+/// The first GPU of the machine, with its primary CUDA context, which TensorRT uses too.
+#[derive(Debug, Clone)]
+pub struct Device {
+    context: Arc<CudaContext>,
+    name: String,
+    sm: u32,
+}
+
+impl Device {
+    /// Finds the GPU.
+    ///
+    /// # Errors
+    /// [`Kind::Driver`] where there is no driver, or it knows no GPU.
+    pub fn open() -> Result<Self, TensorRtError> {
+        // SAFETY: opens the driver's library and closes it again, as every CUDA program does; asked first, because
+        // `cudarc` panics where it is missing.
+        if !unsafe { sys::is_culib_present() } {
+            let why = "no CUDA driver is installed: there is no libcuda.so.1";
+            return Err(TensorRtError::new(Kind::Driver, "a GPU", why));
+        }
+        let refuse = |error| TensorRtError::new(Kind::Driver, "a GPU", format!("the driver answers: {}", text(error)));
+        let context = CudaContext::new(0).map_err(refuse)?;
+        let name = context.name().map_err(refuse)?;
+        let part = |attribute| context.attribute(attribute).map(|value| value.unsigned_abs()).map_err(refuse);
+        let major = part(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let minor = part(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        Ok(Self { context, name, sm: major * 10 + minor })
+    }
+
+    /// The driver's name for it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Compute capability times ten: 87 for Orin.
+    pub fn sm(&self) -> u32 {
+        self.sm
+    }
+
+    /// Device memory in bytes: what is free, and all of it.
+    ///
+    /// # Errors
+    /// [`Kind::Run`] where the driver fails.
+    pub fn memory(&self) -> Result<(u64, u64), TensorRtError> {
+        let (free, total) = self.context.mem_get_info().map_err(failed)?;
+        Ok((free as u64, total as u64))
+    }
+
+    /// Makes the context current on this thread: TensorRT works in the one that is.
+    pub(super) fn bind(&self) -> Result<(), TensorRtError> {
+        self.context.bind_to_thread().map_err(failed)
+    }
+
+    fn no_memory(&self, bytes: usize, error: DriverError) -> TensorRtError {
+        if error.0 != CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+            return failed(error);
+        }
+        let left =
+            self.memory().map_or_else(|_| String::new(), |(free, total)| format!(", {free} of {total} are free"));
+        let why =
+            format!("no memory for {bytes} bytes{left}; build plans for fewer --positions, or stop other programs");
+        TensorRtError::new(Kind::Memory, "the GPU", why)
+    }
+}
+
+/// Memory of the GPU's, aligned to 256 bytes.
+#[derive(Debug)]
+pub(super) struct DeviceBuffer {
+    device: Device,
+    address: CUdeviceptr,
+    bytes: usize,
+}
+
+impl DeviceBuffer {
+    /// `bytes` of it, not initialised; at least 1.
+    pub(super) fn new(device: &Device, bytes: usize) -> Result<Self, TensorRtError> {
+        device.bind()?;
+        // SAFETY: a context is current; the memory is freed once, in `drop`.
+        let address = unsafe { result::malloc_sync(bytes) }.map_err(|error| device.no_memory(bytes, error))?;
+        Ok(Self { device: device.clone(), address, bytes })
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut c_void {
+        self.address as *mut c_void
+    }
+}
+
+impl Drop for DeviceBuffer {
+    fn drop(&mut self) {
+        let context = &self.device.context;
+        context.record_err(context.bind_to_thread());
+        // SAFETY: from `malloc_sync`; whoever enqueues work with it waits for that work before.
+        context.record_err(unsafe { result::free_sync(self.address) });
+    }
+}
+
+/// Pinned memory of the host's, which copies to and from the GPU do not pass a second time.
+#[derive(Debug)]
+pub(super) struct HostBuffer {
+    device: Device,
+    address: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: plain memory that this alone refers to; CUDA frees it from any thread with the context current.
+unsafe impl Send for HostBuffer {}
+
+impl HostBuffer {
+    /// `bytes` of it, all zero; at least 1.
+    pub(super) fn new(device: &Device, bytes: usize) -> Result<Self, TensorRtError> {
+        device.bind()?;
+        // SAFETY: a context is current; the memory is freed once, in `drop`.
+        let address = unsafe { result::malloc_host(bytes, 0) }.map_err(|error| device.no_memory(bytes, error))?;
+        let address = NonNull::new(address.cast::<u8>()).expect("CUDA gives an address with success");
+        // SAFETY: there are `bytes` there.
+        unsafe { address.write_bytes(0, bytes) };
+        Ok(Self { device: device.clone(), address, bytes })
+    }
+
+    /// What is in it.
+    ///
+    /// # Safety
+    /// No enqueued work writes there.
+    pub(super) unsafe fn bytes(&self) -> &[u8] {
+        // SAFETY: `bytes` initialised bytes that only work on the GPU writes without a `&mut`.
+        unsafe { std::slice::from_raw_parts(self.address.as_ptr(), self.bytes) }
+    }
+
+    /// As [`bytes`](Self::bytes), to write.
+    ///
+    /// # Safety
+    /// No enqueued work reads or writes there.
+    pub(super) unsafe fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`, and nobody else refers to it.
+        unsafe { std::slice::from_raw_parts_mut(self.address.as_ptr(), self.bytes) }
+    }
+}
+
+impl Drop for HostBuffer {
+    fn drop(&mut self) {
+        let context = &self.device.context;
+        context.record_err(context.bind_to_thread());
+        // SAFETY: from `malloc_host`; whoever enqueues work with it waits for that work before.
+        context.record_err(unsafe { result::free_host(self.address.as_ptr().cast()) });
+    }
+}
+
+/// Where the time of a run on the GPU went, by the GPU's own clock, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct RunTimes {
+    /// Inputs to the device.
+    pub upload_ms: f32,
+    /// The engine.
+    pub compute_ms: f32,
+    /// Outputs to the host.
+    pub download_ms: f32,
+}
+
+/// The points of a run that are timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    Start,
+    Fed,
+    Computed,
+    Fetched,
+}
+
+/// What an engine's work goes onto, in order.
+#[derive(Debug)]
+pub(super) struct Stream {
+    stream: Arc<CudaStream>,
+    marks: [CudaEvent; 4],
+}
+
+impl Stream {
+    pub(super) fn new(device: &Device) -> Result<Self, TensorRtError> {
+        let stream = device.context.new_stream().map_err(failed)?;
+        let mark = || device.context.new_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).map_err(failed);
+        Ok(Self { stream, marks: [mark()?, mark()?, mark()?, mark()?] })
+    }
+
+    /// The `cudaStream_t`, as long as this lives.
+    pub(super) fn as_ptr(&self) -> *mut c_void {
+        self.stream.cu_stream().cast()
+    }
+
+    /// Notes when the work so far is done.
+    pub(super) fn mark(&self, mark: Mark) -> Result<(), TensorRtError> {
+        self.marks[mark as usize].record(&self.stream).map_err(failed)
+    }
+
+    /// Copies the first `bytes` of `from` to the device.
+    ///
+    /// # Safety
+    /// Both live, and the host touches neither, until [`finish`](Self::finish) returns.
+    pub(super) unsafe fn upload(
+        &self,
+        from: &HostBuffer,
+        to: &DeviceBuffer,
+        bytes: usize,
+    ) -> Result<(), TensorRtError> {
+        assert!(bytes <= from.bytes && bytes <= to.bytes, "a copy stays within its buffers");
+        // SAFETY: there are `bytes` initialised ones.
+        let from = unsafe { std::slice::from_raw_parts(from.address.as_ptr(), bytes) };
+        // SAFETY: within both buffers; the rest is the caller's to vouch for.
+        unsafe { result::memcpy_htod_async(to.address, from, self.stream.cu_stream()) }.map_err(failed)
+    }
+
+    /// Copies the first `bytes` of `from` to the host.
+    ///
+    /// # Safety
+    /// As for [`upload`](Self::upload).
+    pub(super) unsafe fn download(
+        &self,
+        from: &DeviceBuffer,
+        to: &HostBuffer,
+        bytes: usize,
+    ) -> Result<(), TensorRtError> {
+        assert!(bytes <= from.bytes && bytes <= to.bytes, "a copy stays within its buffers");
+        // SAFETY: there are `bytes`, which nothing else refers to until the copy is done, says the caller.
+        let to = unsafe { std::slice::from_raw_parts_mut(to.address.as_ptr(), bytes) };
+        // SAFETY: within both buffers; the rest is the caller's to vouch for.
+        unsafe { result::memcpy_dtoh_async(to, from.address, self.stream.cu_stream()) }.map_err(failed)
+    }
+
+    /// Waits until all of the work is done.
+    pub(super) fn finish(&self) -> Result<(), TensorRtError> {
+        self.stream.synchronize().map_err(failed)
+    }
+
+    /// How long the parts of the last run took; every mark was passed.
+    pub(super) fn times(&self) -> Result<RunTimes, TensorRtError> {
+        let between = |from: Mark, to: Mark| {
+            let (from, to) = (&self.marks[from as usize], &self.marks[to as usize]);
+            from.elapsed_ms(to).map_err(failed)
+        };
+        Ok(RunTimes {
+            upload_ms: between(Mark::Start, Mark::Fed)?,
+            compute_ms: between(Mark::Fed, Mark::Computed)?,
+            download_ms: between(Mark::Computed, Mark::Fetched)?,
+        })
+    }
+}
+
+/// The driver failed at something that should work.
+fn failed(error: DriverError) -> TensorRtError {
+    TensorRtError::new(Kind::Run, "the GPU", text(error))
+}
+
+/// An error as the driver words it, with its name.
+fn text(error: DriverError) -> String {
+    let said = error.error_string().map_or_else(|_| String::new(), |said| said.to_string_lossy().into_owned());
+    format!("{said} ({:?})", error.0)
+}

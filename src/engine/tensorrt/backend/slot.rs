@@ -1,0 +1,207 @@
+//! The memory of one input or output, on the device and on the host.
+
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::super::error::{TensorRtError, TensorRtErrorKind as Kind};
+use super::super::safe::OutputAllocator;
+use super::cuda::{Device, DeviceBuffer, HostBuffer, Stream};
+use super::element::Element;
+use crate::engine::{Data, Tensor};
+
+/// Least size of a buffer, in bytes: an empty tensor has an address too.
+const MIN_BYTES: usize = 256;
+
+/// Memory on one side of the bus.
+trait Memory: Sized {
+    fn make(device: &Device, bytes: usize) -> Result<Self, TensorRtError>;
+}
+
+impl Memory for DeviceBuffer {
+    fn make(device: &Device, bytes: usize) -> Result<Self, TensorRtError> {
+        Self::new(device, bytes)
+    }
+}
+
+impl Memory for HostBuffer {
+    fn make(device: &Device, bytes: usize) -> Result<Self, TensorRtError> {
+        Self::new(device, bytes)
+    }
+}
+
+/// A buffer that grows when it must, and forgets what is in it then.
+#[derive(Debug)]
+struct Growing<B> {
+    held: Option<B>,
+    bytes: usize,
+}
+
+impl<B> Default for Growing<B> {
+    fn default() -> Self {
+        Self { held: None, bytes: 0 }
+    }
+}
+
+impl<B: Memory> Growing<B> {
+    /// Makes room for `bytes`; grows by half at least, as a conversation grows by one token at a time.
+    fn fit(&mut self, bytes: usize, device: &Device) -> Result<&mut B, TensorRtError> {
+        if self.held.is_none() || bytes > self.bytes {
+            let wanted = bytes.max(self.bytes + self.bytes / 2).max(MIN_BYTES);
+            // First the old one goes: boards have little memory.
+            (self.held, self.bytes) = (None, 0);
+            // Growing in advance is no reason to fail.
+            let made = B::make(device, wanted).map(|made| (made, wanted));
+            let (made, got) = made.or_else(|e| match wanted > bytes.max(MIN_BYTES) {
+                true => B::make(device, bytes.max(MIN_BYTES)).map(|made| (made, bytes.max(MIN_BYTES))),
+                false => Err(e),
+            })?;
+            (self.held, self.bytes) = (Some(made), got);
+        }
+        Ok(self.held.as_mut().expect("is there since the lines above"))
+    }
+}
+
+/// What an output that is sized late was given by its allocator.
+#[derive(Debug, Default)]
+struct Late {
+    memory: Growing<DeviceBuffer>,
+    shape: Vec<i64>,
+    error: Option<TensorRtError>,
+}
+
+/// The memory of one input or output. Whoever calls waits for the stream before calling again.
+#[derive(Debug)]
+pub(super) struct Slot {
+    element: Element,
+    shape: Vec<i64>,
+    device: Growing<DeviceBuffer>,
+    host: Growing<HostBuffer>,
+    late: Option<Arc<Mutex<Late>>>,
+}
+
+impl Slot {
+    pub(super) fn new(element: Element) -> Self {
+        Self { element, shape: Vec::new(), device: Growing::default(), host: Growing::default(), late: None }
+    }
+
+    /// Makes room for a tensor of `shape`.
+    pub(super) fn fit(&mut self, shape: &[i64], device: &Device) -> Result<(), TensorRtError> {
+        let bytes = bytes_of(shape, self.element)?;
+        self.device.fit(bytes, device)?;
+        self.host.fit(bytes, device)?;
+        self.shape = shape.to_vec();
+        Ok(())
+    }
+
+    /// Where the tensor is on the device; null before [`fit`](Self::fit).
+    pub(super) fn address(&self) -> *mut c_void {
+        self.device.held.as_ref().map_or(ptr::null_mut(), DeviceBuffer::as_ptr)
+    }
+
+    /// Writes `data`, of the shape that [`fit`](Self::fit) was told, to the host's side.
+    ///
+    /// # Errors
+    /// As [`Element::write`].
+    pub(super) fn fill(&mut self, data: &Data<'_>) -> Result<(), String> {
+        let host = self.host.held.as_mut().expect("`fit` comes before `fill`");
+        // SAFETY: the stream was waited for since the last copy.
+        self.element.write(data, unsafe { host.bytes_mut() })
+    }
+
+    /// Puts the copy to the device onto `stream`.
+    pub(super) fn send(&self, stream: &Stream) -> Result<(), TensorRtError> {
+        let (Some(host), Some(device)) = (&self.host.held, &self.device.held) else { return Ok(()) };
+        match bytes_of(&self.shape, self.element)? {
+            0 => Ok(()),
+            // SAFETY: both live in this slot, which is not touched before the stream is waited for.
+            bytes => unsafe { stream.upload(host, device, bytes) },
+        }
+    }
+
+    /// Puts the copy to the host onto `stream`, behind the work that computes the tensor.
+    pub(super) fn fetch(&mut self, stream: &Stream, device: &Device) -> Result<(), TensorRtError> {
+        let late = self.late.as_ref().map(|late| late.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(late) = &late {
+            self.shape.clone_from(&late.shape);
+        }
+        let bytes = bytes_of(&self.shape, self.element)?;
+        let host = self.host.fit(bytes, device)?;
+        let from = late.as_ref().map_or(&self.device, |late| &late.memory);
+        match (&from.held, bytes) {
+            (Some(from), 1..) => {
+                // SAFETY: both live in this slot, which is not touched before the stream is waited for.
+                unsafe { stream.download(from, host, bytes) }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What [`fetch`](Self::fetch) brought, once the stream was waited for.
+    ///
+    /// # Errors
+    /// As [`Element::read`].
+    pub(super) fn read(&self) -> Result<Tensor<'static>, String> {
+        let bytes = bytes_of(&self.shape, self.element).map_err(|e| e.to_string())?;
+        // SAFETY: the stream was waited for.
+        let from = self.host.held.as_ref().map_or(&[][..], |host| unsafe { host.bytes() });
+        let from = from.get(..bytes).ok_or("was not fetched")?;
+        let shape: Vec<_> = self.shape.iter().map(|size| usize::try_from(*size).unwrap_or(0)).collect();
+        Ok(match self.element.read(from)? {
+            Data::F32(values) => Tensor::f32(&shape, values),
+            Data::I32(values) => Tensor::i32(&shape, values),
+        })
+    }
+
+    /// Whether [`allocator`](Self::allocator) was called.
+    pub(super) fn is_late(&self) -> bool {
+        self.late.is_some()
+    }
+
+    /// Finds this output's memory while it is computed.
+    pub(super) fn allocator(&mut self, device: &Device) -> Box<dyn OutputAllocator> {
+        let late = Arc::clone(self.late.get_or_insert_default());
+        Box::new(LateMemory { device: device.clone(), late })
+    }
+
+    /// Why the allocator had no memory, where that is why a run failed.
+    pub(super) fn take_error(&self) -> Option<TensorRtError> {
+        self.late.as_ref().and_then(|late| late.lock().unwrap_or_else(PoisonError::into_inner).error.take())
+    }
+}
+
+struct LateMemory {
+    device: Device,
+    late: Arc<Mutex<Late>>,
+}
+
+// SAFETY: the address leads to at least `size` bytes of device memory, aligned to 256 bytes, the most that TensorRT asks
+// for; they stay until the next run of the same output, before which the stream is waited for.
+unsafe impl OutputAllocator for LateMemory {
+    fn grow(&mut self, _: &str, _: *mut c_void, size: u64, align: u64, _: *mut c_void) -> *mut c_void {
+        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(size) = usize::try_from(size) else { return ptr::null_mut() };
+        if align > 256 {
+            return ptr::null_mut();
+        }
+        match late.memory.fit(size, &self.device) {
+            Ok(memory) => memory.as_ptr(),
+            Err(error) => {
+                late.error = Some(error);
+                ptr::null_mut()
+            }
+        }
+    }
+
+    fn shape(&mut self, _: &str, dims: &[i64]) {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner).shape = dims.to_vec();
+    }
+}
+
+/// Size of a tensor of `shape`, in bytes.
+fn bytes_of(shape: &[i64], element: Element) -> Result<usize, TensorRtError> {
+    let count = shape.iter().try_fold(1_usize, |all, size| all.checked_mul(usize::try_from(*size).ok()?));
+    count.and_then(|count| count.checked_mul(element.size())).ok_or_else(|| {
+        TensorRtError::new(Kind::Run, format!("a tensor of shape {shape:?}"), "its size is not known, or too large")
+    })
+}

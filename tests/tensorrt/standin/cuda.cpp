@@ -1,0 +1,315 @@
+// The part of the CUDA driver that the backend uses, on host memory. Streams are lazy: see `enqueue`.
+#include "standin.h"
+
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <set>
+
+namespace {
+
+// Of `CUresult`.
+constexpr int kSuccess = 0, kInvalidValue = 1, kOutOfMemory = 2, kNoDevice = 100, kInvalidDevice = 101,
+              kInvalidContext = 201, kNotReady = 600, kLaunchFailed = 719;
+// Of `CUdevice_attribute`.
+constexpr int kMajor = 75, kMinor = 76;
+constexpr std::size_t kTotal = std::size_t{1} << 33;
+
+struct Work {
+    std::vector<void const*> memory;
+    std::function<void()> run;
+};
+
+struct Stream {
+    standin::Counted counted{"stream"};
+    std::vector<Work> queue;
+    void finish() {
+        for (auto& work : queue) work.run();
+        queue.clear();
+    }
+};
+
+struct Event {
+    standin::Counted counted{"event"};
+    Stream* stream = nullptr;
+    bool reached = false;
+    std::chrono::steady_clock::time_point at;
+};
+
+struct Block {
+    standin::Counted counted{"memory"};
+    std::size_t size = 0;
+    bool device = false;
+};
+
+// Never destroyed: the last check runs when the process ends.
+struct State {
+    std::recursive_mutex lock;
+    std::map<std::string, int> alive;
+    std::map<std::uintptr_t, std::unique_ptr<Block>> blocks;
+    std::set<Stream*> streams;
+    std::set<Event*> events;
+    std::size_t used = 0;
+    int retained = 0;
+};
+
+State& state() {
+    static State* const one = new State();
+    return *one;
+}
+
+char context_of_the_device;
+thread_local void* current = nullptr;
+
+struct LastCheck {
+    ~LastCheck() {
+        for (auto const& [kind, count] : state().alive)
+            if (count != 0) {
+                std::fprintf(stderr, "stand-in: %d of kind `%s` left at the end\n", count, kind.c_str());
+                std::fflush(stderr);
+                _exit(87);
+            }
+    }
+} last_check;
+
+// The block that holds all of the range.
+Block* find(void const* address, std::size_t size) {
+    auto const at = reinterpret_cast<std::uintptr_t>(address);
+    auto next = state().blocks.upper_bound(at);
+    if (next == state().blocks.begin()) return nullptr;
+    --next;
+    return at + size <= next->first + next->second->size ? next->second.get() : nullptr;
+}
+
+int allocate(char const* call, void** out, std::size_t size, bool device) {
+    if (current == nullptr) return kInvalidContext;
+    if (size == 0) return kInvalidValue;
+    if (standin::fails(call) || state().used + size > kTotal) return kOutOfMemory;
+    *out = std::aligned_alloc(256, (size + 255) / 256 * 256);
+    std::memset(*out, 0xA5, size);
+    auto block = std::make_unique<Block>();
+    block->size = size, block->device = device;
+    state().used += size;
+    state().blocks.emplace(reinterpret_cast<std::uintptr_t>(*out), std::move(block));
+    return kSuccess;
+}
+
+int release(char const* call, void* address, bool device) {
+    auto const found = state().blocks.find(reinterpret_cast<std::uintptr_t>(address));
+    if (found == state().blocks.end() || found->second->device != device)
+        standin::breach(std::string(call) + " of memory that is not there");
+    for (auto const* stream : state().streams)
+        for (auto const& work : stream->queue)
+            for (auto const* used : work.memory)
+                if (find(used, 0) == found->second.get())
+                    standin::breach(std::string(call) + " of memory that enqueued work uses");
+    state().used -= found->second->size;
+    std::memset(address, 0x5A, found->second->size);
+    std::free(address);
+    state().blocks.erase(found);
+    return kSuccess;
+}
+
+int copy(char const* call, void* to, void const* from, std::size_t size, bool up, void* stream) {
+    standin::check_current(call, stream);
+    Block const *const target = find(to, size), *const source = find(from, size);
+    if (target == nullptr || source == nullptr || target->device != up || source->device == up)
+        standin::breach(std::string(call) + " beyond the ends of memory, or of memory that is not pinned");
+    if (standin::fails(call)) return kLaunchFailed;
+    standin::enqueue(stream, {to, from}, [=] { std::memcpy(to, from, size); });
+    return kSuccess;
+}
+
+Stream* living(void* stream) {
+    auto* const one = static_cast<Stream*>(stream);
+    if (state().streams.count(one) == 0) standin::breach("use of a stream that is not there");
+    return one;
+}
+
+Event* living_event(void* event) {
+    auto* const one = static_cast<Event*>(event);
+    if (state().events.count(one) == 0) standin::breach("use of an event that is not there");
+    return one;
+}
+
+using Guard = std::lock_guard<std::recursive_mutex>;
+
+}  // namespace
+
+namespace standin {
+
+void breach(std::string const& rule) noexcept {
+    std::fprintf(stderr, "stand-in: %s\n", rule.c_str());
+    std::fflush(stderr);
+    std::abort();
+}
+
+void unexpected(char const* declaration) noexcept {
+    breach(std::string("does not know the call `") + declaration + "`");
+}
+
+bool fails(char const* call) {
+    char const* const folder = std::getenv("STANDIN");
+    std::string named;
+    if (folder != nullptr) std::ifstream(std::string(folder) + "/fail") >> named;
+    return named == call;
+}
+
+std::recursive_mutex& lock() { return state().lock; }
+
+Counted::Counted(char const* kind) : kind_(kind) {
+    Guard guard(lock());
+    ++state().alive[kind];
+}
+Counted::~Counted() {
+    Guard guard(lock());
+    --state().alive[kind_];
+}
+
+void enqueue(void* stream, std::vector<void const*> memory, std::function<void()> work) {
+    living(stream)->queue.push_back(Work{std::move(memory), std::move(work)});
+}
+
+bool on_device(void const* address, std::size_t size) {
+    Block const* const block = find(address, size);
+    return block != nullptr && block->device;
+}
+
+void check_current(char const* call, void* stream) {
+    if (current == nullptr) breach(std::string(call) + " on a thread without a CUDA context");
+    living(stream);
+}
+
+}  // namespace standin
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+int cuInit(unsigned) { return standin::fails("cuInit") ? kNoDevice : kSuccess; }
+int cuDeviceGetCount(int* count) { return *count = 1, kSuccess; }
+int cuDeviceGet(int* device, int ordinal) { return *device = 0, ordinal == 0 ? kSuccess : kInvalidDevice; }
+int cuDeviceGetName(char* name, int length, int) { return std::snprintf(name, length, "Stand-in"), kSuccess; }
+int cuDeviceGetAttribute(int* value, int attribute, int) {
+    *value = attribute == kMajor ? 8 : attribute == kMinor ? 6 : 0;
+    return kSuccess;
+}
+int cuDeviceTotalMem_v2(std::size_t* bytes, int) { return *bytes = kTotal, kSuccess; }
+int cuDevicePrimaryCtxRetain(void** context, int) {
+    Guard guard(standin::lock());
+    if (standin::fails("cuDevicePrimaryCtxRetain")) return kOutOfMemory;
+    ++state().retained, ++state().alive["primary context"];
+    return *context = &context_of_the_device, kSuccess;
+}
+int cuDevicePrimaryCtxRelease_v2(int) {
+    Guard guard(standin::lock());
+    if (state().retained == 0) standin::breach("the primary context is released more often than it was retained");
+    return --state().retained, --state().alive["primary context"], kSuccess;
+}
+int cuCtxGetCurrent(void** context) { return *context = current, kSuccess; }
+int cuCtxSetCurrent(void* context) { return current = context, kSuccess; }
+int cuCtxSynchronize() {
+    Guard guard(standin::lock());
+    for (auto* stream : state().streams) stream->finish();
+    return kSuccess;
+}
+int cuMemGetInfo_v2(std::size_t* free, std::size_t* total) {
+    Guard guard(standin::lock());
+    return *total = kTotal, *free = kTotal - state().used, kSuccess;
+}
+int cuMemAlloc_v2(unsigned long long* address, std::size_t size) {
+    Guard guard(standin::lock());
+    void* found = nullptr;
+    int const result = allocate("cuMemAlloc", &found, size, true);
+    return *address = reinterpret_cast<std::uintptr_t>(found), result;
+}
+int cuMemFree_v2(unsigned long long address) {
+    Guard guard(standin::lock());
+    return release("cuMemFree", reinterpret_cast<void*>(address), true);
+}
+int cuMemHostAlloc(void** address, std::size_t size, unsigned) {
+    Guard guard(standin::lock());
+    return allocate("cuMemHostAlloc", address, size, false);
+}
+int cuMemFreeHost(void* address) {
+    Guard guard(standin::lock());
+    return release("cuMemFreeHost", address, false);
+}
+int cuMemcpyHtoDAsync_v2(unsigned long long to, void const* from, std::size_t size, void* stream) {
+    Guard guard(standin::lock());
+    return copy("cuMemcpyHtoDAsync", reinterpret_cast<void*>(to), from, size, true, stream);
+}
+int cuMemcpyDtoHAsync_v2(void* to, unsigned long long from, std::size_t size, void* stream) {
+    Guard guard(standin::lock());
+    return copy("cuMemcpyDtoHAsync", to, reinterpret_cast<void*>(from), size, false, stream);
+}
+int cuStreamCreate(void** stream, unsigned) {
+    Guard guard(standin::lock());
+    if (standin::fails("cuStreamCreate")) return kOutOfMemory;
+    auto* const one = new Stream();
+    state().streams.insert(one);
+    return *stream = one, kSuccess;
+}
+int cuStreamSynchronize(void* stream) {
+    Guard guard(standin::lock());
+    living(stream)->finish();
+    return standin::fails("cuStreamSynchronize") ? kLaunchFailed : kSuccess;
+}
+int cuStreamDestroy_v2(void* stream) {
+    Guard guard(standin::lock());
+    if (!living(stream)->queue.empty()) standin::breach("a stream is destroyed with work on it");
+    state().streams.erase(static_cast<Stream*>(stream));
+    return delete static_cast<Stream*>(stream), kSuccess;
+}
+int cuEventCreate(void** event, unsigned) {
+    Guard guard(standin::lock());
+    if (standin::fails("cuEventCreate")) return kOutOfMemory;
+    auto* const one = new Event();
+    state().events.insert(one);
+    return *event = one, kSuccess;
+}
+int cuEventRecord(void* event, void* stream) {
+    Guard guard(standin::lock());
+    standin::check_current("cuEventRecord", stream);
+    auto* const one = living_event(event);
+    one->stream = living(stream), one->reached = false;
+    standin::enqueue(stream, {}, [one] { one->at = std::chrono::steady_clock::now(), one->reached = true; });
+    return kSuccess;
+}
+int cuEventSynchronize(void* event) {
+    Guard guard(standin::lock());
+    auto* const one = living_event(event);
+    if (one->stream != nullptr) living(one->stream)->finish();
+    return kSuccess;
+}
+int cuEventElapsedTime(float* ms, void* start, void* end) {
+    Guard guard(standin::lock());
+    auto const *const from = living_event(start), *const to = living_event(end);
+    if (!from->reached || !to->reached) return kNotReady;
+    *ms = std::chrono::duration<float, std::milli>(to->at - from->at).count();
+    return kSuccess;
+}
+int cuEventDestroy_v2(void* event) {
+    Guard guard(standin::lock());
+    state().events.erase(living_event(event));
+    return delete static_cast<Event*>(event), kSuccess;
+}
+int cuGetErrorName(int error, char const** name) {
+    *name = error == kOutOfMemory ? "CUDA_ERROR_OUT_OF_MEMORY" : "CUDA_ERROR";
+    return kSuccess;
+}
+int cuGetErrorString(int error, char const** text) {
+    *text = error == kOutOfMemory    ? "out of memory"
+            : error == kNoDevice     ? "no CUDA-capable device is detected"
+            : error == kLaunchFailed ? "unspecified launch failure"
+                                     : "an error";
+    return kSuccess;
+}
+
+}  // extern "C"

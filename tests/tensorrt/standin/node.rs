@@ -1,0 +1,181 @@
+//! The binary on the stand-in, with the default bundle: its five plans are written as the stand-in reads them, under
+//! the keys that the node looks for. What comes out is nonsense of the right shape, which has to be found out.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use sam4mllm::engine::bundle::{Bundle, Verify};
+use sam4mllm::engine::tensorrt::plan::Recipe;
+use sam4mllm::import::{ImportReport, Level, describe_bundle};
+use sam4mllm::model::plans::{PlanGraph, Precision, plan_graphs};
+use tempfile::TempDir;
+
+use crate::plans::{fail_at, library, put};
+
+const BUNDLE: &str = "engines/tabletop";
+
+/// A cache with the bundle's graphs, and plans of the stand-in's for them.
+fn cache(bundle: &Path, precision: Precision) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bundle = Bundle::open(bundle, Verify::Sizes).expect("is a bundle");
+    let reports = describe_bundle(&bundle, Level::Portable).expect("is described");
+    let recipe = Recipe::new(&library(), None).expect("a GPU");
+    let plans = folder.path().join("plans");
+    for graph in plan_graphs(&bundle, folder.path(), precision, None).expect("graphs") {
+        let key = recipe.key(&library(), &graph.source(bundle.fingerprint()), &graph.profiles);
+        put(&plans, &key, &plan(&graph, &reports, &key.options));
+    }
+    folder
+}
+
+/// The graph's ports and profiles, as the stand-in reads them; outputs come of the last input of floats.
+fn plan(graph: &PlanGraph, reports: &[ImportReport; 2], options: &str) -> String {
+    let mut graphs = reports.iter().flat_map(|report| &report.graphs);
+    let report = graphs.find(|report| report.name == graph.name).expect("the graph is described");
+    let source = report.inputs.iter().rfind(|port| port.data_type == "f32").or(report.inputs.first());
+    let source = &source.expect("takes something").name;
+    let mut text = String::new();
+    for port in &report.inputs {
+        text += &format!("input {} {} {}\n", port.name, port.data_type, port.shape.join(" "));
+    }
+    for port in &report.outputs {
+        text += &format!("output {} {} {} = {source}\n", port.name, port.data_type, port.shape.join(" "));
+    }
+    for profile in options.split('[').skip(1).filter_map(|profile| profile.split_once(']')) {
+        text += &format!("profile {}\n", profile.0.replace(',', " "));
+    }
+    text
+}
+
+/// The file of the plan whose name begins with `name`.
+fn find(cache: &TempDir, name: &str) -> PathBuf {
+    let entries = std::fs::read_dir(cache.path().join("plans")).expect("plans").flatten();
+    let mut plans = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "plan"));
+    plans.find(|path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name))).expect("is there")
+}
+
+fn sam4mllm(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sam4mllm"));
+    command.args(args).env_remove("RUST_LOG").output().expect("runs")
+}
+
+fn texts(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+/// Every engine is called on both sides through a whole clip: groundings, drafts, masks, a tracked target.
+pub fn the_gpu_is_held_against_the_cpu() {
+    let folder = cache(Path::new(BUNDLE), Precision::Fp32);
+    let cache = folder.path().to_str().expect("is text");
+    let args = ["engine", "check", "--cache-dir", cache, "--precision", "fp32", "--frames", "2", "--format", "json"];
+    let output = sam4mllm(&args);
+    let (out, err) = texts(&output);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("outputs of the GPU are not those of the CPU"), "{err}");
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{err}"));
+    assert_eq!((&report["gpu"], &report["sm"]), (&"Stand-in".into(), &86.into()));
+    assert!(report["memory_used"].as_u64() > Some(0));
+    let outputs = report["outputs"].as_array().expect("rows");
+    let engines = ["vision", "embed", "decoder", "image_encoder", "mask_decoder"];
+    for engine in engines {
+        let rows: Vec<_> = outputs.iter().filter(|row| row["engine"] == engine).collect();
+        assert!(!rows.is_empty(), "{engine} was never called: {out}");
+        for row in rows {
+            // Of the right shape in every call, and wrong in each of them.
+            assert!(row["fault"].is_null(), "{row}");
+            assert!(row["difference"].as_f64() > Some(0.1) && row["passed"] == false, "{row}");
+            assert!(row["calls"].as_u64() > Some(1), "{row}");
+        }
+    }
+    assert_eq!(report["engines"].as_array().map(Vec::len), Some(5));
+    let text = texts(&sam4mllm(&args[..args.len() - 2])).0;
+    assert!(text.contains("mask_decoder") && text.contains("FAULT") && text.contains("GPU memory in use"), "{text}");
+}
+
+/// A copy of the bundle that stores what the CPU's engines say.
+fn sealed() -> TempDir {
+    let copy = tempfile::tempdir().expect("a folder");
+    for name in ["bundle.toml", "mllm", "sam"] {
+        let from = Path::new(BUNDLE).join(name);
+        let files: Vec<_> = match from.is_dir() {
+            true => std::fs::read_dir(&from).expect("is a folder").flatten().map(|entry| entry.path()).collect(),
+            false => vec![from],
+        };
+        for file in files {
+            let to = copy.path().join(file.strip_prefix(BUNDLE).expect("is in the bundle"));
+            std::fs::create_dir_all(to.parent().expect("has a folder")).expect("is made");
+            std::fs::copy(&file, &to).expect("is copied");
+        }
+    }
+    let output = sam4mllm(&["engine", "seal", copy.path().to_str().expect("is text")]);
+    assert!(output.status.success(), "{}", texts(&output).1);
+    copy
+}
+
+/// The self-test of the node finds the nonsense; engines that cannot be had are a fault of their own.
+pub fn a_node_on_the_gpu_tests_itself() {
+    let bundle = sealed();
+    let folder = cache(bundle.path(), Precision::Fp16);
+    let (cache, bundle) = (folder.path().to_str().expect("is text"), bundle.path().to_str().expect("is text"));
+    let serve = ["serve", "--check", "--listen", "127.0.0.1:0", "--bundle", bundle];
+    let args = [&serve[..], &["--backend", "tensorrt", "--cache-dir", cache]].concat();
+    let output = sam4mllm(&args);
+    let (table, log) = texts(&output);
+    assert_eq!(output.status.code(), Some(1), "{table}{log}");
+    let row = |name: &str| table.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{name}: {table}"));
+    assert!(row(" backend ").contains("ok") && row(" backend ").contains("tensorrt TensorRT"), "{table}");
+    assert!(row(" backend ").contains("fp16"), "{table}");
+    for output in ["vision image_embeds", "decoder logits", "mask_decoder iou_scores"] {
+        assert!(row(output).contains("FAULT"), "{table}");
+    }
+    assert!(table.contains("2.0 %"), "the tolerance of 16 bits: {table}");
+    // Without a GPU: a fault that says what to do, or the CPU where that is wanted.
+    fail_at("cuInit");
+    let (table, _) = texts(&sam4mllm(&args));
+    let flat = table.split_whitespace().filter(|word| *word != "│" && *word != "┆").collect::<Vec<_>>().join(" ");
+    assert!(flat.contains("no CUDA-capable device is detected") && flat.contains("--cpu-fallback"), "{table}");
+    let output = sam4mllm(&[&args[..], &["--cpu-fallback"]].concat());
+    let (table, log) = texts(&output);
+    assert_eq!(output.status.code(), Some(0), "{table}{log}");
+    assert!(table.contains("rten") && !table.contains("FAULT"), "{table}");
+    assert!(log.contains("computing on the CPU") && log.contains("no CUDA-capable device"), "{log}");
+}
+
+/// A plan that the cache lacks is built, which the stand-in refuses; with all of them nothing is.
+pub fn a_plan_that_is_missing_is_built() {
+    let folder = cache(Path::new(BUNDLE), Precision::Fp16);
+    std::fs::remove_file(find(&folder, "mask_decoder-")).expect("is removed");
+    let cache = folder.path().to_str().expect("is text");
+    let output = sam4mllm(&["engine", "check", "--cache-dir", cache, "--frames", "1"]);
+    let said = texts(&output).1;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("building the plan") && said.contains("mask_decoder"), "{said}");
+    assert!(said.contains("a builder: TensorRT gives no reason"), "{said}");
+}
+
+pub fn a_plan_is_inspected_with_and_without_its_gpu() {
+    let folder = cache(Path::new(BUNDLE), Precision::Fp16);
+    let path = find(&folder, "decoder-").to_string_lossy().into_owned();
+    let inspect = |more: &[&str]| {
+        let output = sam4mllm(&[&["engine", "inspect", &path][..], more].concat());
+        let (out, err) = texts(&output);
+        assert!(output.status.success(), "{err}");
+        out
+    };
+    let text = inspect(&[]);
+    for said in ["fp16", "sm86 Stand-in", "logit", "layers after fusion", "4096 bytes for a context"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&inspect(&["--format", "json"])).expect("is JSON");
+    assert_eq!(json["loaded"]["description"]["Layers"][1], "second");
+    assert!(json["loaded"]["ports"].as_array().is_some_and(|ports| ports.len() > 4));
+    // Of another GPU: its record is shown, and it is kept from TensorRT.
+    let record = Path::new(&path).with_extension("json");
+    let foreign = std::fs::read_to_string(&record).expect("a record").replace("sm86 Stand-in", "sm120 Other");
+    std::fs::write(&record, foreign).expect("is written");
+    let text = inspect(&[]);
+    assert!(text.contains("not loaded") && text.contains("on sm120 Other, and this machine has"), "{text}");
+    fail_at("cuInit");
+    assert!(inspect(&[]).contains("no CUDA-capable device is detected"));
+}

@@ -1,0 +1,513 @@
+// TensorRT's runtime half with nothing behind it: it holds its callers to the rules of `NvInferRuntime.h`, and writes
+// values into outputs that show which input they came from. `refusals.h` is made of the headers at hand by the test: it
+// overrides every call with one that ends the process, so that only what is implemented here can be used.
+//
+// A plan is text, a line an item:
+//
+//   input NAME TYPE DIM...             TYPE: f32, f16, i32, bool, i64; DIM: a size, or the name of one
+//   output NAME TYPE DIM... = INPUT    element i is element i of INPUT (over again where that is shorter) plus 1000
+//                                      times the output's number from 1; a name with `?` is known late: its half
+//   profile NAME=LEAST:USUAL:MOST...   sizes by name
+#include "refusals.h"
+#include "standin.h"
+
+#include <NvInfer.h>
+#include <NvOnnxParser.h>
+
+#include <cstring>
+#include <map>
+#include <memory>
+#include <sstream>
+
+using namespace nvinfer1;
+using standin::breach;
+using standin::fails;
+
+namespace {
+
+using Guard = std::lock_guard<std::recursive_mutex>;
+using Sizes = std::map<std::string, int64_t>;
+
+struct Dim {
+    int64_t size = -1;  // -1 where it has a name
+    std::string name;
+    bool late = false;
+};
+
+struct Tensor {
+    std::string name, source;
+    DataType type{};
+    bool input = false;
+    std::vector<Dim> dims;
+};
+
+struct Plan {
+    std::vector<Tensor> tensors;
+    std::vector<std::map<std::string, std::vector<int64_t>>> profiles;
+
+    Tensor const* find(char const* name) const {
+        for (auto const& tensor : tensors)
+            if (name != nullptr && tensor.name == name) return &tensor;
+        return nullptr;
+    }
+};
+
+size_t bytes_of(DataType type) {
+    switch (type) {
+    case DataType::kFLOAT:
+    case DataType::kINT32: return 4;
+    case DataType::kHALF: return 2;
+    case DataType::kBOOL: return 1;
+    case DataType::kINT64: return 8;
+    default: breach("a type of tensor that the stand-in does not know");
+    }
+}
+
+bool type_of(std::string const& text, DataType& type) {
+    static std::map<std::string, DataType> const types{{"f32", DataType::kFLOAT}, {"f16", DataType::kHALF},
+                                                       {"i32", DataType::kINT32}, {"bool", DataType::kBOOL},
+                                                       {"i64", DataType::kINT64}, {"i8", DataType::kINT8}};
+    auto const found = types.find(text);
+    if (found != types.end()) type = found->second;
+    return found != types.end();
+}
+
+bool read_tensor(std::istringstream& words, bool input, Plan& plan) {
+    Tensor tensor;
+    std::string type, word;
+    tensor.input = input;
+    if (!(words >> tensor.name >> type) || !type_of(type, tensor.type)) return false;
+    while (words >> word && word != "=") {
+        Dim dim;
+        if (word.find_first_not_of("0123456789") == std::string::npos) dim.size = std::stoll(word);
+        else dim.late = word.back() == '?', dim.name = word.substr(0, word.size() - (dim.late ? 1 : 0));
+        tensor.dims.push_back(dim);
+    }
+    if (!input && !(words >> tensor.source)) return false;
+    plan.tensors.push_back(tensor);
+    return true;
+}
+
+bool read_profile(std::istringstream& words, Plan& plan) {
+    std::map<std::string, std::vector<int64_t>> profile;
+    std::string word;
+    while (words >> word) {
+        auto const at = word.find('=');
+        long long least = 0, usual = 0, most = 0;
+        if (at == std::string::npos || std::sscanf(word.c_str() + at, "=%lld:%lld:%lld", &least, &usual, &most) != 3)
+            return false;
+        profile[word.substr(0, at)] = {least, usual, most};
+    }
+    plan.profiles.push_back(profile);
+    return true;
+}
+
+bool read(void const* bytes, size_t length, Plan& plan) {
+    std::istringstream lines(std::string(static_cast<char const*>(bytes), length));
+    std::string line, kind;
+    while (std::getline(lines, line)) {
+        std::istringstream words(line);
+        if (!(words >> kind)) continue;
+        bool const known = kind == "input"     ? read_tensor(words, true, plan)
+                           : kind == "output"  ? read_tensor(words, false, plan)
+                           : kind == "profile" ? read_profile(words, plan)
+                                               : false;
+        if (!known) return false;
+    }
+    if (plan.profiles.empty()) plan.profiles.emplace_back();
+    return !plan.tensors.empty();
+}
+
+// Shape under the sizes that are known; -1 for the others. Late ones are settled once the computation is.
+Dims shape_of(Tensor const& tensor, Sizes const& sizes, bool settled) {
+    Dims shape{};
+    shape.nbDims = static_cast<int32_t>(tensor.dims.size());
+    for (int32_t i = 0; i < shape.nbDims; ++i) {
+        Dim const& dim = tensor.dims[i];
+        auto const known = sizes.find(dim.name);
+        if (dim.name.empty()) shape.d[i] = dim.size;
+        else if (known == sizes.end() || (dim.late && !settled)) shape.d[i] = -1;
+        else shape.d[i] = dim.late ? (known->second + 1) / 2 : known->second;
+    }
+    return shape;
+}
+
+Dims no_shape() {
+    Dims shape{};
+    shape.nbDims = -1;
+    return shape;
+}
+
+size_t count_of(Dims const& shape) {
+    size_t count = 1;
+    for (int32_t i = 0; i < shape.nbDims; ++i) count *= static_cast<size_t>(shape.d[i]);
+    return count;
+}
+
+// Halves that the tests use are whole numbers below 2048, so their bits are few.
+double half_to_double(uint16_t bits) {
+    int const exponent = (bits >> 10) & 31;
+    double const mantissa = exponent == 0 ? 0.0 : 1.0 + (bits & 1023) / 1024.0;
+    double value = exponent == 0 ? 0.0 : mantissa;
+    for (int i = 15; i < exponent; ++i) value *= 2;
+    for (int i = exponent; i < 15; ++i) value /= 2;
+    return (bits & 0x8000) != 0 ? -value : value;
+}
+
+uint16_t double_to_half(double value) {
+    uint16_t const sign = value < 0 ? 0x8000 : 0;
+    double rest = value < 0 ? -value : value;
+    int exponent = 15;
+    if (rest == 0) return sign;
+    while (rest >= 2) rest /= 2, ++exponent;
+    while (rest < 1) rest *= 2, --exponent;
+    return static_cast<uint16_t>(sign | (exponent << 10) | static_cast<int>((rest - 1) * 1024));
+}
+
+double get(DataType type, void const* from, size_t i) {
+    switch (type) {
+    case DataType::kFLOAT: return static_cast<float const*>(from)[i];
+    case DataType::kHALF: return half_to_double(static_cast<uint16_t const*>(from)[i]);
+    case DataType::kINT32: return static_cast<int32_t const*>(from)[i];
+    case DataType::kBOOL: return static_cast<uint8_t const*>(from)[i];
+    default: return static_cast<double>(static_cast<int64_t const*>(from)[i]);
+    }
+}
+
+void put(DataType type, void* to, size_t i, double value) {
+    switch (type) {
+    case DataType::kFLOAT: static_cast<float*>(to)[i] = static_cast<float>(value); break;
+    case DataType::kHALF: static_cast<uint16_t*>(to)[i] = double_to_half(value); break;
+    case DataType::kINT32: static_cast<int32_t*>(to)[i] = static_cast<int32_t>(value); break;
+    case DataType::kBOOL: static_cast<uint8_t*>(to)[i] = value != 0; break;
+    default: static_cast<int64_t*>(to)[i] = static_cast<int64_t>(value); break;
+    }
+}
+
+// The recorder of a runtime, and of all that is made from it.
+struct Reporter {
+    IErrorRecorder* recorder = nullptr;
+    void set(IErrorRecorder* to) {
+        if (to != nullptr) to->incRefCount();
+        if (recorder != nullptr) recorder->decRefCount();
+        recorder = to;
+    }
+    bool say(ErrorCode code, std::string const& text) const {
+        if (recorder != nullptr) recorder->reportError(code, text.c_str());
+        return false;
+    }
+    bool told_to_fail(char const* call) const {
+        if (!fails(call)) return false;
+        say(ErrorCode::kINTERNAL_ERROR, std::string("the stand-in was told to fail at ") + call);
+        return true;
+    }
+};
+
+// One thread at a time, and not after its end.
+class Watched {
+public:
+    explicit Watched(char const* kind) : counted_(kind), kind_(kind) {}
+    ~Watched() {
+        if (children != 0) breach(std::string(kind_) + " goes before what was made from it");
+        alive_ = 0;
+    }
+    void used() const {
+        if (alive_ != kAlive) breach(std::string(kind_) + " is used after its end");
+    }
+    int children = 0;
+
+private:
+    static constexpr uint32_t kAlive = 0x600DF00D;
+    standin::Counted counted_;
+    char const* kind_;
+    uint32_t alive_ = kAlive;
+};
+
+struct RuntimeImpl;
+
+struct EngineImpl final : apiv::RefusingCudaEngine {
+    Watched watched{"engine"};
+    Plan plan;
+    Reporter const& reporter;
+    Watched& runtime;
+    ICudaEngine* self = nullptr;
+    EngineImpl(Plan read, Reporter const& reports, Watched& maker)
+        : plan(std::move(read)), reporter(reports), runtime(maker) {
+        ++runtime.children;
+    }
+    ~EngineImpl() noexcept override { --runtime.children; }
+
+    Tensor const* find(char const* name) const {
+        watched.used();
+        Tensor const* const tensor = plan.find(name);
+        if (tensor == nullptr)
+            reporter.say(ErrorCode::kINVALID_ARGUMENT, std::string("there is no tensor ") + (name ? name : "(null)"));
+        return tensor;
+    }
+    Dims reach(Tensor const& tensor, size_t profile, size_t which) const {
+        Sizes sizes;
+        for (auto const& [name, reach] : plan.profiles[profile]) sizes[name] = reach[which];
+        return shape_of(tensor, sizes, false);
+    }
+
+    int32_t getNbLayers() const noexcept override { return static_cast<int32_t>(plan.tensors.size()); }
+    int32_t getNbIOTensors() const noexcept override { return static_cast<int32_t>(plan.tensors.size()); }
+    int32_t getNbOptimizationProfiles() const noexcept override { return static_cast<int32_t>(plan.profiles.size()); }
+    char const* getIOTensorName(int32_t i) const noexcept override {
+        watched.used();
+        return i >= 0 && i < getNbIOTensors() ? plan.tensors[i].name.c_str() : nullptr;
+    }
+    Dims getTensorShape(char const* name) const noexcept override {
+        Tensor const* const tensor = find(name);
+        return tensor != nullptr ? shape_of(*tensor, {}, false) : no_shape();
+    }
+    DataType getTensorDataType(char const* name) const noexcept override {
+        Tensor const* const tensor = find(name);
+        return tensor != nullptr ? tensor->type : DataType::kFLOAT;
+    }
+    TensorIOMode getTensorIOMode(char const* name) const noexcept override {
+        Tensor const* const tensor = find(name);
+        return tensor == nullptr ? TensorIOMode::kNONE : tensor->input ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT;
+    }
+    Dims getProfileShape(char const* name, int32_t profile, OptProfileSelector which) const noexcept override {
+        Tensor const* const tensor = find(name);
+        bool const known = tensor != nullptr && tensor->input && profile >= 0 && profile < getNbOptimizationProfiles();
+        return known ? reach(*tensor, profile, static_cast<size_t>(which)) : no_shape();
+    }
+    int64_t getDeviceMemorySizeV2() const noexcept override { return 4096; }
+    int64_t getStreamableWeightsSize() const noexcept override { return 0; }
+    bool setWeightStreamingBudgetV2(int64_t) noexcept override {
+        if (watched.children != 0) breach("weights are moved under a context");
+        return !reporter.told_to_fail("setWeightStreamingBudgetV2");
+    }
+    IEngineInspector* createEngineInspector() const noexcept override;
+    IExecutionContext* createExecutionContext(ExecutionContextAllocationStrategy) noexcept override;
+    ICudaEngine* getPImpl() noexcept override { return self; }
+};
+
+struct InspectorImpl final : apiv::RefusingEngineInspector {
+    standin::Counted counted{"inspector"};
+    std::string text;
+    // Nobody may read it any more.
+    ~InspectorImpl() noexcept override { std::memset(&text[0], '!', text.size()); }
+    char const* getEngineInformation(LayerInformationFormat) const noexcept override { return text.c_str(); }
+};
+
+struct Inspector final : IEngineInspector {
+    InspectorImpl impl;
+    Inspector() { mImpl = &impl; }
+};
+
+struct ContextImpl final : apiv::RefusingExecutionContext {
+    Watched watched{"context"};
+    EngineImpl& engine;
+    int32_t profile = 0;
+    std::map<std::string, Dims> shapes;
+    std::map<std::string, void*> addresses;
+    std::map<std::string, IOutputAllocator*> allocators;
+    explicit ContextImpl(EngineImpl& maker) : engine(maker) { ++engine.watched.children; }
+    ~ContextImpl() noexcept override { --engine.watched.children; }
+
+    Reporter const& reporter() const { return engine.reporter; }
+    bool refuse(std::string const& why) const { return reporter().say(ErrorCode::kINVALID_ARGUMENT, why); }
+
+    // Sizes by name; false where two inputs do not agree.
+    bool sizes(Sizes& out) const {
+        for (auto const& tensor : engine.plan.tensors) {
+            auto const set = shapes.find(tensor.name);
+            if (!tensor.input || set == shapes.end()) continue;
+            for (size_t i = 0; i < tensor.dims.size(); ++i) {
+                if (tensor.dims[i].name.empty()) continue;
+                int64_t const size = set->second.d[i];
+                if (out.emplace(tensor.dims[i].name, size).first->second != size)
+                    return refuse("inputs do not agree about " + tensor.dims[i].name);
+            }
+        }
+        return true;
+    }
+    bool fixed(Tensor const& tensor) const {
+        for (auto const& dim : tensor.dims)
+            if (!dim.name.empty()) return false;
+        return true;
+    }
+    void compute(Tensor const& output, size_t number, Sizes const& known, void* to, void* stream);
+
+    bool setOptimizationProfileAsync(int32_t number, cudaStream_t stream) noexcept override {
+        Guard guard(standin::lock());
+        watched.used();
+        standin::check_current("setOptimizationProfileAsync", stream);
+        if (reporter().told_to_fail("setOptimizationProfileAsync")) return false;
+        if (number < 0 || number >= engine.getNbOptimizationProfiles()) return refuse("there is no such profile");
+        profile = number;
+        shapes.clear();
+        return true;
+    }
+    bool setInputShape(char const* name, Dims const& dims) noexcept override {
+        Guard guard(standin::lock());
+        watched.used();
+        if (reporter().told_to_fail("setInputShape")) return false;
+        Tensor const* const tensor = engine.find(name);
+        if (tensor == nullptr || !tensor->input) return refuse("there is no such input");
+        Dims const least = engine.reach(*tensor, profile, 0), most = engine.reach(*tensor, profile, 2);
+        if (dims.nbDims != least.nbDims) return refuse("the rank is another");
+        for (int32_t i = 0; i < dims.nbDims; ++i)
+            if (dims.d[i] < least.d[i] || dims.d[i] > most.d[i])
+                return refuse("dimension " + std::to_string(i) + " is beyond the profile");
+        shapes[name] = dims;
+        return true;
+    }
+    Dims getTensorShape(char const* name) const noexcept override {
+        Guard guard(standin::lock());
+        watched.used();
+        Tensor const* const tensor = engine.find(name);
+        Sizes known;
+        return tensor != nullptr && sizes(known) ? shape_of(*tensor, known, false) : no_shape();
+    }
+    int32_t inferShapes(int32_t room, char const** names) noexcept override {
+        Guard guard(standin::lock());
+        watched.used();
+        Sizes known;
+        if (reporter().told_to_fail("inferShapes") || !sizes(known)) return -1;
+        int32_t missing = 0;
+        for (auto const& tensor : engine.plan.tensors) {
+            if (!tensor.input || fixed(tensor) || shapes.count(tensor.name) != 0) continue;
+            if (missing < room) names[missing] = tensor.name.c_str();
+            ++missing;
+        }
+        return missing;
+    }
+    bool setTensorAddress(char const* name, void* address) noexcept override {
+        Guard guard(standin::lock());
+        watched.used();
+        if (reporter().told_to_fail("setTensorAddress")) return false;
+        if (engine.find(name) == nullptr) return false;
+        if (reinterpret_cast<uintptr_t>(address) % 256 != 0) breach("an address is not aligned to 256 bytes");
+        addresses[name] = address;
+        return true;
+    }
+    bool setOutputAllocator(char const* name, IOutputAllocator* allocator) noexcept override {
+        Guard guard(standin::lock());
+        watched.used();
+        if (reporter().told_to_fail("setOutputAllocator")) return false;
+        Tensor const* const tensor = engine.find(name);
+        if (tensor == nullptr || tensor->input) return refuse("there is no such output");
+        allocators[name] = allocator;
+        return true;
+    }
+    bool enqueueV3(cudaStream_t stream) noexcept override;
+    IExecutionContext* getPImpl() noexcept override { breach("nobody asks a context for itself"); }
+};
+
+// Where an output goes: what was set, or what the allocator finds.
+void* place(ContextImpl& context, Tensor const& output, size_t size, Dims const& shape, void* stream) {
+    auto const allocator = context.allocators.find(output.name);
+    if (allocator == context.allocators.end()) return context.addresses[output.name];
+    void*& held = context.addresses[output.name];
+    held = allocator->second->reallocateOutputAsync(output.name.c_str(), held, size, 256,
+                                                    static_cast<cudaStream_t>(stream));
+    if (held != nullptr) allocator->second->notifyShape(output.name.c_str(), shape);
+    return held;
+}
+
+bool ContextImpl::enqueueV3(cudaStream_t stream) noexcept {
+    Guard guard(standin::lock());
+    watched.used();
+    standin::check_current("enqueueV3", stream);
+    if (reporter().told_to_fail("enqueueV3")) return false;
+    Sizes known;
+    char const* missing = nullptr;
+    if (inferShapes(1, &missing) != 0 || !sizes(known)) return refuse("a shape is missing");
+    size_t number = 0;
+    for (auto const& tensor : engine.plan.tensors) {
+        Dims const shape = shape_of(tensor, known, true);
+        size_t const size = count_of(shape) * bytes_of(tensor.type);
+        void* const at = tensor.input ? addresses[tensor.name] : place(*this, tensor, size, shape, stream);
+        if (at == nullptr) return refuse("the address of " + tensor.name + " is missing");
+        if (!standin::on_device(at, size)) breach("the memory of " + tensor.name + " is too small, or not the device's");
+        if (!tensor.input) compute(tensor, ++number, known, at, stream);
+    }
+    return true;
+}
+
+// Everything is told to the stream as it is now: whoever sets it later must not change what was enqueued.
+void ContextImpl::compute(Tensor const& output, size_t number, Sizes const& known, void* to, void* stream) {
+    Tensor const* const source = engine.plan.find(output.source.c_str());
+    if (source == nullptr || !source->input) breach("the plan of the stand-in names no input for " + output.name);
+    void const* const from = addresses[source->name];
+    size_t const length = count_of(shape_of(*source, known, true)), count = count_of(shape_of(output, known, true));
+    DataType const in = source->type, out = output.type;
+    standin::enqueue(stream, {from, to}, [=] {
+        for (size_t i = 0; i < count; ++i)
+            put(out, to, i, (length > 0 ? get(in, from, i % length) : 0.0) + 1000.0 * static_cast<double>(number));
+    });
+}
+
+struct Context final : IExecutionContext {
+    ContextImpl impl;
+    explicit Context(EngineImpl& engine) : impl(engine) { mImpl = &impl; }
+};
+
+struct Engine final : ICudaEngine {
+    EngineImpl impl;
+    Engine(Plan plan, Reporter const& reporter, Watched& runtime) : impl(std::move(plan), reporter, runtime) {
+        mImpl = &impl;
+        impl.self = this;
+    }
+};
+
+IExecutionContext* EngineImpl::createExecutionContext(ExecutionContextAllocationStrategy) noexcept {
+    Guard guard(standin::lock());
+    watched.used();
+    return reporter.told_to_fail("createExecutionContext") ? nullptr : new Context(*this);
+}
+
+IEngineInspector* EngineImpl::createEngineInspector() const noexcept {
+    Guard guard(standin::lock());
+    watched.used();
+    if (reporter.told_to_fail("createEngineInspector")) return nullptr;
+    auto* const inspector = new Inspector();
+    inspector->impl.text = R"({"Layers": ["first", "second"]})";
+    return inspector;
+}
+
+struct RuntimeImpl final : apiv::RefusingRuntime {
+    Reporter reporter;
+    Watched watched{"runtime"};
+    ~RuntimeImpl() noexcept override { reporter.set(nullptr); }
+    void setErrorRecorder(IErrorRecorder* recorder) noexcept override { reporter.set(recorder); }
+    ICudaEngine* deserializeCudaEngine(void const* blob, size_t size) noexcept override {
+        Guard guard(standin::lock());
+        watched.used();
+        if (reporter.told_to_fail("deserializeCudaEngine")) return nullptr;
+        Plan plan;
+        if (!read(blob, size, plan)) {
+            reporter.say(ErrorCode::kINVALID_ARGUMENT, "this is no plan of the stand-in's");
+            return nullptr;
+        }
+        return new Engine(std::move(plan), reporter, watched);
+    }
+};
+
+struct Runtime final : IRuntime {
+    RuntimeImpl impl;
+    Runtime() { mImpl = &impl; }
+};
+
+}  // namespace
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+int32_t getInferLibVersion() noexcept { return NV_TENSORRT_VERSION; }
+void* createInferRuntime_INTERNAL(void* logger, int32_t version) noexcept {
+    if (logger == nullptr || version != NV_TENSORRT_VERSION) breach("a runtime without a logger, or of another version");
+    static_cast<ILogger*>(logger)->log(ILogger::Severity::kINFO, "the stand-in makes a runtime");
+    return fails("createInferRuntime") ? nullptr : new Runtime();
+}
+// Plans are not built here.
+void* createInferBuilder_INTERNAL(void*, int32_t) noexcept { return nullptr; }
+void* createInferRefitter_INTERNAL(void*, void*, int32_t) noexcept { return nullptr; }
+void* createNvOnnxParser_INTERNAL(void*, void*, int) noexcept { return nullptr; }
+void* createNvOnnxParserRefitter_INTERNAL(void*, void*, int32_t) noexcept { return nullptr; }
+
+}  // extern "C"
