@@ -26,9 +26,10 @@ pub struct Args {
     /// What runs the models; by default what did when it was recorded.
     #[arg(long)]
     backend: Option<BackendName>,
-    /// What the language model's answers are guessed from, to be checked in fewer passes; they are the same with any.
-    #[arg(long, env = "SAM4MLLM_DRAFT", value_enum, default_value_t = Drafting::Masks)]
-    draft: Drafting,
+    /// What the language model's answers are guessed from; by default what they were when it was recorded. The words
+    /// are the same with any, probabilities may differ in their last bit.
+    #[arg(long)]
+    draft: Option<Drafting>,
     /// Threads an engine; by default one a core.
     #[arg(long, env = "SAM4MLLM_THREADS")]
     threads: Option<usize>,
@@ -46,17 +47,21 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let place = || args.file.display().to_string();
     let recording = Recording::open(&args.file).with_context(place)?;
     let strategy = Strategy::from_str(recording.says("strategy"), false).map_err(anyhow::Error::msg);
+    let drafted = Drafting::from_str(recording.says("draft"), false).map_err(anyhow::Error::msg);
     let was_fake = recording.provenance().engine == "fake";
     let settings = Settings {
         backend: args.backend.unwrap_or(if was_fake { BackendName::Fake } else { BackendName::Rten }),
         bundle: args.bundle,
         strategy: strategy.context("read the recording's strategy")?,
-        draft: args.draft,
+        draft: match args.draft {
+            Some(draft) => draft,
+            None => drafted.context("read the recording's draft")?,
+        },
         threads: args.threads,
         cache_dir: args.cache_dir,
         ..Settings::default()
     };
-    let report = replay(recording, serve::backend(&settings)?).with_context(place)?;
+    let report = replay(recording, serve::backend(&settings, &args.machine)?).with_context(place)?;
     match args.format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&to_json(&report))?),
         Format::Text => print(&report),

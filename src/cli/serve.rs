@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-pub(super) use backends::model_backend;
+pub(super) use backends::{Machine, model_backend};
 
 use crate::server::settings::{LogFormat, Overrides, Settings};
 use crate::server::{Backend, Server, Sockets, Tls, Tokens, UnixSocket};
@@ -32,16 +32,15 @@ pub struct Args {
     /// The fake grounder takes this long.
     #[arg(long, hide = true, default_value_t = 0)]
     fake_ground_ms: u64,
-    #[cfg(feature = "tensorrt")]
     #[command(flatten)]
-    gpu: super::gpu::GpuArgs,
+    machine: Machine,
     #[command(flatten)]
     settings: Overrides,
 }
 
 /// What answers under these settings.
-pub(super) fn backend(settings: &Settings) -> anyhow::Result<Backend> {
-    backends::backend(settings, 0)
+pub(super) fn backend(settings: &Settings, machine: &Machine) -> anyhow::Result<Backend> {
+    backends::backend(settings, machine, Duration::ZERO)
 }
 
 /// Runs the subcommand.
@@ -53,7 +52,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     settings.validate()?;
     init_logs(&settings)?;
-    let backend = backends::backend(&settings, &args)?;
+    let backend = backends::backend(&settings, &args.machine, Duration::from_millis(args.fake_ground_ms))?;
     // The stages have threads of their own; these only move bytes.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = runtime.block_on(serve(&args, &settings, backend));

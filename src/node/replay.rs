@@ -269,12 +269,16 @@ impl Replay {
         match self.ground_says()? {
             Event::Draft(job) if answered => self.draft(job)?,
             Event::Draft(job) => drop(job),
-            event => return Ok(self.heard.push_front(event)),
+            event => {
+                self.heard.push_front(event);
+                return Ok(());
+            }
         }
         match self.ground_says()? {
-            Event::Guessed(_) => Ok(()),
-            event => Ok(self.heard.push_front(event)),
+            Event::Guessed(_) => {}
+            event => self.heard.push_front(event),
         }
+        Ok(())
     }
 
     fn propose(&mut self, answered: bool) -> Result<(), NodeError> {

@@ -25,6 +25,17 @@ pub enum Drafting {
     Masks,
 }
 
+impl Drafting {
+    /// As flags and files call it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Words => "words",
+            Self::Masks => "sam",
+        }
+    }
+}
+
 /// Masks that a grounding is guessed from: SAM's side, as the language model's side sees it.
 pub trait Drafter {
     /// The masks that the target had last, each of an instance of its own; empty where it has never been found.

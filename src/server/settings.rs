@@ -164,10 +164,11 @@ impl Settings {
             max_message_bytes: mib(self.max_message_mib),
             window_bytes: self.window_mib.saturating_mul(1 << 20),
             grace: Duration::from_secs(self.grace_s),
-            record: self
-                .record
-                .clone()
-                .map(|folder| RecordConfig { folder, max_bytes: self.record_max_mib.saturating_mul(1 << 20) }),
+            record: self.record.clone().map(|folder| RecordConfig {
+                folder,
+                max_bytes: self.record_max_mib.saturating_mul(1 << 20),
+                draft: self.draft,
+            }),
             ..ServerConfig::default()
         }
     }

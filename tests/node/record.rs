@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use sam4mllm::pipeline::Drafting;
 use sam4mllm::pipeline::fake::Script;
 use sam4mllm::server::wire::perceive_response::Response;
 use sam4mllm::server::wire::perception_client::PerceptionClient;
@@ -18,7 +19,7 @@ use crate::metrics;
 
 fn recording_to(folder: &Path, max_bytes: u64) -> impl FnOnce(&mut ServerConfig) + use<> {
     let folder = folder.to_owned();
-    move |config| config.record = Some(RecordConfig { folder, max_bytes })
+    move |config| config.record = Some(RecordConfig { folder, max_bytes, draft: Drafting::default() })
 }
 
 /// The recordings in a folder, the first stream's first.

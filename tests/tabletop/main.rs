@@ -135,11 +135,18 @@ fn words_it_was_never_taught_are_not_found() {
 }
 
 #[test]
-fn the_demo_passes() {
-    let output = sam4mllm(&["demo", "--no-pictures", "--seed", "1"]);
+fn the_demo_passes_and_its_recording_is_answered_with_the_same_bytes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let recordings = folder.path().to_string_lossy();
+    let output = sam4mllm(&["demo", "--no-pictures", "--seed", "1", "--record", &recordings]);
     let table = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{table}{}", String::from_utf8_lossy(&output.stderr));
     assert!(table.contains("60 frames of 640x480"), "{table}");
+    let file = fs::read_dir(folder.path()).expect("is there").next().expect("one").expect("is readable").path();
+    let output = sam4mllm(&["replay", &file.to_string_lossy()]);
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{table}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(table.contains("60 of 60 replies are the same"), "{table}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::serve::model_backend;
 use super::stages::StageArgs;
 use crate::dataset::{Assets, Clip, ClipOptions, Split};
-use crate::server::{Server, ServerConfig};
+use crate::server::{RecordConfig, Server, ServerConfig};
 
 /// Arguments of `sam4mllm demo`.
 #[derive(Debug, clap::Args)]
@@ -41,6 +41,9 @@ pub struct Args {
     /// Only the table: no pictures.
     #[arg(long)]
     no_pictures: bool,
+    /// Record the stream to this folder, for `sam4mllm replay`.
+    #[arg(long, value_name = "FOLDER")]
+    record: Option<PathBuf>,
 }
 
 /// Mean IoU below which the demo fails.
@@ -76,7 +79,10 @@ async fn stream(
 ) -> anyhow::Result<(Vec<client::Answer>, std::time::Duration)> {
     let start = std::time::Instant::now();
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let server = Server::build(ServerConfig::default(), listener, model_backend(&args.stages)?).await?;
+    let record =
+        args.record.clone().map(|folder| RecordConfig { folder, max_bytes: u64::MAX, draft: args.stages.draft });
+    let config = ServerConfig { record, ..ServerConfig::default() };
+    let server = Server::build(config, listener, model_backend(&args.stages)?).await?;
     let address = server.address()?;
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(server.run(async move {

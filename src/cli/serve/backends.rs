@@ -17,7 +17,10 @@ use crate::server::{Backend, Identity};
 
 /// What of the settings and flags is about the models.
 #[cfg_attr(not(feature = "tensorrt"), allow(unused_variables))]
-pub(super) fn stage_args(settings: &Settings, args: &Args) -> StageArgs {
+pub(super) fn stage_args(settings: &Settings, machine: &Machine) -> StageArgs {
+    // Only a GPU has anything to say.
+    #[cfg(not(feature = "tensorrt"))]
+    let Machine {} = machine;
     StageArgs {
         #[cfg(feature = "tensorrt")]
         backend: match settings.backend {
@@ -25,7 +28,7 @@ pub(super) fn stage_args(settings: &Settings, args: &Args) -> StageArgs {
             BackendName::Rten | BackendName::Fake => EngineName::Rten,
         },
         #[cfg(feature = "tensorrt")]
-        gpu: args.gpu.clone(),
+        gpu: machine.gpu.clone(),
         bundle: settings.bundle.clone(),
         strategy: settings.strategy,
         draft: settings.draft,
@@ -34,14 +37,15 @@ pub(super) fn stage_args(settings: &Settings, args: &Args) -> StageArgs {
     }
 }
 
-pub(super) fn backend(settings: &Settings, args: &Args) -> anyhow::Result<Backend> {
+/// What answers under these settings; the fake grounder takes `fake_ground` for each command.
+pub(super) fn backend(settings: &Settings, machine: &Machine, fake_ground: Duration) -> anyhow::Result<Backend> {
     if settings.backend == BackendName::Fake {
         let script = Script::default();
-        script.ground.set_delay(Duration::from_millis(args.fake_ground_ms));
+        script.ground.set_delay(fake_ground);
         return Ok(fake(&script, FakeGround::strategies(settings.strategy)?));
     }
     let test = if settings.self_test { SelfTest::Run } else { SelfTest::Skip };
-    tested_backend(&stage_args(settings, args), test)
+    tested_backend(&stage_args(settings, machine), test)
 }
 
 /// The bundle's models, each built on the thread that will own it.

@@ -66,7 +66,7 @@ pub(super) fn run(settings: &Settings, args: &Args) -> anyhow::Result<()> {
                 strategies.map(|s| ((), format!("{:?}", s.usual()).to_lowercase())).map_err(Into::into),
             );
         }
-        _ => check_bundle(&stage_args(settings, args), &mut report),
+        _ => check_bundle(&stage_args(settings, &args.machine), &mut report),
     }
     println!("{}", report.table());
     // Bad settings have an exit code of their own.

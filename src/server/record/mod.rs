@@ -24,6 +24,7 @@ pub use read::{Entry, Recording, RecordingError, RecordingErrorKind};
 
 use super::wire;
 use crate::node::{Step, Witness};
+use crate::pipeline::Drafting;
 use file::{Item, RecordFile, Said};
 
 /// Messages as generated from `proto/sam4mllm/recording/v1/recording.proto`.
@@ -51,6 +52,9 @@ pub struct RecordConfig {
     pub folder: PathBuf,
     /// The largest file, in bytes; a recording that reaches it stops.
     pub max_bytes: u64,
+    /// How answers are guessed; kept for the replay, for words that are checked together and one by one may differ in
+    /// the last bit of a probability.
+    pub draft: Drafting,
 }
 
 /// What every file says of the node: names with values.
@@ -71,8 +75,9 @@ impl Recorder {
     ///
     /// # Errors
     /// Where that fails.
-    pub(super) fn new(config: RecordConfig, about: About) -> std::io::Result<Self> {
+    pub(super) fn new(config: RecordConfig, mut about: About) -> std::io::Result<Self> {
         std::fs::create_dir_all(&config.folder)?;
+        about.insert("draft".to_owned(), config.draft.word().to_owned());
         let (files, failed) = (AtomicU64::new(0), Arc::default());
         Ok(Self { config, about: Arc::new(about), files, failed, live: Mutex::default() })
     }

@@ -7,7 +7,8 @@ use wire::perceive_request::Request;
 
 fn recorder(folder: &Path, max_bytes: u64) -> Recorder {
     let about = About::from([("engine".to_owned(), "none".to_owned())]);
-    Recorder::new(RecordConfig { folder: folder.to_owned(), max_bytes }, about).expect("makes its folder")
+    Recorder::new(RecordConfig { folder: folder.to_owned(), max_bytes, draft: Drafting::default() }, about)
+        .expect("makes its folder")
 }
 
 fn frame(bytes: usize) -> wire::PerceiveRequest {

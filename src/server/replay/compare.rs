@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use prost::Message;
 
-use super::report::{Change, Report, TargetReport};
+use super::report::{Change, Report};
 use crate::client;
 use crate::mask::Mask;
 use crate::server::record::RecordingError;
@@ -104,7 +104,7 @@ impl Compare {
 
     /// Notes one target on one frame; says whether it has changed.
     fn target(&mut self, subject: &Subject, was: &wire::TargetResult, is: &wire::TargetResult) -> bool {
-        let totals = self.report.targets.entry(was.target_id.clone()).or_insert_with(TargetReport::default);
+        let totals = self.report.targets.entry(was.target_id.clone()).or_default();
         totals.replies += 1;
         let iou = overlap(was, is);
         let verdicts = (was.verdict() != is.verdict()).then(|| (word(was.verdict()), word(is.verdict())));
