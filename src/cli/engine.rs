@@ -34,6 +34,9 @@ enum Command {
     /// Hold the GPU's engines against the CPU's, tensor by tensor.
     #[cfg(feature = "tensorrt")]
     Check(super::parity::Args),
+    /// Look for TensorRT's libraries, a driver and a GPU; ends with 1 where plans cannot run here.
+    #[cfg(feature = "tensorrt")]
+    Probe,
     /// Time a command and a tracked frame, stage by stage.
     Bench(bench::Args),
     /// Check a bundle and show what is in it.
@@ -86,17 +89,25 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         #[cfg(feature = "tensorrt")]
         Command::Check(args) => {
             let (text, passed) = super::parity::run(&args)?;
-            if !passed {
-                std::io::stdout().write_all(text.as_bytes()).context("write to stdout")?;
-                bail!("outputs of the GPU are not those of the CPU");
-            }
-            text
+            return outcome(&text, passed, "outputs of the GPU are not those of the CPU");
+        }
+        #[cfg(feature = "tensorrt")]
+        Command::Probe => {
+            let (text, complete) = super::probe::run();
+            return outcome(&text, complete, "plans cannot run on this machine");
         }
         Command::Import(args) => run_import(&args)?,
         Command::Inspect(args) => run_inspect(&args)?,
         Command::Seal(args) => run_seal(&args)?,
     };
     std::io::stdout().write_all(text.as_bytes()).context("write to stdout")
+}
+
+/// Prints `text`, and fails with `why` where what it tells is not good.
+#[cfg(feature = "tensorrt")]
+fn outcome(text: &str, good: bool, why: &'static str) -> anyhow::Result<()> {
+    std::io::stdout().write_all(text.as_bytes()).context("write to stdout")?;
+    if good { Ok(()) } else { bail!(why) }
 }
 
 fn run_seal(args: &SealArgs) -> anyhow::Result<String> {

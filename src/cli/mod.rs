@@ -17,6 +17,8 @@ mod picture;
 mod plan_inspect;
 #[cfg(feature = "tensorrt")]
 mod plans;
+#[cfg(feature = "tensorrt")]
+mod probe;
 mod replay;
 mod segment;
 mod serve;

@@ -36,6 +36,8 @@ pub struct Args {
     /// Where imported graphs are kept; by default in the user's cache folder.
     #[arg(long, env = "SAM4MLLM_CACHE")]
     cache_dir: Option<PathBuf>,
+    #[command(flatten)]
+    machine: serve::Machine,
     /// How to print the result.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "tensorrt")]
+use super::super::gpu::GpuArgs;
+#[cfg(feature = "tensorrt")]
 use super::super::stages::EngineName;
 use super::super::stages::{Engines, StageArgs};
-use super::Args;
 use crate::model::stages::SelfTest;
 use crate::node::Stages;
 use crate::pipeline::fake::{FakeGround, FakeSegment, Script};
@@ -15,8 +16,15 @@ use crate::prompt::{Calibration, Dialect};
 use crate::server::settings::{BackendName, Settings};
 use crate::server::{Backend, Identity};
 
+/// How engines run on this machine, beyond the settings.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Machine {
+    #[cfg(feature = "tensorrt")]
+    #[command(flatten)]
+    gpu: GpuArgs,
+}
+
 /// What of the settings and flags is about the models.
-#[cfg_attr(not(feature = "tensorrt"), allow(unused_variables))]
 pub(super) fn stage_args(settings: &Settings, machine: &Machine) -> StageArgs {
     // Only a GPU has anything to say.
     #[cfg(not(feature = "tensorrt"))]

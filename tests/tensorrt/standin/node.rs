@@ -154,6 +154,29 @@ pub fn a_plan_that_is_missing_is_built() {
     assert!(said.contains("a builder: TensorRT gives no reason"), "{said}");
 }
 
+/// The stand-in has everything but a builder; a machine without a GPU lacks one thing more.
+pub fn a_probe_tells_what_is_missing() {
+    let probe = || {
+        let output = sam4mllm(&["engine", "probe"]);
+        assert_eq!(output.status.code(), Some(1));
+        let (table, said) = texts(&output);
+        assert!(said.contains("plans cannot run on this machine"), "{said}");
+        table
+    };
+    let table = probe();
+    let verdict = |table: &str, what: &str| {
+        let row = table.lines().find(|line| line.contains(&format!("│ {what} "))).map(str::to_owned);
+        row.unwrap_or_else(|| panic!("{what}: {table}")).split('┆').nth(1).map(|cell| cell.trim().to_owned())
+    };
+    let found = ["libraries", "GPU", "builder"].map(|what| verdict(&table, what).expect("has a verdict"));
+    assert_eq!(found, ["ok", "ok", "missing"], "{table}");
+    assert!(table.contains("Stand-in, sm86, 8192 of 8192 MiB free"), "{table}");
+    fail_at("cuInit");
+    let table = probe();
+    assert_eq!(verdict(&table, "GPU").as_deref(), Some("missing"), "{table}");
+    assert!(!table.contains("builder"), "{table}");
+}
+
 pub fn a_plan_is_inspected_with_and_without_its_gpu() {
     let folder = cache(Path::new(BUNDLE), Precision::Fp16);
     let path = find(&folder, "decoder-").to_string_lossy().into_owned();
