@@ -119,7 +119,7 @@ mod tests {
         let inside = window.enter(&prompt);
         assert_eq!(inside.bbox, Some(BBox::new(5.0, 8.0, 15.0, 12.0)));
         assert_eq!(inside.points, [(Point::new(6.0, 10.0), true)]);
-        let mask = Mask::from_fn(window.size, |x, y| x >= 5 && x < 15 && (8..12).contains(&y));
+        let mask = Mask::from_fn(window.size, |x, y| (5..15).contains(&x) && (8..12).contains(&y));
         assert_eq!(window.leave(mask, SIZE).bbox(), prompt.bbox);
     }
 
