@@ -81,7 +81,7 @@ def zoomed(scene: Scene, zoom: tuple[float, float], rng: torch.Generator) -> Sce
     h, w = scene.instances.shape
     longer = max(x2 - x1, y2 - y1)
     factor = zoom[0] + (zoom[1] - zoom[0]) * float(torch.rand((), generator=rng))
-    side = int(min(max(longer * factor, LEAST_SIDE), h, w))
+    side = int(min(max(longer * factor, ZOOM["least_side"]), h, w))
     off = torch.randn(2, generator=rng).clamp(-2, 2) * 0.08 * longer
     left = int(min(max((x1 + x2) / 2 + float(off[0]) - side / 2, 0), w - side))
     top = int(min(max((y1 + y2) / 2 + float(off[1]) - side / 2, 0), h - side))
