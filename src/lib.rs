@@ -40,6 +40,7 @@
 //! One format stands between checkpoints and backends: ONNX. `import` writes it from `config.json` and safetensors;
 //! a backend is whatever runs it behind the `Engine` trait.
 
+mod chain;
 pub mod cli;
 pub mod client;
 pub mod dataset;
@@ -49,6 +50,7 @@ pub mod frame;
 pub mod geometry;
 pub mod import;
 pub mod mask;
+mod memory;
 pub mod model;
 pub mod node;
 pub mod overlay;

@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
-use jpeg_encoder::{ColorType, Encoder};
 use serde::Serialize;
 
+use super::picture::camera_jpeg;
 use super::stages::StageArgs;
 use super::{Format, quantile};
 use crate::dataset::{Assets, Clip, ClipOptions, Split};
 use crate::frame::{Encoded, Encoding, FrameLimits, Image, Layout, decode};
 use crate::mask::{Mask, Rle};
+use crate::memory;
 use crate::pipeline::{
     Command, Decoded, Drafting, FrameSam, Ground, Grounding, SamDrafts, Segment, Stages, Strategy, Track, TrackLimits,
     segment_groups,
@@ -160,7 +161,7 @@ pub fn run(args: &Args) -> anyhow::Result<String> {
     stages.grounder.mllm_mut().set_prefix_reuse(false);
     for i in 0..total {
         let scene = clip.frame(i);
-        let jpeg = jpeg(&scene.rgb)?;
+        let jpeg = camera_jpeg(&scene)?;
         if let (0, Some(path)) = (i, &args.frame) {
             std::fs::write(path, &jpeg).with_context(|| format!("write {}", path.display()))?;
         }
@@ -182,7 +183,7 @@ pub fn run(args: &Args) -> anyhow::Result<String> {
         runs: args.runs,
         warmup: args.warmup,
         start_ms,
-        rss_mib: peak_rss_mib().unwrap_or(f64::NAN),
+        rss_mib: memory::peak_bytes().map_or(f64::NAN, |bytes| bytes as f64 / f64::from(1 << 20)),
         passes: f64::from(passes) / total as f64,
         drafts: drafts.map(|d| d.over(total)).to_vec(),
         ms: times.quantiles(args.warmup as usize),
@@ -269,24 +270,11 @@ fn frame(jpeg: &[u8]) -> anyhow::Result<Image> {
     Ok(decode(&encoded, FrameLimits::default())?)
 }
 
-pub(super) fn jpeg(rgb: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let mut out = Vec::new();
-    Encoder::new(&mut out, 90).encode(rgb, 640, 480, ColorType::Rgb)?;
-    Ok(out)
-}
-
 /// The processor's name, where the system tells.
 fn cpu() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find_map(|l| l.strip_prefix("model name")?.split_once(':').map(|(_, n)| n.trim()));
     name.unwrap_or(std::env::consts::ARCH).to_owned()
-}
-
-/// Peak resident memory of this process in MiB, where the system tells.
-fn peak_rss_mib() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
-    Some(line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()? / 1024.0)
 }
 
 fn text(report: &Report) -> String {

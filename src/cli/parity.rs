@@ -6,7 +6,8 @@ use anyhow::{Context, bail};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use serde::Serialize;
 
-use super::bench::{Times as StageTimes, first_mask, jpeg, tracked_frame};
+use super::bench::{Times as StageTimes, first_mask, tracked_frame};
+use super::picture::camera_jpeg;
 use super::stages::{EngineName, StageArgs};
 use super::{Format, quantile};
 use crate::dataset::{Assets, Clip, ClipOptions, Split};
@@ -112,7 +113,7 @@ fn walk(args: &Args, stages: &mut Stages) -> anyhow::Result<()> {
     let mut times = StageTimes::default();
     for index in 0..clip.frames() {
         let scene = clip.frame(index);
-        let jpeg = jpeg(&scene.rgb)?;
+        let jpeg = camera_jpeg(&scene)?;
         for expression in &expressions {
             let command = stages.grounder.check(&expression.text, CountHint::NoneOrMore)?;
             first_mask(stages, &jpeg, &command, &mut times)?;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
+use crate::dataset::{Scene, encode_jpeg};
 use crate::frame::{Encoded, Encoding, FrameLimits, Image, Layout, decode};
 
 /// How the bytes of a picture that is no file are to be read.
@@ -64,6 +65,15 @@ impl PictureArgs {
         };
         decode(&frame, FrameLimits::default()).with_context(|| format!("decode {}", path.display()))
     }
+}
+
+/// A camera's quality.
+const JPEG_QUALITY: u8 = 90;
+
+/// A scene as a camera sends it.
+pub fn camera_jpeg(scene: &Scene) -> anyhow::Result<Vec<u8>> {
+    let (width, height) = (scene.size.width as usize, scene.size.height as usize);
+    encode_jpeg(&scene.rgb, width, height, JPEG_QUALITY).context("encode frame: a side does not fit 16 bits")
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use serde::Serialize;
 
 use super::Format;
+use crate::engine::tensorrt::backend::Element;
 use crate::engine::tensorrt::plan::PlanRecord;
 use crate::engine::tensorrt::{Device, Library, Plan, Runtime, TensorRtError};
 
@@ -57,13 +58,9 @@ fn load(plan: &Plan) -> Result<Loaded, TensorRtError> {
     let profiles = engine.profiles();
     let port = |port: crate::engine::tensorrt::safe::Port| Port {
         direction: if port.is_input { "in" } else { "out" },
-        r#type: match port.data_type {
-            0 => "f32".to_owned(),
-            1 => "f16".to_owned(),
-            3 => "i32".to_owned(),
-            4 => "bool".to_owned(),
-            8 => "i64".to_owned(),
-            other => format!("type {other}"),
+        r#type: match Element::from_number(port.data_type) {
+            Some(element) => element.name().to_owned(),
+            None => format!("type {}", port.data_type),
         },
         reach: (0..profiles).filter_map(|profile| engine.reach(&port.name, profile)).collect(),
         name: port.name,

@@ -73,7 +73,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     let changed = report.changes.len();
     if let Some(first) = report.changes.first()
-        && report.recorded == report.replayed
+        && report.same_provenance()
     {
         bail!("{changed} changes on the same build and bundle; the first: {}", line(first));
     }

@@ -172,6 +172,11 @@ pub fn raw_frame(encoding: &str, width: u32, height: u32, step: u32, data: Vec<u
     wire::Frame { encoding: encoding.into(), width, height, step, data, ..wire::Frame::default() }
 }
 
+/// A verdict's word, as the contract has it: `FOUND`.
+pub fn verdict_word(verdict: wire::Verdict) -> &'static str {
+    verdict.as_str_name().trim_start_matches("VERDICT_")
+}
+
 /// An instance's mask, in pixels of the frame as it was sent.
 ///
 /// # Errors

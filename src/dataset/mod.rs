@@ -33,6 +33,7 @@ use crate::rng;
 pub use assets::{Assets, ObjectClass};
 pub use clip::{Clip, ClipOptions};
 pub use colour::Colour;
+pub(crate) use degrade::encode_jpeg;
 pub use expression::{Expression, ExpressionType, Level, Lexicon, Noun, held_out_nouns, held_out_wordings, vocabulary};
 pub use render::{PictureFormat, RenderOptions, Summary, render};
 pub use scene::{Object, Scene, SceneGenerator, SceneKind, SceneOptions};

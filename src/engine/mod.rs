@@ -7,8 +7,6 @@ pub mod fake;
 #[cfg(feature = "tensorrt")]
 pub mod paired;
 pub mod rten;
-#[cfg(test)]
-pub(crate) mod scripted;
 #[cfg(feature = "tensorrt")]
 pub mod tensorrt;
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::{Data, Engine, EngineError, Tensor, TensorInfo};
+use crate::chain::Chain;
 
 /// What is known of one output after all calls.
 #[derive(Debug, Clone, PartialEq)]
@@ -128,21 +129,13 @@ impl Engine for Paired {
                     self.notes.compare(engine, name, difference(expected, found));
                 }
             }
-            Err(error) => outputs.iter().for_each(|name| self.notes.compare(engine, name, Err(chain(error)))),
+            Err(error) => {
+                let fault = || Err(Chain(error).to_string());
+                outputs.iter().for_each(|name| self.notes.compare(engine, name, fault()));
+            }
         }
         Ok(expected)
     }
-}
-
-/// An error with what caused it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut said = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        said += &format!(": {error}");
-        cause = error.source();
-    }
-    said
 }
 
 /// The root mean square of the difference, as a share of that of `expected`; of zeros alone, as it is.

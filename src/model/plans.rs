@@ -2,15 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use super::sam::MAX_BATCH;
 use super::selftest::TOLERANCE;
 use super::stages::{LoadError, max_positions};
 use crate::engine::bundle::Bundle;
 use crate::engine::tensorrt::Profile;
 use crate::engine::tensorrt::plan::Source;
 use crate::import::{ImportError, Level, halve_products, import_cached};
-
-/// Prompts of one pass of the mask decoder, as `sam` sends them.
-const MAX_PROMPTS: u32 = 16;
 
 /// Points of one prompt, the corners of a box among them: a grid of 7 x 7 beside a box fits.
 const MAX_POINTS: u32 = 64;
@@ -104,7 +102,7 @@ pub fn plan_graph(
         "decoder" => (imported.mllm_graph(name), decoder_profiles(positions).to_vec()),
         "image_encoder" => (imported.sam_graph(name), Vec::new()),
         "mask_decoder" => {
-            let reach = [("prompts", [1, 1, MAX_PROMPTS]), ("points", [1, 28, MAX_POINTS])];
+            let reach = [("prompts", [1, 1, MAX_BATCH as u32]), ("points", [1, 28, MAX_POINTS])];
             (imported.sam_graph(name), vec![Profile::new(reach)])
         }
         name => (imported.mllm_graph(name), Vec::new()),

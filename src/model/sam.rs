@@ -13,7 +13,7 @@ use crate::prompt::Prompt;
 const ENCODER: &str = "image_encoder";
 const DECODER: &str = "mask_decoder";
 /// Most prompts in one pass: bounds the memory of a frame with very many targets.
-const MAX_BATCH: usize = 16;
+pub(super) const MAX_BATCH: usize = 16;
 /// Masks a prompt gets: one for "the" mask, three for the multimask output.
 const TOKENS: usize = 4;
 
@@ -204,7 +204,7 @@ fn output(engine: &'static str, tensor: &'static str, what: impl Into<String>) -
 mod tests {
     use super::*;
     use crate::engine::bundle::{Filter, Fit};
-    use crate::engine::scripted::Scripted;
+    use crate::engine::fake::FakeEngine;
     use crate::geometry::{BBox, Size, SourcePx};
 
     fn embedding(source: (u32, u32)) -> SamEmbedding {
@@ -244,14 +244,14 @@ mod tests {
 
     #[test]
     fn the_best_of_three_wins_and_the_single_mask_is_ignored() {
-        let engine = Scripted(|inputs: Vec<(&str, Tensor<'_>)>| {
+        let engine = FakeEngine::new(DECODER, |inputs, _| {
             assert_eq!(inputs[1].1.shape(), [2, 4, 2]);
             // Mask i of each prompt is positive in the first i rows of logits only.
             let logits: Vec<f32> = (0..2 * TOKENS)
                 .flat_map(|m| (0..256).map(move |e| if e / 16 < m % TOKENS { 1.0 } else { -1.0 }))
                 .collect();
             let scores = vec![0.99, 0.1, 0.7, 0.3, 0.99, 1.4, 0.7, 0.3];
-            vec![Tensor::f32(&[2, 4, 16, 16], logits), Tensor::f32(&[2, 4], scores)]
+            Ok(vec![Tensor::f32(&[2, 4, 16, 16], logits), Tensor::f32(&[2, 4], scores)])
         });
         let masks = SamDecoder::new(Box::new(engine)).decode(&embedding((64, 64)), &prompts()).expect("decodes");
         let rows: Vec<_> = masks.iter().map(|m| m.mask.bbox().expect("not empty").y2).collect();
@@ -262,17 +262,16 @@ mod tests {
 
     #[test]
     fn many_prompts_go_through_in_bounded_batches() {
-        let sizes = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-        let seen = sizes.clone();
-        let engine = Scripted(move |inputs: Vec<(&str, Tensor<'_>)>| {
+        let engine = FakeEngine::new(DECODER, |inputs, _| {
             let n = inputs[1].1.shape()[0];
-            seen.lock().expect("not poisoned").push(n);
-            vec![Tensor::f32(&[n, 4, 16, 16], vec![1.0; n * 1024]), Tensor::f32(&[n, 4], vec![0.5; n * 4])]
+            Ok(vec![Tensor::f32(&[n, 4, 16, 16], vec![1.0; n * 1024]), Tensor::f32(&[n, 4], vec![0.5; n * 4])])
         });
+        let calls = engine.calls();
         let prompts = vec![prompts()[1].clone(); 35];
         let masks = SamDecoder::new(Box::new(engine)).decode(&embedding((64, 64)), &prompts).expect("decodes");
         assert_eq!(masks.len(), 35);
-        assert_eq!(*sizes.lock().expect("not poisoned"), [16, 16, 3]);
+        let sizes: Vec<_> = calls.all().iter().map(|call| call.inputs[1].1.shape()[0]).collect();
+        assert_eq!(sizes, [16, 16, 3]);
     }
 
     #[test]
@@ -285,11 +284,11 @@ mod tests {
             || vec![Tensor::i32(&[1, 4, 16, 16], vec![1; 1024]), Tensor::f32(&[1, 4], vec![0.5; 4])],
         ];
         for (i, make) in outputs.into_iter().enumerate() {
-            let mut decoder = SamDecoder::new(Box::new(Scripted(move |_: Vec<(&str, Tensor<'_>)>| make())));
+            let mut decoder = SamDecoder::new(Box::new(FakeEngine::new(DECODER, move |_, _| Ok(make()))));
             let error = decoder.decode(&embedding((64, 64)), &prompts()[1..]).expect_err("bad output");
             assert!(matches!(error, ModelError::Output { engine: DECODER, .. }), "case {i}: {error}");
         }
-        let mut decoder = SamDecoder::new(Box::new(Scripted(|_: Vec<(&str, Tensor<'_>)>| Vec::new())));
+        let mut decoder = SamDecoder::new(Box::new(FakeEngine::new(DECODER, |_, _| Ok(Vec::new()))));
         for prompt in
             [Prompt::default(), Prompt { bbox: Some(BBox::new(f32::INFINITY, 0.0, 1.0, 1.0)), points: vec![] }]
         {

@@ -17,7 +17,7 @@ use crate::engine::bundle::Bundle;
 use crate::engine::paired::{Notes, Paired};
 use crate::engine::rten::{RtenEngine, RtenOptions};
 use crate::engine::{Engine, EngineError};
-use crate::import::{ImportError, Level, default_cache_dir, import_cached};
+use crate::import::{ImportError, Imported, Level, default_cache_dir, import_cached};
 use crate::prompt::{CommandLimits, Dialect, DialectError, StrategyError};
 
 /// How a bundle's models are loaded.
@@ -136,9 +136,7 @@ pub fn load_mllm(bundle: &Bundle, options: &LoadOptions) -> Result<(Mllm, Timing
     let manifest = bundle.manifest();
     let mut timings = Timings::default();
     let imported = timings.time("import", || import_cached(bundle, options.cache_dir(), Level::Portable))?;
-    let (path, rten) = (|name: &str| imported.mllm_graph(name), &options.mllm);
-    let mut load = |name| timings.time(name, || load_engine(name, path(name), rten, (bundle, options)));
-    let mut engines = MllmEngines { vision: load("vision")?, embed: load("embed")?, decoder: load("decoder")? };
+    let mut engines = mllm_engines(&imported, bundle, options, &mut timings)?;
     if options.self_test == SelfTest::Run {
         timings.time("self_test", || {
             selftest::run_mllm(&mut engines).map_err(SelfTestError::from).and_then(|t| judge(t, bundle, options))
@@ -162,9 +160,7 @@ pub fn load_mllm(bundle: &Bundle, options: &LoadOptions) -> Result<(Mllm, Timing
 pub fn load_sam(bundle: &Bundle, options: &LoadOptions) -> Result<(SamEncoder, SamDecoder, Timings), LoadError> {
     let mut timings = Timings::default();
     let imported = timings.time("import", || import_cached(bundle, options.cache_dir(), Level::Portable))?;
-    let (path, rten) = (|name: &str| imported.sam_graph(name), &options.sam);
-    let mut load = |name| timings.time(name, || load_engine(name, path(name), rten, (bundle, options)));
-    let (mut encoder, mut decoder) = (load("image_encoder")?, load("mask_decoder")?);
+    let [mut encoder, mut decoder] = sam_engines(&imported, bundle, options, &mut timings)?;
     if options.self_test == SelfTest::Run {
         let mut run = || selftest::run_sam(&mut *encoder, &mut *decoder).map_err(SelfTestError::from);
         timings.time("self_test", || run().and_then(|tested| judge(tested, bundle, options)))?;
@@ -198,15 +194,37 @@ fn judge(mut tested: Vec<Tested>, bundle: &Bundle, options: &LoadOptions) -> Res
 /// Every [`LoadError`] but [`SelfTestError::Differs`].
 pub fn run_self_test(bundle: &Bundle, options: &LoadOptions) -> Result<Vec<Tested>, LoadError> {
     let imported = import_cached(bundle, options.cache_dir(), Level::Portable)?;
-    let load = |name| load_engine(name, imported.mllm_graph(name), &options.mllm, (bundle, options));
-    let mut engines = MllmEngines { vision: load("vision")?, embed: load("embed")?, decoder: load("decoder")? };
+    let mut timings = Timings::default();
+    let mut engines = mllm_engines(&imported, bundle, options, &mut timings)?;
     let mut tested = selftest::run_mllm(&mut engines)?;
     // One model at a time, for memory.
     drop(engines);
-    let load = |name| load_engine(name, imported.sam_graph(name), &options.sam, (bundle, options));
-    let (mut encoder, mut decoder) = (load("image_encoder")?, load("mask_decoder")?);
+    let [mut encoder, mut decoder] = sam_engines(&imported, bundle, options, &mut timings)?;
     tested.extend(selftest::run_sam(&mut *encoder, &mut *decoder)?);
     Ok(tested)
+}
+
+fn mllm_engines(
+    imported: &Imported,
+    bundle: &Bundle,
+    options: &LoadOptions,
+    timings: &mut Timings,
+) -> Result<MllmEngines, LoadError> {
+    let path = |name: &str| imported.mllm_graph(name);
+    let mut load = |name| timings.time(name, || load_engine(name, path(name), &options.mllm, (bundle, options)));
+    Ok(MllmEngines { vision: load("vision")?, embed: load("embed")?, decoder: load("decoder")? })
+}
+
+/// SAM's image encoder and mask decoder.
+fn sam_engines(
+    imported: &Imported,
+    bundle: &Bundle,
+    options: &LoadOptions,
+    timings: &mut Timings,
+) -> Result<[Box<dyn Engine>; 2], LoadError> {
+    let path = |name: &str| imported.sam_graph(name);
+    let mut load = |name| timings.time(name, || load_engine(name, path(name), &options.sam, (bundle, options)));
+    Ok([load("image_encoder")?, load("mask_decoder")?])
 }
 
 /// One graph of `bundle`, which lies at `path`, on the backend that `options` choose.

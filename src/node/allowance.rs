@@ -43,12 +43,17 @@ impl Bucket {
     /// # Errors
     /// How long it takes until there is one.
     fn take(&mut self, now: Instant) -> Result<(), Duration> {
-        self.fill(now);
-        if self.level >= 1.0 {
-            self.level -= 1.0;
-            return Ok(());
+        if let Some(wait) = self.wait(now) {
+            return Err(wait);
         }
-        Err(Duration::from_secs_f64((1.0 - self.level) / self.rate))
+        self.level -= 1.0;
+        Ok(())
+    }
+
+    /// How long it takes until there is one; `None` where there is one now.
+    fn wait(&mut self, now: Instant) -> Option<Duration> {
+        self.fill(now);
+        (self.level < 1.0).then(|| Duration::from_secs_f64((1.0 - self.level) / self.rate))
     }
 }
 
@@ -97,9 +102,8 @@ impl Allowance {
     /// Why no grounding may begin now; takes none.
     pub(super) fn refuses_grounding(&self) -> Option<NodeError> {
         let mut bucket = self.groundings.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket = bucket.as_mut()?;
-        bucket.fill(Instant::now());
-        (bucket.level < 1.0).then(|| self.no_grounding(Duration::from_secs_f64((1.0 - bucket.level) / bucket.rate)))
+        let wait = bucket.as_mut()?.wait(Instant::now())?;
+        Some(self.no_grounding(wait))
     }
 
     fn no_grounding(&self, wait: Duration) -> NodeError {

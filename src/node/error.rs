@@ -1,5 +1,6 @@
 //! What can go wrong with one item, in the node's own terms.
 
+use crate::chain::Chain;
 use crate::frame::{FrameError, FrameErrorKind};
 use crate::pipeline::{PipelineError, StrategyError};
 
@@ -115,12 +116,6 @@ impl From<PipelineError> for NodeError {
             PipelineError::Deadline(_) => NodeErrorKind::Deadline,
         };
         // The whole chain: the reader of a reply cannot ask for its source.
-        let mut message = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            message = format!("{message}: {cause}");
-            source = cause.source();
-        }
-        Self::new(kind, message)
+        Self::new(kind, Chain(&error).to_string())
     }
 }

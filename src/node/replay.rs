@@ -12,16 +12,16 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::frame::{Arrived, Kept};
 use super::masks::{Done, Failure, Input, Settings};
-use super::scheduler::{Call, Event, GroundJob, Question, SegmentJob, Session, ground_frame, segment_frame};
+use super::scheduler::{Call, Event, GroundJob, Question, SegmentJob, Session, spawn_stages};
 use super::session::{self, Replies};
 use super::slot::Wanted;
-use super::stage::{Restarts, Stage};
+use super::stage::Stage;
 use super::stats::Stats;
 use super::{
     Allowance, EVENT_BUFFER, FrameIn, Masks, NodeConfig, NodeError, NodeErrorKind, Reply, SessionInput, StageName,
     Stages, Step,
 };
-use crate::pipeline::{Ground, Grounding};
+use crate::pipeline::Grounding;
 
 /// Longer than anything here takes: nothing is ever late in a replay.
 const LONG: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -65,12 +65,8 @@ impl Replay {
         let down = |what: String| NodeError::new(NodeErrorKind::Stage, format!("start the stages: {what}"));
         let settings = Settings::of(&config, &stages);
         let (sender, mut events) = mpsc::channel(EVENT_BUFFER);
-        let restarts = Restarts { most: config.stage_restarts, backoff: config.restart_backoff };
-        let ground =
-            move |stage: &mut (dyn Ground + 'static), job, emit: &dyn Fn(Event)| ground_frame(stage, job, LONG, emit);
-        let ground = Stage::spawn((StageName::Ground, restarts), stages.ground, sender.clone(), ground);
-        let segment = Stage::spawn((StageName::Segment, restarts), stages.segment, sender, segment_frame);
-        let (ground, segment) = (ground.map_err(|e| down(e.to_string()))?, segment.map_err(|e| down(e.to_string()))?);
+        let spawned = spawn_stages(&config, stages, LONG, sender);
+        let (ground, segment) = spawned.map_err(|e| down(e.to_string()))?;
         for _ in 0..2 {
             match events.blocking_recv() {
                 Some(Event::StageDown(_, why)) => return Err(down(why)),

@@ -19,12 +19,12 @@ pub(super) use session::Session;
 use super::draft::DraftJob;
 use super::frame::Kept;
 use super::masks::{Done, Failure, Settings};
-use super::stage::{Condition, Restart, Restarts, Stage};
+use super::stage::{Condition, Restart, Stage};
 use super::stats::{GroundingEnd, Stats};
 use super::target::Need;
 use super::{NodeConfig, NodeError, Readiness, StageName, Stages};
-use crate::pipeline::{Ground, Grounding};
-pub(super) use jobs::{GroundJob, SegmentJob, ground_frame, segment_frame};
+use crate::pipeline::Grounding;
+pub(super) use jobs::{GroundJob, SegmentJob, spawn_stages};
 
 /// What the scheduler hears.
 pub(super) enum Event {
@@ -100,12 +100,7 @@ impl Scheduler {
         (readiness, stats): (watch::Sender<Readiness>, Arc<Stats>),
     ) -> std::io::Result<Self> {
         let settings = Settings::of(&config, &stages);
-        let wait = config.draft_wait;
-        let restarts = Restarts { most: config.stage_restarts, backoff: config.restart_backoff };
-        let ground =
-            move |stage: &mut (dyn Ground + 'static), job, emit: &dyn Fn(Event)| ground_frame(stage, job, wait, emit);
-        let ground = Stage::spawn((StageName::Ground, restarts), stages.ground, events.clone(), ground)?;
-        let segment = Stage::spawn((StageName::Segment, restarts), stages.segment, events.clone(), segment_frame)?;
+        let (ground, segment) = spawn_stages(&config, stages, config.draft_wait, events.clone())?;
         Ok(Self {
             config,
             ground,

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::scheduler::Event;
 use super::{BoxError, NodeError, NodeErrorKind, StageName};
+use crate::chain::Chain;
 
 /// Builds a stage on the thread that will own it.
 pub type Factory<S> = Box<dyn FnMut() -> Result<Box<S>, BoxError> + Send>;
@@ -185,19 +186,9 @@ impl<S: ?Sized> Watchdog<'_, S> {
     fn build(&mut self) -> Result<Box<S>, String> {
         match catch_unwind(AssertUnwindSafe(&mut self.factory)) {
             Ok(Ok(stage)) => Ok(stage),
-            Ok(Err(error)) => Err(format!("{:#}", Chain(&*error))),
+            Ok(Err(error)) => Err(Chain(&*error).to_string()),
             Err(panic) => Err(format!("its factory panicked: {}", panic_message(&*panic))),
         }
-    }
-}
-
-/// An error with all its causes.
-struct Chain<'a>(&'a (dyn std::error::Error + 'static));
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        std::iter::successors(self.0.source(), |e| e.source()).try_for_each(|cause| write!(f, ": {cause}"))
     }
 }
 

@@ -86,12 +86,10 @@ impl Segment for Segmenter {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
     use crate::engine::Tensor;
     use crate::engine::bundle::{Filter, Fit, ImageSpec};
-    use crate::engine::scripted::Scripted;
+    use crate::engine::fake::{Calls, FakeEngine};
     use crate::geometry::{BBox, Size};
 
     const SPEC: ImageSpec = ImageSpec {
@@ -104,24 +102,22 @@ mod tests {
     };
 
     /// Embeds the mean of what it is shown; masks are the whole of that, scored with its brightness.
-    fn segmenter(zoom: Option<Zoom>) -> (Segmenter, Arc<AtomicUsize>) {
-        let passes = Arc::new(AtomicUsize::new(0));
-        let counted = passes.clone();
-        let encode = move |inputs: Vec<(&str, Tensor<'_>)>| {
-            counted.fetch_add(1, Ordering::Relaxed);
+    fn segmenter(zoom: Option<Zoom>) -> (Segmenter, Calls) {
+        let encoder = FakeEngine::new("encoder", |inputs, _| {
             let pixels = inputs[0].1.as_f32().expect("floats");
             let mean = pixels.iter().sum::<f32>() / pixels.len() as f32;
-            vec![Tensor::f32(&[1, 1, 2, 2], vec![mean; 4])]
-        };
-        let decode = |inputs: Vec<(&str, Tensor<'_>)>| {
+            Ok(vec![Tensor::f32(&[1, 1, 2, 2], vec![mean; 4])])
+        });
+        let decoder = FakeEngine::new("decoder", |inputs, _| {
             let (mean, count) = (inputs[0].1.as_f32().expect("floats")[0], inputs[1].1.shape()[0]);
-            vec![
+            Ok(vec![
                 Tensor::f32(&[count, 4, 8, 8], vec![1.0; count * 256]),
                 Tensor::f32(&[count, 4], vec![mean; count * 4]),
-            ]
-        };
-        let encoder = SamEncoder::new(Box::new(Scripted(encode)), &SPEC);
-        (Segmenter::new(encoder, SamDecoder::new(Box::new(Scripted(decode))), zoom), passes)
+            ])
+        });
+        let passes = encoder.calls();
+        let encoder = SamEncoder::new(Box::new(encoder), &SPEC);
+        (Segmenter::new(encoder, SamDecoder::new(Box::new(decoder)), zoom), passes)
     }
 
     /// Black on the left, white on the right.
@@ -139,13 +135,13 @@ mod tests {
     fn each_box_is_looked_at_in_a_window_of_its_own_that_is_encoded_once() {
         let (mut segmenter, passes) = segmenter(Some(Zoom { factor: 2.0, least_side: 4 }));
         let embedding = segmenter.embed(&frame()).expect("embeds");
-        assert_eq!(passes.load(Ordering::Relaxed), 0, "nothing was asked yet");
+        assert_eq!(passes.count(), 0, "nothing was asked yet");
         for _ in 0..2 {
             let answers = segmenter.segment(&embedding, &boxes()).expect("segments");
             let seen: Vec<_> = answers.iter().map(|a| (a.mask.bbox(), a.score)).collect();
             let window = |x: f32| Some(BBox::new(x, 16.0, x + 16.0, 32.0));
             assert_eq!(seen, [(window(40.0), 1.0), (window(4.0), 0.0), (window(40.0), 1.0)]);
-            assert_eq!(passes.load(Ordering::Relaxed), 2);
+            assert_eq!(passes.count(), 2);
         }
     }
 
@@ -155,7 +151,7 @@ mod tests {
         let embedding = segmenter.embed(&frame()).expect("embeds");
         let answers = segmenter.segment(&embedding, &boxes()).expect("segments");
         assert!(answers.iter().all(|a| a.mask.area() == 64 * 64 && (a.score - 0.5).abs() < 0.01));
-        assert_eq!(passes.load(Ordering::Relaxed), 1);
+        assert_eq!(passes.count(), 1);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tonic::Status;
 
 use super::status;
+use crate::memory::resident_bytes;
 use crate::node::{Allowance, ConfigError, Quota};
 
 const MIB: u64 = 1 << 20;
@@ -150,14 +151,12 @@ impl Admission {
             return Err(self.refuse(Refusal::Memory, what));
         }
         drop(state);
-        let counted = |refusal| {
-            move |error| {
-                self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
-                status::status(&error)
-            }
+        let counted = |refusal, error| {
+            self.count_refused(refusal);
+            status::status(&error)
         };
-        allowance.frame().map_err(counted(Refusal::Calls))?;
-        allowance.grounding().map_err(counted(Refusal::Groundings))
+        allowance.frame().map_err(|error| counted(Refusal::Calls, error))?;
+        allowance.grounding().map_err(|error| counted(Refusal::Groundings, error))
     }
 
     fn refuse(&self, refusal: Refusal, what: String) -> Status {
@@ -226,14 +225,6 @@ impl Drop for Admitted {
             known.seen = Instant::now();
         }
     }
-}
-
-/// Memory of this process that is in use, in bytes; `None` where the system does not say.
-pub(super) fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
 }
 
 #[cfg(test)]

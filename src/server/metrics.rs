@@ -19,8 +19,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::Identity;
-use super::admission::{Admission, Refusal, resident_bytes};
+use super::admission::{Admission, Refusal};
 use super::record::Recorder;
+use crate::memory::resident_bytes;
 use crate::node::{BUCKETS_S, DropReason, GroundingEnd, Node, Readiness, StageName};
 use crate::pipeline::Outcome;
 

@@ -134,6 +134,19 @@ impl Running {
         Stream::open(self).await.expect("opens a stream")
     }
 
+    /// Waits until a stream that is refused now is let in.
+    pub async fn lets_in(&self) -> Stream {
+        soon("a place for a stream", async {
+            loop {
+                if let Ok(stream) = Stream::open(self).await {
+                    return stream;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await
+    }
+
     /// Asks for the shutdown without waiting for it.
     pub fn ask_to_stop(&mut self) {
         let _ = self.stop.take().expect("asked once").send(());

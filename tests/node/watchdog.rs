@@ -9,7 +9,7 @@ use sam4mllm::pipeline::fake::{FakeSegment, Script};
 use sam4mllm::server::Backend;
 use sam4mllm::server::wire::{ErrorCode, Origin, Verdict};
 
-use crate::harness::{RED, Running, Scene, Stream, backend, error_of, iou, of, soon, target};
+use crate::harness::{RED, Running, Scene, Stream, backend, error_of, iou, of, target};
 
 /// A node whose segment stage is built when `go` says so, and how often it was.
 async fn gated(
@@ -89,12 +89,7 @@ async fn a_stage_that_panics_again_and_cannot_be_built_at_once_comes_back_too() 
     assert_eq!(of(&back, "r").instances[0].origin(), Origin::Tracked);
     assert_eq!(built.load(Ordering::SeqCst), 4);
     // New sessions are taken again.
-    soon("readiness", async {
-        while Stream::open(&node).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await;
+    node.lets_in().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,14 +4,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use jpeg_encoder::{ColorType, Encoder};
 
+use crate::cli::picture::camera_jpeg;
 use crate::client::{Client, Reply, file_frame};
-use crate::dataset::{Clip, Expression, Scene};
+use crate::dataset::{Clip, Expression};
 use crate::server::wire::{Frame, FrameResult, Options, Target};
 
-/// A camera's quality.
-const JPEG_QUALITY: u8 = 90;
 /// How long the node may take to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
@@ -68,13 +66,6 @@ fn frame(number: usize, clip: &Clip) -> anyhow::Result<Frame> {
         // A camera of 30 frames a second.
         stamp_ns: number as i64 * 33_333_333,
         optical_frame: "camera_color_optical_frame".into(),
-        ..file_frame("jpeg", jpeg(&clip.frame(number))?)
+        ..file_frame("jpeg", camera_jpeg(&clip.frame(number))?)
     })
-}
-
-fn jpeg(scene: &Scene) -> anyhow::Result<Vec<u8>> {
-    let mut out = Vec::new();
-    let (w, h) = (u16::try_from(scene.size.width)?, u16::try_from(scene.size.height)?);
-    Encoder::new(&mut out, JPEG_QUALITY).encode(&scene.rgb, w, h, ColorType::Rgb)?;
-    Ok(out)
 }

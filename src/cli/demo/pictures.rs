@@ -8,6 +8,7 @@ use image::{Delay, Frame, RgbImage, imageops};
 
 use super::client::Answer;
 use super::score::{mask, result};
+use crate::client;
 use crate::dataset::{Clip, Expression};
 use crate::frame::Image;
 use crate::geometry::{BBox, Point};
@@ -87,7 +88,7 @@ fn points(instance: &wire::Instance) -> Vec<LabelledPoint> {
 fn banner(command: &Expression, result: &TargetResult, answer: &Answer) -> Banner {
     let verdict = result.verdict();
     Banner {
-        verdict: verdict.as_str_name().trim_start_matches("VERDICT_").to_owned(),
+        verdict: client::verdict_word(verdict).to_owned(),
         tone: match verdict {
             Verdict::Found => Tone::Good,
             Verdict::Absent | Verdict::Pending | Verdict::Paused | Verdict::Unspecified => Tone::Neutral,

@@ -100,7 +100,7 @@ pub fn table(commands: &[Expression], scores: &[Score]) -> Table {
         table.add_row([
             c.text.clone(),
             truth,
-            s.verdict.as_str_name().trim_start_matches("VERDICT_").to_lowercase(),
+            client::verdict_word(s.verdict).to_lowercase(),
             s.found.to_string(),
             if c.targets.is_empty() { String::new() } else { format!("{:.3}", s.iou) },
             format!("{:.0} ms", s.first_ms),

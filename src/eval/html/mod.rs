@@ -9,6 +9,7 @@ use super::report::{Report, Row, VariantReport};
 use super::runner::Shown;
 use super::source::{Picture, Sample};
 use super::{Exhibit, gallery};
+use crate::dataset::encode_jpeg;
 use crate::frame::Image;
 use page::{Page, base64};
 
@@ -172,12 +173,7 @@ fn card(page: &mut Page, card: &Card) {
 }
 
 fn jpeg(image: &Image) -> Option<Vec<u8>> {
-    let side = |s: u32| u16::try_from(s).ok();
-    let (width, height) = (side(image.size().width)?, side(image.size().height)?);
-    let mut bytes = Vec::new();
-    let encoder = jpeg_encoder::Encoder::new(&mut bytes, JPEG_QUALITY);
-    encoder.encode(image.rgb(), width, height, jpeg_encoder::ColorType::Rgb).ok()?;
-    Some(bytes)
+    encode_jpeg(image.rgb(), image.size().width as usize, image.size().height as usize, JPEG_QUALITY)
 }
 
 #[cfg(test)]

@@ -3,14 +3,35 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::NodeError;
+use tokio::sync::mpsc;
+
 use super::super::draft::{DraftJob, StageDrafts};
 use super::super::frame::Kept;
 use super::super::masks::{self, Failure, Job};
+use super::super::stage::{Restarts, Stage};
 use super::super::tracked::Tracked;
+use super::super::{NodeConfig, NodeError, StageName, Stages};
 use super::Event;
 use crate::pipeline::{Ground, Segment, Strategy};
 use crate::prompt::CountHint;
+
+/// Starts both stages, each on a thread of its own; an answer's guess waits `draft_wait` for its masks.
+///
+/// # Errors
+/// Where the operating system gives no thread.
+pub(in super::super) fn spawn_stages(
+    config: &NodeConfig,
+    stages: Stages,
+    draft_wait: Duration,
+    events: mpsc::Sender<Event>,
+) -> std::io::Result<(Stage<GroundJob>, Stage<SegmentJob>)> {
+    let restarts = Restarts { most: config.stage_restarts, backoff: config.restart_backoff };
+    let ground =
+        move |stage: &mut (dyn Ground + 'static), job, emit: &dyn Fn(Event)| ground_frame(stage, job, draft_wait, emit);
+    let ground = Stage::spawn((StageName::Ground, restarts), stages.ground, events.clone(), ground)?;
+    let segment = Stage::spawn((StageName::Segment, restarts), stages.segment, events, segment_frame)?;
+    Ok((ground, segment))
+}
 
 /// What the ground stage is given.
 pub(in super::super) struct GroundJob {
@@ -33,7 +54,7 @@ pub(in super::super) enum SegmentJob {
 }
 
 /// Does `job` on the thread that owns the grounder.
-pub(in super::super) fn ground_frame(
+fn ground_frame(
     stage: &mut (dyn Ground + 'static),
     job: GroundJob,
     draft_wait: Duration,
@@ -58,11 +79,7 @@ pub(in super::super) fn ground_frame(
 }
 
 /// Does `job` on the thread that owns the segmenter.
-pub(in super::super) fn segment_frame(
-    stage: &mut (dyn Segment + 'static),
-    job: SegmentJob,
-    emit: &dyn Fn(Event),
-) -> Event {
+fn segment_frame(stage: &mut (dyn Segment + 'static), job: SegmentJob, emit: &dyn Fn(Event)) -> Event {
     let job = match job {
         SegmentJob::Frame(job) => job,
         SegmentJob::Draft(job) => {

@@ -17,9 +17,9 @@ fn frame(bytes: usize) -> wire::PerceiveRequest {
 }
 
 /// Waits for the thread.
-fn over(record: &StreamRecord) {
+fn over(done: &AtomicBool) {
     let until = Instant::now() + Duration::from_secs(30);
-    while !record.done.load(Ordering::Acquire) {
+    while !done.load(Ordering::Acquire) {
         assert!(Instant::now() < until, "the recording does not end");
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -64,7 +64,7 @@ fn a_full_disk_stops_the_recording_once() {
             record.request(number, &frame(1 << 20));
         }
         record.end();
-        over(&record);
+        over(&record.done);
         record.request(7, &frame(10));
         assert_eq!(recorder.failed(), before + 1, "{left}");
     }
@@ -101,7 +101,7 @@ fn a_disk_that_hangs_stops_the_recording_and_nothing_else() {
     }
     assert!(record.shared.queued.load(Ordering::Acquire) <= QUEUE_BYTES + (9 << 20), "memory is bounded");
     drop(let_go);
-    over(&record);
+    over(&record.done);
     assert_eq!(recorder.failed(), 1);
 }
 
@@ -115,7 +115,7 @@ fn what_was_written_is_read_and_damage_has_a_place() {
     record.reply(&wire::PerceiveResponse::default());
     record.saw(Step::Decoded);
     record.end();
-    over(&record);
+    over(&record.done);
     let path = std::fs::read_dir(folder.path()).expect("is there").next().expect("one file").expect("is readable");
     let bytes = std::fs::read(path.path()).expect("is readable");
     let read = |bytes: Vec<u8>| {
@@ -157,11 +157,7 @@ fn a_stream_without_a_request_leaves_no_file() {
     let record = recorder.stream().expect("begins");
     let done = record.done.clone();
     drop(record);
-    let until = Instant::now() + Duration::from_secs(30);
-    while !done.load(Ordering::Acquire) {
-        assert!(Instant::now() < until, "the recording does not end");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    over(&done);
     assert_eq!((std::fs::read_dir(folder.path()).expect("is there").count(), recorder.failed()), (0, 0));
 }
 
@@ -173,7 +169,7 @@ fn a_limit_leaves_a_whole_file() {
     for number in 1..=8 {
         record.request(number, &frame(1 << 20));
     }
-    over(&record);
+    over(&record.done);
     assert_eq!(recorder.failed(), 1);
     let path = std::fs::read_dir(folder.path()).expect("is there").next().expect("one file").expect("is readable");
     let mut recording = Recording::open(&path.path()).expect("is a recording");

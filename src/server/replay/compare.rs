@@ -213,14 +213,14 @@ fn overlap(was: &wire::TargetResult, is: &wire::TargetResult) -> Option<f32> {
 fn union(target: &wire::TargetResult) -> Option<Mask> {
     let masks = client::masks(target).ok()?;
     let size = masks.first()?.size();
-    Some(Mask::from_fn(size, |x, y| {
-        let at = (y * size.width + x) as usize;
-        masks.iter().any(|m| m.size() == size && m.bits()[at] != 0)
-    }))
+    masks.into_iter().filter(|mask| mask.size() == size).reduce(|mut all, mask| {
+        all.union_with(&mask);
+        all
+    })
 }
 
 fn word(verdict: wire::Verdict) -> String {
-    verdict.as_str_name().trim_start_matches("VERDICT_").to_lowercase()
+    client::verdict_word(verdict).to_lowercase()
 }
 
 /// The first line in which two things differ when they are spelt out.

@@ -6,7 +6,7 @@ use crate::engine::{Data, DataType};
 
 /// Type of the elements of a plan's input or output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Element {
+pub(crate) enum Element {
     F32,
     F16,
     I32,
@@ -16,7 +16,7 @@ pub(super) enum Element {
 
 impl Element {
     /// The type that TensorRT's number stands for; `None` where no graph of ours has it.
-    pub(super) fn from_number(number: i32) -> Option<Self> {
+    pub(crate) fn from_number(number: i32) -> Option<Self> {
         match number {
             0 => Some(Self::F32),
             1 => Some(Self::F16),
@@ -24,6 +24,17 @@ impl Element {
             4 => Some(Self::Bool),
             8 => Some(Self::I64),
             _ => None,
+        }
+    }
+
+    /// Its name, for people.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::I32 => "i32",
+            Self::Bool => "bool",
+            Self::I64 => "i64",
         }
     }
 

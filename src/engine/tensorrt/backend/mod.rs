@@ -11,7 +11,7 @@ mod slot;
 pub use cuda::{Device, RunTimes};
 
 use cuda::{Mark, Stream};
-use element::Element;
+pub(crate) use element::Element;
 use slot::Slot;
 
 use super::error::{TensorRtError, TensorRtErrorKind};

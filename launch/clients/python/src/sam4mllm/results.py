@@ -11,7 +11,15 @@ import numpy as np
 from .v1 import perception_pb2 as wire
 
 
-class Verdict(Enum):
+class _Open(Enum):
+    """A word of the wire. A newer node may say one that this client has not heard of: it is `UNKNOWN`, never `FOUND`."""
+
+    @classmethod
+    def _missing_(cls, _):
+        return cls["UNKNOWN"]
+
+
+class Verdict(_Open):
     """What is known about a target on a frame. Act upon `FOUND` alone."""
 
     FOUND = wire.VERDICT_FOUND
@@ -24,13 +32,8 @@ class Verdict(Enum):
     PAUSED = wire.VERDICT_PAUSED
     UNKNOWN = wire.VERDICT_UNSPECIFIED
 
-    @classmethod
-    def _missing_(cls, _):
-        # A newer node may say what this client has not heard of; whatever it is, it is not FOUND.
-        return cls.UNKNOWN
 
-
-class Origin(Enum):
+class Origin(_Open):
     """Where a mask comes from."""
 
     GROUNDED = wire.ORIGIN_GROUNDED
@@ -38,22 +41,14 @@ class Origin(Enum):
     STALE = wire.ORIGIN_STALE
     UNKNOWN = wire.ORIGIN_UNSPECIFIED
 
-    @classmethod
-    def _missing_(cls, _):
-        return cls.UNKNOWN
 
-
-class PointLabel(Enum):
+class PointLabel(_Open):
     """What SAM was told about a point."""
 
     ON = wire.POINT_LABEL_ON
     OFF = wire.POINT_LABEL_OFF
     UNSURE = wire.POINT_LABEL_UNSURE
     UNKNOWN = wire.POINT_LABEL_UNSPECIFIED
-
-    @classmethod
-    def _missing_(cls, _):
-        return cls.UNKNOWN
 
 
 @dataclass(frozen=True)
