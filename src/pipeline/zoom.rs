@@ -52,13 +52,16 @@ impl Window {
         Image::from_rgb(self.size, rgb).expect("three bytes a pixel")
     }
 
-    /// `prompt` in the window's own pixels.
+    /// `prompt` in the window's own pixels, without the points that cannot be seen in it.
     pub fn enter(&self, prompt: &Prompt) -> Prompt {
         let (dx, dy) = (self.left as f32, self.top as f32);
         let shift = |p: Point<SourcePx>| Point::new(p.x - dx, p.y - dy);
+        let unseen = |p: &Point<SourcePx>| {
+            p.x < 0.0 || p.y < 0.0 || p.x > self.size.width as f32 || p.y > self.size.height as f32
+        };
         Prompt {
             bbox: prompt.bbox.map(|b| b.shifted(-dx, -dy)),
-            points: prompt.points.iter().map(|(p, on)| (shift(*p), *on)).collect(),
+            points: prompt.points.iter().map(|(p, on)| (shift(*p), *on)).filter(|(p, _)| !unseen(p)).collect(),
         }
     }
 
@@ -119,6 +122,9 @@ mod tests {
         let inside = window.enter(&prompt);
         assert_eq!(inside.bbox, Some(BBox::new(5.0, 8.0, 15.0, 12.0)));
         assert_eq!(inside.points, [(Point::new(6.0, 10.0), true)]);
+        let far =
+            Prompt { points: vec![(Point::new(2.0, 2.0), false), (Point::new(45.0, 12.0), false)], ..prompt.clone() };
+        assert_eq!(window.enter(&far).points, [(Point::new(20.0, 0.0), false)], "the other one is not to be seen");
         let mask = Mask::from_fn(window.size, |x, y| (5..15).contains(&x) && (8..12).contains(&y));
         assert_eq!(window.leave(mask, SIZE).bbox(), prompt.bbox);
     }

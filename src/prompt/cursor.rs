@@ -29,7 +29,7 @@ pub enum AnswerErrorKind {
     Degenerate,
     /// Something other than the label that a point has at this place of its group.
     Label,
-    /// A point outside the box of its target.
+    /// A point that is on its target and outside the target's box.
     OutsideBox,
     /// Text after a complete answer.
     Trailing,
@@ -49,7 +49,7 @@ pub enum AnswerErrorKind {
     AnswerErrorKind::Inverted => "inverted box",
     AnswerErrorKind::Degenerate => "box without area",
     AnswerErrorKind::Label => "not the label that belongs here",
-    AnswerErrorKind::OutsideBox => "point outside its box",
+    AnswerErrorKind::OutsideBox => "point on the target, outside its box",
     AnswerErrorKind::Trailing => "text after the answer",
     AnswerErrorKind::TooMany => "too many boxes",
 })]

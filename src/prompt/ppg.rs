@@ -102,7 +102,7 @@ impl<'a> Ppg<'a> {
     /// `targets` in the model's words; without any, the absent answer.
     ///
     /// # Errors
-    /// Why [`Ppg::parse`] could not read it: groups of other sizes, points outside their box, a box without area.
+    /// Why [`Ppg::parse`] could not read it: groups of other sizes, points on a target but outside its box, a box without area.
     pub fn write(&self, targets: &[GridPrompt]) -> Result<String, AnswerError> {
         let target = |t: &GridPrompt| {
             let points = t.groups.iter().flatten().map(|p| self.write_point(*p));
@@ -139,7 +139,8 @@ impl<'a> Ppg<'a> {
         (0..total).map(|i| self.point(cursor, bbox, i < self.words.positives)).collect()
     }
 
-    /// A point in `bbox` that is labelled as it has to be at its place.
+    /// A point that is labelled as it has to be at its place: one on the target lies in `bbox`, or the answer contradicts
+    /// itself; one off the target does not have to.
     fn point(&self, cursor: &mut Cursor<'_>, bbox: BBox<Grid>, on: bool) -> Result<GridLabel, AnswerError> {
         cursor.skip_space();
         let start = cursor.at();
@@ -152,7 +153,10 @@ impl<'a> Ppg<'a> {
             }
         }
         let point = Point::new(xy[0] as f32, xy[1] as f32);
-        if bbox.contains(point) { Ok((point, on)) } else { Err(cursor.error_at(AnswerErrorKind::OutsideBox, start)) }
+        if on && !bbox.contains(point) {
+            return Err(cursor.error_at(AnswerErrorKind::OutsideBox, start));
+        }
+        Ok((point, on))
     }
 
     fn label(&self, cursor: &mut Cursor<'_>, on: bool) -> Result<(), AnswerError> {

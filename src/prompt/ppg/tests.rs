@@ -113,7 +113,7 @@ fn writes_nothing_that_could_not_be_read() {
         (prompt([0, 0, 9, 9], &[]), AnswerErrorKind::Truncated),
         (prompt([0, 0, 9, 9], &[&[(1, 1, true)]]), AnswerErrorKind::Truncated),
         (prompt([0, 0, 9, 9], &[&[(1, 1, false), (2, 2, true)]]), AnswerErrorKind::Label),
-        (prompt([0, 0, 9, 9], &[&[(1, 1, true), (2, 10, false)]]), AnswerErrorKind::OutsideBox),
+        (prompt([0, 0, 9, 9], &[&[(1, 10, true), (2, 2, false)]]), AnswerErrorKind::OutsideBox),
         (prompt([0, 5, 9, 5], &[&[(1, 5, true), (2, 5, false)]]), AnswerErrorKind::Degenerate),
     ];
     for (prompt, kind) in cases {
@@ -178,7 +178,7 @@ fn check(answer: &Answer, (p, n, k): (usize, usize, usize)) -> Result<(), TestCa
         for group in groups {
             prop_assert_eq!(group.len(), p + n);
             for (i, (point, on)) in group.iter().enumerate() {
-                prop_assert!(bbox.contains(*point) && *on == (i < p));
+                prop_assert!((bbox.contains(*point) || !on) && *on == (i < p));
                 prop_assert!(point.x.fract() == 0.0 && point.y.fract() == 0.0);
             }
         }
@@ -238,12 +238,15 @@ proptest! {
     }
 
     #[test]
-    fn a_point_outside_its_box_is_an_error(
+    fn a_point_on_the_target_and_outside_its_box_is_an_error(
         (x1, y1) in (1u32..900, 1u32..900), (w, h) in (1u32..50, 1u32..50), (x, y) in (0u32..1000, 0u32..1000),
     ) {
         let d = dialect(1, 0, 1);
         let (x2, y2) = (x1 + w, y1 + h);
-        let text = format!("[{x1:03},{y1:03},{x2:03},{y2:03}]({x:03},{y:03},1)");
+        let bbox = format!("[{x1:03},{y1:03},{x2:03},{y2:03}]");
+        let off = format!("{bbox}({x1:03},{y1:03},1)({x:03},{y:03},0)");
+        check(&dialect(1, 1, 1).ppg().expect("has PPG").parse(&off).expect("off may be anywhere"), (1, 1, 1))?;
+        let text = format!("{bbox}({x:03},{y:03},1)");
         let inside = (x1..=x2).contains(&x) && (y1..=y2).contains(&y);
         match d.ppg().expect("has PPG").parse(&text) {
             Ok(answer) => {
