@@ -9,6 +9,9 @@ use tracing_subscriber::EnvFilter;
 use crate::ros2::convert::MaskValues;
 use crate::ros2::{Bridge, Settings, Topics};
 
+/// What is logged where `RUST_LOG` does not say: DDS tells each step of its discovery, and errors for an end like any.
+const LOGS: &str = "info,rustdds=warn,ros2_client=off";
+
 /// Arguments of `sam4mllm ros2`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -61,7 +64,7 @@ pub struct Args {
 
 /// Runs the subcommand until SIGTERM or SIGINT.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGS));
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let bridge = Bridge::open(settings(args)?)?;

@@ -25,7 +25,6 @@ pub(super) enum Camera {
 
 /// Everything that the bridge reads and writes.
 pub(super) struct Ends {
-    pub node: Node,
     pub camera: Camera,
     pub camera_info: Subscription<CameraInfo>,
     pub depth: Option<Subscription<Image>>,
@@ -33,6 +32,8 @@ pub(super) struct Ends {
     pub detections: Publisher<Detection2dArray>,
     pub mask: Publisher<Image>,
     pub verdicts: Publisher<Text>,
+    /// Last, for it takes the participant with it, which the others take leave of.
+    pub node: Node,
 }
 
 impl Ends {

@@ -23,7 +23,7 @@ const WORDS: [&str; 14] = [
 /// As bytes.
 const BYTES: [u8; 8] = [0, 1, 0x7f, 0x80, 0xfe, 0xff, b'"', b'\n'];
 /// As words of four bytes.
-const WIDE: [u32; 6] = [0, 1, 0x7fff_ffff, 0x8000_0000, 0xffff_fff0, 0xffff_ffff];
+const WIDE: [u32; 8] = [0, 1, 1 << 24, 0x7fff_ffff, 0x8000_0000, 0xffff_ff7f, 0xffff_fff0, 0xffff_ffff];
 
 /// Makes inputs from seeds.
 pub struct Mutator {
@@ -89,7 +89,7 @@ impl Mutator {
             8 if input.len() >= 4 => {
                 let at = at.min(input.len() - 4);
                 let wide = self.pick(&WIDE);
-                input[at..at + 4].copy_from_slice(&if wide % 2 == 0 { wide.to_be_bytes() } else { wide.to_le_bytes() });
+                input[at..at + 4].copy_from_slice(&wide.to_le_bytes());
             }
             _ if !input.is_empty() => input[at] ^= 1 << self.below(8),
             _ => input.push(0),

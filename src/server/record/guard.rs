@@ -97,3 +97,46 @@ fn map(rest: &mut &[u8]) -> Option<()> {
     }
     Some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(name: u32, length: u64) -> Vec<u8> {
+        let head = [&[op::CHUNK][..], &length.to_le_bytes(), &[0; 28], &name.to_le_bytes()].concat();
+        [mcap::MAGIC, &head, &vec![0; usize::try_from(length).expect("is small").saturating_sub(32)]].concat()
+    }
+
+    /// Whether all of it may be read, in pieces of `size`.
+    fn passes(bytes: &[u8], size: usize) -> bool {
+        let mut walk = Walk::new();
+        bytes.chunks(size).all(|piece| walk.feed(piece))
+    }
+
+    #[test]
+    fn a_chunk_s_compression_is_in_the_chunk() {
+        let other = [&[op::MESSAGE][..], &5u64.to_le_bytes(), &[op::CHUNK; 5]].concat();
+        for size in [1, 7, 41, 1000] {
+            assert!(passes(&[chunk(3, 60), other.clone(), chunk(0, 40)[8..].to_vec()].concat(), size), "{size}");
+            assert!(!passes(&chunk(29, 60), size), "{size}");
+            assert!(
+                !passes(&[chunk(28, 60), other.clone(), chunk(u32::MAX, 60)[8..].to_vec()].concat(), size),
+                "{size}"
+            );
+            assert!(!passes(&chunk(0, 31), size), "shorter than its own head, {size}");
+        }
+    }
+
+    #[test]
+    fn strings_are_in_their_records() {
+        let string = |text: &str| [&(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
+        let pair = [string("engine"), string("fake")].concat();
+        let map = [&(pair.len() as u32).to_le_bytes()[..], &pair].concat();
+        let metadata = [string("sam4mllm.recording"), map.clone()].concat();
+        let channel = [vec![1, 0, 1, 0], string("/requests"), string("protobuf"), map].concat();
+        for (opcode, whole) in [(op::METADATA, metadata), (op::CHANNEL, channel)] {
+            assert!(strings_fit(opcode, &whole));
+            (0..whole.len()).for_each(|keep| assert!(!strings_fit(opcode, &whole[..keep]), "{opcode}, {keep}"));
+        }
+    }
+}
