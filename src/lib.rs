@@ -30,6 +30,7 @@
 //! | [`node`] | sessions, slots, scheduling; one OS thread owns each stage; no tonic | pipeline |
 //! | [`server`] | the only place that knows tonic and prost | node |
 //! | [`client`] | a node from a Rust program, over the wire contract alone | mask, the wire's messages |
+//! | [`ros2`] | ROS 2 messages to the wire and back; with the feature `ros2` a bridge over DDS | client |
 //! | [`dataset`], [`eval`], [`overlay`] | scenes with truth; metrics; pictures of answers | pipeline |
 //! | [`cli`] | subcommands, the only place that prints | all |
 //!
@@ -57,4 +58,5 @@ pub mod overlay;
 pub mod pipeline;
 pub mod prompt;
 mod rng;
+pub mod ros2;
 pub mod server;

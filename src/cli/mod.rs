@@ -20,6 +20,8 @@ mod plans;
 #[cfg(feature = "tensorrt")]
 mod probe;
 mod replay;
+#[cfg(feature = "ros2")]
+mod ros2;
 mod segment;
 mod serve;
 mod stages;
@@ -51,6 +53,9 @@ enum Command {
     Eval(eval::Args),
     /// Replay a recorded stream, and hold the answers against the recorded ones.
     Replay(replay::Args),
+    /// Bridge ROS 2 topics to a node, over DDS, without ROS.
+    #[cfg(feature = "ros2")]
+    Ros2(ros2::Args),
     /// Find what a command names in one picture.
     Segment(segment::Args),
     /// Answer commands and camera frames over gRPC.
@@ -80,6 +85,8 @@ pub fn run() -> ExitCode {
         Command::Engine(args) => engine::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Replay(args) => replay::run(args),
+        #[cfg(feature = "ros2")]
+        Command::Ros2(args) => ros2::run(args),
         Command::Segment(args) => segment::run(args),
         Command::Serve(args) => serve::run(*args),
     };

@@ -113,6 +113,11 @@ fn the_python_package_gets_masks() {
 }
 
 #[test]
+fn the_ros_2_package_answers_on_its_topics() {
+    python_client("test_bridge.py");
+}
+
+#[test]
 fn the_cpp_client_gets_masks() {
     let example = repository("target/clients/cpp/example");
     if !example.exists() {

@@ -7,6 +7,7 @@
 //! `proto/sam4mllm/recording/v1/recording.proto` says what is in a file.
 
 mod file;
+mod guard;
 mod read;
 mod schedule;
 

@@ -5,11 +5,12 @@ use std::io::Read;
 use std::path::Path;
 
 use mcap::McapError;
-use mcap::records::Record;
+use mcap::records::{Record, op};
 use mcap::sans_io::linear_reader::{LinearReadEvent, LinearReader, LinearReaderOptions};
 use prost::Message;
 
 use super::file::{CAMERA, METADATA, REPLIES, REQUESTS, SCHEDULE};
+use super::guard::{Walk, strings_fit};
 use super::proto::{self, foxglove};
 use super::{About, wire};
 use wire::perceive_request::Request;
@@ -76,7 +77,10 @@ enum Topic {
 /// A recording, read from its beginning to its end.
 pub struct Recording {
     input: Box<dyn Read + Send>,
+    /// Of the input, in bytes; `u64::MAX` where that is not known.
+    length: u64,
     reader: LinearReader,
+    walk: Walk,
     read: u64,
     contents: Contents,
 }
@@ -96,27 +100,31 @@ impl Recording {
     /// # Errors
     /// Where it cannot be read, or is no recording.
     pub fn open(path: &Path) -> Result<Self, RecordingError> {
-        let file = std::fs::File::open(path);
         let bad = |error: std::io::Error| RecordingError {
             kind: RecordingErrorKind::Io,
             at: 0,
             what: format!("{}: {error}", path.display()),
         };
-        Self::new(Box::new(file.map_err(bad)?))
+        let file = std::fs::File::open(path).map_err(bad)?;
+        let about = file.metadata().map_err(bad)?;
+        // A pipe does not say how long it is.
+        Self::new(Box::new(file), if about.is_file() { about.len() } else { u64::MAX })
     }
 
-    /// As [`Recording::open`], from anything that has the bytes.
+    /// As [`Recording::open`], from anything that has the bytes, which are `length` at most: no memory is taken for
+    /// records that claim to be longer.
     ///
     /// # Errors
     /// Likewise.
-    pub fn new(input: Box<dyn Read + Send>) -> Result<Self, RecordingError> {
+    pub fn new(input: Box<dyn Read + Send>, length: u64) -> Result<Self, RecordingError> {
+        let limit = usize::try_from(length).map_or(MAX_RECORD_BYTES, |length| length.min(MAX_RECORD_BYTES));
         let options = LinearReaderOptions::default()
             .with_prevalidate_chunk_crcs(true)
             .with_validate_data_section_crc(true)
             .with_validate_summary_section_crc(true)
-            .with_record_length_limit(MAX_RECORD_BYTES);
+            .with_record_length_limit(limit);
         let reader = LinearReader::new_with_options(options);
-        let mut recording = Self { input, reader, read: 0, contents: Contents::default() };
+        let mut recording = Self { input, length, reader, walk: Walk::new(), read: 0, contents: Contents::default() };
         while recording.contents.about.is_none() {
             if !matches!(recording.advance()?, Some(None)) {
                 let what = format!(
@@ -183,6 +191,9 @@ impl Recording {
                     }
                 };
                 match got {
+                    Ok(got) if !self.walk.feed(&space[..got]) => {
+                        (RecordingErrorKind::Damaged, "a chunk is shorter than it says".into())
+                    }
                     Ok(got) => {
                         self.read += got as u64;
                         self.reader.notify_read(got);
@@ -195,6 +206,11 @@ impl Recording {
                 Ok(entry) => return Ok(Some(entry)),
                 Err(fault) => fault,
             },
+            // Nothing is compressed, so what is longer than the file goes beyond its end.
+            Some(Err(McapError::RecordTooLarge { .. } | McapError::ChunkTooLarge(_))) if self.length != u64::MAX => {
+                self.read = self.length;
+                (RecordingErrorKind::Truncated, "a record goes beyond the end of the file".into())
+            }
             Some(Err(error)) => (kind(&error), error.to_string()),
         };
         Err(self.error(kind, what))
@@ -218,6 +234,13 @@ fn message<M: Message + Default>(topic: &str, data: &[u8]) -> Result<M, Fault> {
 
 impl Contents {
     fn take(&mut self, opcode: u8, data: &[u8]) -> Result<Option<Entry>, Fault> {
+        // Of the others nothing is needed; checksums guard them as well.
+        if !matches!(opcode, op::HEADER | op::CHANNEL | op::METADATA | op::MESSAGE) {
+            return Ok(None);
+        }
+        if !strings_fit(opcode, data) {
+            return Err((RecordingErrorKind::Damaged, "a string goes beyond the end of its record".into()));
+        }
         let record = mcap::parse_record(opcode, data).map_err(|error| (kind(&error), error.to_string()))?;
         match record {
             Record::Channel(channel) => {

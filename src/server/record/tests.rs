@@ -119,7 +119,8 @@ fn what_was_written_is_read_and_damage_has_a_place() {
     let path = std::fs::read_dir(folder.path()).expect("is there").next().expect("one file").expect("is readable");
     let bytes = std::fs::read(path.path()).expect("is readable");
     let read = |bytes: Vec<u8>| {
-        let mut recording = Recording::new(Box::new(Cursor::new(bytes)))?;
+        let length = bytes.len() as u64;
+        let mut recording = Recording::new(Box::new(Cursor::new(bytes)), length)?;
         let mut entries = Vec::new();
         while let Some(entry) = recording.next_entry()? {
             entries.push(entry);

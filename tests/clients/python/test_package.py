@@ -23,6 +23,7 @@ from sam4mllm import (
     Options,
     Origin,
     PointLabel,
+    Raw,
     Rejected,
     Strategy,
     Target,
@@ -59,6 +60,10 @@ def check_pictures(client):
         check(result.verdict is Verdict.FOUND and np.array_equal(result.mask, truths[1]), name)
     result = client.segment(jpeg(rgb), "the blue box", timeout_s=TIMEOUT_S)
     check(iou(result.mask, truths[1]) > 0.95, "jpeg")
+    rows = np.full((240, 3 * 320 + 64), 9, np.uint8)
+    rows[:, : 3 * 320] = rgb[..., ::-1].reshape(240, -1)
+    result = client.segment(Raw(rows.tobytes(), "bgr8", 320, 240, 3 * 320 + 64), "the blue box", timeout_s=TIMEOUT_S)
+    check(np.array_equal(result.mask, truths[1]), "raw, with padded rows")
     for image in (np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4, 3), np.float32), b"no picture"):
         refused(FrameError, lambda image=image: client.segment(image, "red"))
     refused(FrameError, lambda: client.segment(rgb, "red", encoding="rgba8"))

@@ -7,7 +7,7 @@ dataclasses (`results`); the wire messages themselves are in `sam4mllm.v1.percep
 from .aio import AsyncClient, AsyncStream
 from .channel import Security
 from .client import Client, Stream
-from .frames import Camera, Depth, FrameError
+from .frames import Camera, Depth, FrameError, Raw
 from .results import (
     Answer,
     Box,
@@ -48,6 +48,7 @@ __all__ = [
     "PointLabel",
     "Position",
     "Provenance",
+    "Raw",
     "Rejected",
     "Security",
     "Strategy",

@@ -9,7 +9,7 @@ import numpy as np
 from grpc import aio
 
 from .channel import Security, opened
-from .frames import Camera, Depth
+from .frames import Camera, Depth, Raw
 from .requests import Requests, segment_request
 from .results import Answer, FrameResult, Rejected, TargetResult, response
 from .targets import CountHint, Options, Strategy, Target
@@ -44,7 +44,7 @@ class AsyncClient:
 
     async def segment(
         self,
-        image: np.ndarray | bytes,
+        image: np.ndarray | bytes | Raw,
         command: str,
         *,
         hint: CountHint = CountHint.NONE_OR_MORE,
@@ -130,7 +130,7 @@ class AsyncStream(Requests):
 
     async def send(
         self,
-        image: np.ndarray | bytes,
+        image: np.ndarray | bytes | Raw,
         *,
         stamp_ns: int = 0,
         optical_frame: str = "",

@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 
 from .channel import Security, opened
-from .frames import Camera, Depth
+from .frames import Camera, Depth, Raw
 from .requests import Requests, segment_request
 from .results import Answer, FrameResult, Rejected, TargetResult, response
 from .targets import CountHint, Options, Strategy, Target
@@ -47,7 +47,7 @@ class Client:
 
     def segment(
         self,
-        image: np.ndarray | bytes,
+        image: np.ndarray | bytes | Raw,
         command: str,
         *,
         hint: CountHint = CountHint.NONE_OR_MORE,
@@ -140,7 +140,7 @@ class Stream(Requests):
 
     def send(
         self,
-        image: np.ndarray | bytes,
+        image: np.ndarray | bytes | Raw,
         *,
         stamp_ns: int = 0,
         optical_frame: str = "",

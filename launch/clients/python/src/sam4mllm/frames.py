@@ -51,6 +51,23 @@ class Depth:
         return wire.Depth(encoding=encoding, width=width, height=height, data=packed(self.image))
 
 
+@dataclass(frozen=True)
+class Raw:
+    """A camera's bytes as they are, under any raw encoding of the contract ("nv12", "bayer_rggb8", ...): `height` rows of
+    `step` bytes, 0 for packed ones. The node judges whether they fit."""
+
+    data: bytes
+    encoding: str
+    width: int
+    height: int
+    step: int = 0
+    is_bigendian: bool = False
+
+    def fields(self) -> dict:
+        """Those of the wire message."""
+        return dict(vars(self))
+
+
 def described(image: np.ndarray) -> str:
     """dtype and shape."""
     return f"{image.dtype.name}{list(image.shape)}"
@@ -77,7 +94,7 @@ def file_encoding(data: bytes) -> str:
 
 
 def frame(
-    image: np.ndarray | bytes,
+    image: np.ndarray | bytes | Raw,
     *,
     seq: int = 0,
     stamp_ns: int = 0,
@@ -88,7 +105,7 @@ def frame(
 ) -> wire.Frame:
     """The wire message of a frame.
 
-    `image` is the bytes of a file, or an array: `uint8[h, w, 3]` (RGB unless `encoding` is "bgr8"), `uint8[h, w, 4]`,
+    `image` is the bytes of a file, `Raw`, or an array: `uint8[h, w, 3]` (RGB unless `encoding` is "bgr8"), `uint8[h, w, 4]`,
     `uint8[h, w]` or `uint16[h, w]`. Any strides will do.
 
     Raises `FrameError` for other dtypes and shapes, and where `encoding` says something else than the array.
@@ -96,6 +113,10 @@ def frame(
     known = {"seq": seq, "stamp_ns": stamp_ns, "optical_frame": optical_frame}
     known |= {} if depth is None else {"depth": depth.message()}
     known |= {} if camera is None else {"intrinsics": camera.message()}
+    if isinstance(image, Raw):
+        if encoding not in (None, image.encoding):
+            raise FrameError(f"raw image of `{image.encoding}` is not `{encoding}`: leave the encoding out")
+        return wire.Frame(**image.fields(), **known)
     if isinstance(image, (bytes, bytearray, memoryview)):
         data = bytes(image)
         return wire.Frame(encoding=encoding or file_encoding(data), data=data, **known)
