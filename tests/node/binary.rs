@@ -93,6 +93,36 @@ fn signals_end_it_well_and_stdout_stays_clean() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_in_the_middle_of_a_grounding_ends_it_in_time_and_the_frame_is_answered() {
+    let served = Served::start(&["--fake-ground-ms", "60000", "--grace-s", "2"]);
+    let channel = Channel::from_shared(format!("http://{}", served.address)).expect("an address");
+    let mut client = PerceptionClient::new(soon("a connection", channel.connect()).await.expect("connects"));
+    soon("readiness", async {
+        while !client.describe(wire::DescribeRequest {}).await.expect("describes").into_inner().ready {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let (requests, outgoing) = mpsc::channel(4);
+    let opened = soon("a stream", client.perceive(ReceiverStream::new(outgoing))).await;
+    let mut replies = opened.expect("opens").into_inner();
+    for request in [
+        Request::SetTargets(wire::SetTargets { targets: vec![target("r", "red")] }),
+        Request::Frame(Scene::new().with(RED, 20, 20).frame(1)),
+    ] {
+        requests.send(wire::PerceiveRequest { request: Some(request), options: None }).await.expect("goes on");
+    }
+    // What was promised has come: the frame is answered, and says that nothing is known yet.
+    let reply = soon("a reply", replies.message()).await.expect("goes on").expect("is answered");
+    let Some(Response::Frame(frame)) = reply.response else { panic!("{reply:?}") };
+    assert_eq!((frame.seq, frame.targets[0].verdict()), (1, wire::Verdict::Pending));
+    served.signal("TERM");
+    let end = soon("the end of the stream", replies.message()).await.expect_err("ends");
+    assert_eq!(end.code(), tonic::Code::Unavailable, "{end}");
+    assert!(served.end().status.success());
+}
+
 #[test]
 fn exit_codes_tell_bad_settings_from_bad_usage() {
     let cases: [(&[&str], i32); 10] = [

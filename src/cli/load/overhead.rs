@@ -49,11 +49,7 @@ pub struct Overhead {
 }
 
 /// Frames of each kind, in turns between this program and `other`.
-pub async fn measure(
-    threads: Option<usize>,
-    other: Option<&Path>,
-    frames: u32,
-) -> anyhow::Result<Vec<Overhead>> {
+pub async fn measure(threads: Option<usize>, other: Option<&Path>, frames: u32) -> anyhow::Result<Vec<Overhead>> {
     let mut overheads = Vec::new();
     for (sent, targets) in [(Sent::Rgb8, 0), (Sent::Rgb8, 1), (Sent::Jpeg, 0), (Sent::Jpeg, 1)] {
         let footage = Footage::new(BackendName::Fake, Path::new(""), SIZE, sent)?;
@@ -96,7 +92,17 @@ impl Subject {
         stream.set(commands.map(target).collect()).await?;
         let parts = <[Vec<Duration>; 3]>::default();
         let (socket, stamps) = (Vec::new(), Vec::new());
-        Ok(Self { name: name.to_owned(), node, relay, stream, shown: 0, processor: Duration::ZERO, socket, stamps, parts })
+        Ok(Self {
+            name: name.to_owned(),
+            node,
+            relay,
+            stream,
+            shown: 0,
+            processor: Duration::ZERO,
+            socket,
+            stamps,
+            parts,
+        })
     }
 
     async fn exchange(&mut self, footage: &Footage, counts: bool) -> anyhow::Result<()> {

@@ -122,7 +122,9 @@ fn plot(page: &mut Page, title: &str, x: &str, lines: &[Line]) {
         page.open("polyline", &[("points", &points), ("fill", &"none"), ("stroke", &stroke), ("stroke-width", &1.6)]);
         page.element("title", &[], &line.name).close("polyline");
         let (at, y) = (unit(LEFT + 6.0 + 62.0 * i as f64), unit(TOP + HEIGHT + 46.0));
-        page.open("text", &[("x", &at), ("y", &y), ("style", &format!("fill: {stroke}"))]).text(&line.name).close("text");
+        page.open("text", &[("x", &at), ("y", &y), ("style", &format!("fill: {stroke}"))])
+            .text(&line.name)
+            .close("text");
     }
     text(page, (LEFT + WIDTH / 2.0, TOP + HEIGHT + 30.0), "middle", &x);
     page.close("svg").raw("</section>\n");

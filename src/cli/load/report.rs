@@ -122,18 +122,8 @@ impl Report {
 }
 
 /// Names of the columns of [`row_cells`].
-pub const ROW_COLUMNS: [&str; 10] = [
-    "streams",
-    "fps",
-    "sent of offered",
-    "answered",
-    "a second",
-    "p50 ms",
-    "p95 ms",
-    "p99 ms",
-    "dropped",
-    "cores",
-];
+pub const ROW_COLUMNS: [&str; 10] =
+    ["streams", "fps", "sent of offered", "answered", "a second", "p50 ms", "p95 ms", "p99 ms", "dropped", "cores"];
 
 /// A row of the table of streams.
 pub fn row_cells(row: &Row) -> Vec<String> {
@@ -189,7 +179,10 @@ pub fn text(report: &Report) -> String {
     let mut text = format!("{rows}\n{}\n", report.about());
     if let Some(first) = report.overheads.first() {
         let rows = table(&OVERHEAD_COLUMNS, report.overheads.iter().map(overhead_cells).collect());
-        text += &format!("{rows}\nthe node's own time in ms, without its engines' (embed, segment), n = {}\n", first.frames);
+        text += &format!(
+            "{rows}\nthe node's own time in ms, without its engines' (embed, segment), n = {}\n",
+            first.frames
+        );
     }
     text
 }

@@ -94,7 +94,8 @@ impl Clip {
             Story::Motion => {}
             Story::LookAlike => {
                 let class = self.layout.items[object].class;
-                let twin = (0..self.layout.items.len()).find(|i| *i != object && self.layout.items[*i].class == class)?;
+                let twin =
+                    (0..self.layout.items.len()).find(|i| *i != object && self.layout.items[*i].class == class)?;
                 self.movers.retain(|m| m.item != object && m.item != twin);
                 let (from, to) = (self.centre(twin), self.centre(object));
                 let way = [to[0] - from[0], to[1] - from[1]];
@@ -201,7 +202,8 @@ fn comes_about(story: Story, frames: &[Vec<Object>], object: usize) -> bool {
     let count = |holds: &dyn Fn(&Object) -> bool| frames.iter().filter(|f| holds(&f[object])).count();
     let share = |n: usize| n as f32 / frames.len() as f32;
     let well = share(count(&|o| o.visible >= TARGET_VISIBLE));
-    let starts = frames.first().is_some_and(|f| f[object].visible > 0.8 && f.iter().take(object + 1).all(|o| o.area > 0));
+    let starts =
+        frames.first().is_some_and(|f| f[object].visible > 0.8 && f.iter().take(object + 1).all(|o| o.area > 0));
     starts
         && match story {
             Story::Motion | Story::LookAlike => well >= 0.99,

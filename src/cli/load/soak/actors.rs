@@ -71,7 +71,12 @@ enum Leaving {
 }
 
 /// One camera after the other, until it is time.
-pub async fn camera((address, footage, tally): World, salt: (u64, u64), fps: u32, until: Instant) -> anyhow::Result<()> {
+pub async fn camera(
+    (address, footage, tally): World,
+    salt: (u64, u64),
+    fps: u32,
+    until: Instant,
+) -> anyhow::Result<()> {
     let mut rng = SceneRng::new(&[0x736f_616b, salt.0, salt.1]);
     while Instant::now() < until {
         let left = until.saturating_duration_since(Instant::now());
@@ -235,6 +240,10 @@ pub async fn planner((address, footage, tally): World, salt: (u64, u64), until: 
             let answer = tokio::time::timeout(PATIENCE, client.segment(request)).await;
             match answer.context("a call was not answered")? {
                 Ok(_) => tally.count("calls answered", 1),
+                // The node is busy, and says so; that is what it promises.
+                Err(ClientError::Status(status)) if status.code() == tonic::Code::ResourceExhausted => {
+                    tally.count("calls refused as busy", 1);
+                }
                 Err(error) => tally.is_wrong(format!("a call failed: {error}")),
             }
             client.describe().await?;
