@@ -212,3 +212,20 @@ async fn a_client_that_does_not_read_costs_no_memory() {
     assert!(counters.answered < last / 2 && counters.dropped.len() == 1, "{counters:?}");
     assert_eq!(counters.dropped[0].reason(), wire::DropReason::Superseded);
 }
+
+/// The short form of what `tests/bench/reports/soak.json` is of: cameras and planners that come and go for half a minute.
+#[test]
+fn a_short_soak_leaves_memory_flat_and_nothing_wrong() {
+    let soak = Command::new(env!("CARGO_BIN_EXE_sam4mllm"))
+        .args(["bench", "soak", "--backend", "fake", "--minutes", "0.5", "--format", "json"])
+        .env_remove("RUST_LOG")
+        .output()
+        .expect("runs");
+    assert!(soak.status.success(), "{}", String::from_utf8_lossy(&soak.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&soak.stdout).expect("a report");
+    eprintln!("{} {}", report["judgement"], report["tally"]);
+    assert_eq!(report["judgement"]["flat"], true);
+    for what in ["streams opened", "streams ended well", "frames answered", "targets retargeted", "calls answered"] {
+        assert!(report["tally"][what].as_u64().is_some_and(|n| n > 0), "{what}: {}", report["tally"]);
+    }
+}
