@@ -271,7 +271,7 @@ fn frame(jpeg: &[u8]) -> anyhow::Result<Image> {
 }
 
 /// The processor's name, where the system tells.
-fn cpu() -> String {
+pub(super) fn cpu() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find_map(|l| l.strip_prefix("model name")?.split_once(':').map(|(_, n)| n.trim()));
     name.unwrap_or(std::env::consts::ARCH).to_owned()

@@ -1,6 +1,7 @@
 //! `sam4mllm eval`: answers a split by one strategy or several, and says how good the answers are; fits what a
 //! confidence is worth, and sweeps thresholds.
 
+mod clips;
 mod data;
 mod tables;
 mod tune;
@@ -37,6 +38,9 @@ pub struct Args {
     /// Compare the paper's: box, ppg where the bundle knows it, pqpp with 3x3, 5x5 and 15 blue-noise points.
     #[arg(long, conflicts_with_all = ["fit", "sweep"])]
     ablation: bool,
+    /// Follow objects through so many clips of 10 s instead, in which something happens to them; clip --first is the first.
+    #[arg(long, conflicts_with_all = ["variants", "ablation", "fit", "sweep"], value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    clips: Option<u64>,
     /// Bins of equal width for the expected calibration error.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(2..=100))]
     bins: u64,
@@ -84,6 +88,9 @@ struct Subject {
 pub fn run(mut args: Args) -> anyhow::Result<()> {
     if let Some(path) = args.path.take() {
         args.stages.bundle = path;
+    }
+    if let Some(clips) = args.clips {
+        return clips::run(&args, clips);
     }
     let source = args.data.open(args.fit || args.sweep)?;
     let mut subject = Subject::load(&args.stages)?;

@@ -10,6 +10,7 @@ mod engine;
 mod eval;
 #[cfg(feature = "tensorrt")]
 mod gpu;
+mod load;
 #[cfg(feature = "tensorrt")]
 mod parity;
 mod picture;
@@ -43,6 +44,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Put a node under load: latency, drops and its own time; whether its memory stays.
+    Bench(load::Args),
     /// Render synthetic tabletop scenes with ground truth; look into the field's data sets.
     Dataset(dataset::Args),
     /// Start the node, stream a rendered clip to it and hold its answers against the truth.
@@ -80,6 +83,7 @@ fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
 /// 0 success, 1 failure, 2 usage, 64 bad configuration.
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Bench(args) => load::run(args),
         Command::Dataset(args) => dataset::run(args),
         Command::Demo(args) => return demo::run(args).unwrap_or_else(failure),
         Command::Engine(args) => engine::run(args),

@@ -1,5 +1,7 @@
 //! A short film: the camera drifts over a tabletop, one or two objects move, and everything is known in every frame.
 
+mod story;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +21,8 @@ use super::rng::{SceneRng, sin_cos_turns};
 use super::scene::{Object, Scene, ground_truth};
 use super::split::Split;
 use crate::geometry::{Size, SourcePx};
+
+pub use story::{Story, StoryClip};
 
 /// Longest side at which the truth of all frames is worked out before any frame is rendered.
 const SCOUT_SIDE: u32 = 192;
@@ -220,13 +224,13 @@ impl Clip {
         layout
     }
 
-    /// The objects of every frame as they are seen at a small size.
-    fn scout(&self) -> (Size<SourcePx>, Vec<Vec<Object>>) {
+    /// The objects of those frames as they are seen at a small size.
+    fn scout(&self, frames: impl Iterator<Item = usize>) -> (Size<SourcePx>, Vec<Vec<Object>>) {
         let (w, h) = self.options.size;
         let longest = w.max(h);
         let side = |s: u32| (s * SCOUT_SIDE / longest).max(1);
         let size = (side(w), side(h));
-        let frames = (0..self.options.frames).map(|i| {
+        let frames = frames.map(|i| {
             let layout = self.layout_at(self.time(i));
             let mut canvas = Canvas::new(size.0, size.1, self.path.view(self.time(i), size));
             let drawn = compose::draw(&self.assets, &layout, &self.light, &self.tints, &mut canvas);
@@ -237,7 +241,7 @@ impl Clip {
 
     /// Finds commands that hold throughout; true where there is one of each needed type.
     fn find_commands(&mut self, attempt: u64) -> bool {
-        let (size, frames) = self.scout();
+        let (size, frames) = self.scout(0..self.options.frames);
         let lexicon = self.assets.lexicon();
         let worlds: Vec<World> = frames.iter().map(|objects| World::new(objects, size, lexicon)).collect();
         let steady = |object: usize| {

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use crate::rng;
 
 pub use assets::{Assets, ObjectClass};
-pub use clip::{Clip, ClipOptions};
+pub use clip::{Clip, ClipOptions, Story, StoryClip};
 pub use colour::Colour;
 pub(crate) use degrade::encode_jpeg;
 pub use expression::{Expression, ExpressionType, Level, Lexicon, Noun, held_out_nouns, held_out_wordings, vocabulary};

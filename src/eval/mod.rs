@@ -24,6 +24,7 @@ mod report;
 mod runner;
 pub mod source;
 pub mod sweep;
+pub mod tracking;
 mod variant;
 
 pub use gallery::{Exhibit, exhibits};

@@ -62,20 +62,23 @@ impl Rle {
     /// Encodes a mask.
     pub fn encode(mask: &Mask) -> Self {
         let (w, h) = (mask.size().width as usize, mask.size().height as usize);
-        let bits = mask.bits();
-        let (mut counts, mut current, mut run) = (Vec::new(), 0u8, 0u32);
-        for x in 0..w {
-            for y in 0..h {
-                let bit = bits[y * w + x];
-                if bit != current {
-                    counts.push(run);
-                    current = bit;
-                    run = 0;
-                }
-                run += 1;
-            }
+        // Row by row, as the pixels lie in memory; down the columns, a large mask misses the cache with every pixel.
+        let mut changes = Vec::new();
+        // The pixel before the top of a column is the bottom of the one before.
+        let mut above = vec![0; w];
+        if let Some(bottom) = h.checked_sub(1).map(|y| mask.row(y as u32)).filter(|bottom| !bottom.is_empty()) {
+            above[1..].copy_from_slice(&bottom[..w - 1]);
         }
-        counts.push(run);
+        let mut above = &above[..];
+        for y in 0..h {
+            let row = mask.row(y as u32);
+            differences(above, row, |x| changes.push(x * h + y));
+            above = row;
+        }
+        changes.sort_unstable();
+        let ends = changes.iter().copied().chain([w * h]);
+        let starts = [0].into_iter().chain(changes.iter().copied());
+        let counts = ends.zip(starts).map(|(end, start)| (end - start) as u32).collect();
         Self { size: mask.size(), counts }
     }
 
@@ -161,6 +164,17 @@ impl Rle {
             return Err(RleError::Truncated);
         }
         Self::new(size, counts)
+    }
+}
+
+/// Tells where two rows of one length differ.
+fn differences(a: &[u8], b: &[u8], mut at: impl FnMut(usize)) {
+    const STEP: usize = 32;
+    for (step, (a, b)) in a.chunks(STEP).zip(b.chunks(STEP)).enumerate() {
+        // Nearly everywhere rows are as the one above.
+        if a != b {
+            a.iter().zip(b).enumerate().filter(|(_, (a, b))| a != b).for_each(|(i, _)| at(step * STEP + i));
+        }
     }
 }
 

@@ -36,6 +36,9 @@ pub struct NodeConfig {
     pub max_command_bytes: usize,
     /// How often in a row a stage that panics is built anew; after that it stays down. Default: 8.
     pub stage_restarts: u32,
+    /// A stage that is at one job for longer than this hangs: the node is not ready until it is back. Default: 60 s.
+    /// More than 0.
+    pub stage_hang: Duration,
     /// How long the second restart in a row waits; each further one twice as long, up to 30 s; the first does not
     /// wait. Default: 1 s.
     pub restart_backoff: Duration,
@@ -57,6 +60,7 @@ impl Default for NodeConfig {
             max_calls: 8,
             max_command_bytes: 1024,
             stage_restarts: 8,
+            stage_hang: Duration::from_secs(60),
             restart_backoff: Duration::from_secs(1),
         }
     }
@@ -95,6 +99,11 @@ impl NodeConfig {
             ("max_frame_pixels", self.frame.max_pixels > 0, "must not be 0"),
             ("max_frame_side", self.frame.max_side > 0, "must not be 0"),
             ("ground_timeout", !self.ground_timeout.is_zero(), "must not be 0"),
+            ("stage_hang", !self.stage_hang.is_zero(), "must not be 0"),
+            ("drift_score_share", (0.0..=1.0).contains(&self.track.drift.score_share), "must be in 0.0..=1.0"),
+            // As an f32 may also be infinite or no number.
+            ("drift_area_ratio", (1.0..=1e6).contains(&self.track.drift.area_ratio), "must be in 1.0..=1000000.0"),
+            ("drift_colour", (0.0..=1.0).contains(&self.track.drift.colour), "must be in 0.0..=1.0"),
         ];
         match checks.into_iter().find(|(_, ok, _)| !ok) {
             Some((setting, _, what)) => Err(ConfigError::new(setting, what)),

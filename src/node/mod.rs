@@ -37,6 +37,7 @@ mod state;
 mod stats;
 mod target;
 mod tracked;
+mod trial;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,6 +58,7 @@ pub use stage::Factory;
 pub use state::{Look, Phase};
 pub use stats::{BUCKETS_S, GroundingEnd, Histogram, Stats};
 pub use target::Why;
+pub use trial::Trial;
 
 use crate::pipeline::{Ground, Segment, Strategies, Strategy};
 use crate::prompt::{Calibration, CountHint};
@@ -72,6 +74,8 @@ pub const MAX_TARGET_ID_BYTES: usize = 128;
 pub const MAX_QUESTIONS: usize = 4;
 /// Replies that may wait for a slow reader before its frames have to wait.
 const REPLY_BUFFER: usize = 4;
+/// How often the scheduler looks whether a stage hangs.
+const TICK: Duration = Duration::from_secs(1);
 /// Events that may wait for the scheduler.
 const EVENT_BUFFER: usize = 256;
 
@@ -217,6 +221,14 @@ impl Node {
         std::thread::Builder::new().name("schedule".to_owned()).spawn(move || {
             scheduler.run(inbox);
             stopped_out.send_replace(true);
+        })?;
+        // Nothing else would wake a scheduler whose stages hang. Ends with the scheduler's inbox.
+        let (ticks, every) = (events.clone(), TICK.min(config.stage_hang));
+        std::thread::Builder::new().name("watch".to_owned()).spawn(move || {
+            while !ticks.is_closed() {
+                std::thread::sleep(every);
+                let _ = ticks.try_send(Event::Wake);
+            }
         })?;
         let sessions = Arc::new(Semaphore::new(config.max_sessions));
         let calls = Arc::new(Semaphore::new(config.max_calls));

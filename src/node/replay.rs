@@ -19,7 +19,7 @@ use super::stage::Stage;
 use super::stats::Stats;
 use super::{
     Allowance, EVENT_BUFFER, FrameIn, Masks, NodeConfig, NodeError, NodeErrorKind, Reply, SessionInput, StageName,
-    Stages, Step,
+    Stages, Step, Why,
 };
 use crate::pipeline::Grounding;
 
@@ -100,6 +100,21 @@ impl Replay {
             next_epoch: 0,
             start: Instant::now() + LONG,
         })
+    }
+
+    /// Has the session's clock stand at the moment that `offset` stands for.
+    pub(super) fn set_clock(&mut self, offset: Duration) {
+        self.session.set_clock(self.start + offset);
+    }
+
+    /// Which target the language model is to look at next, and why.
+    pub(super) fn neediest(&self) -> Option<(u64, Why)> {
+        self.session.neediest(&self.config)
+    }
+
+    /// The targets that were published last.
+    pub(super) fn version(&self) -> u64 {
+        self.version
     }
 
     /// The moment that the session's offset stands for.

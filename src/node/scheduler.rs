@@ -8,7 +8,7 @@ mod session;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
@@ -22,13 +22,13 @@ use super::masks::{Done, Failure, Settings};
 use super::stage::{Condition, Restart, Stage};
 use super::stats::{GroundingEnd, Stats};
 use super::target::Need;
-use super::{NodeConfig, NodeError, Readiness, StageName, Stages};
+use super::{NodeConfig, NodeError, NodeErrorKind, Readiness, StageName, Stages};
 use crate::pipeline::Grounding;
 pub(super) use jobs::{GroundJob, SegmentJob, spawn_stages};
 
 /// What the scheduler hears.
 pub(super) enum Event {
-    /// A slot, a reader or a caller changed; look.
+    /// A slot, a reader or a caller changed, or some time has passed; look.
     Wake,
     Open(Box<Session>),
     Call(Box<Call>),
@@ -87,6 +87,8 @@ pub(super) struct Scheduler {
     grounding: Option<Asked>,
     /// What the ground stage waits for.
     draft: Option<Box<DraftJob>>,
+    /// Stages that hang, and are told to.
+    hung: [bool; 2],
     /// Who was served last, by stage.
     served: [u64; 2],
     draining: bool,
@@ -115,6 +117,7 @@ impl Scheduler {
             segmenting: None,
             grounding: None,
             draft: None,
+            hung: [false; 2],
             served: [CALLS; 2],
             draining: false,
         })
@@ -124,6 +127,7 @@ impl Scheduler {
     pub(super) fn run(mut self, mut events: mpsc::Receiver<Event>) {
         while let Some(event) = events.blocking_recv() {
             self.handle(event);
+            self.watch();
             self.sweep();
             self.give_segment();
             self.give_ground();
@@ -214,7 +218,16 @@ impl Scheduler {
             StageName::Ground => self.ground.condition = condition,
             StageName::Segment => self.segment.condition = condition,
         }
+        self.tell_readiness();
+    }
+
+    /// Tells the world how the stages are.
+    fn tell_readiness(&self) {
         if self.draining {
+            return;
+        }
+        if let Some(error) = self.ground_hangs().or_else(|| self.segment_hangs()) {
+            self.readiness.send_replace(Readiness::Down(error.to_string()));
             return;
         }
         let next = match (&self.ground.condition, &self.segment.condition) {
@@ -230,6 +243,34 @@ impl Scheduler {
         self.readiness.send_replace(next);
     }
 
+    fn ground_hangs(&self) -> Option<NodeError> {
+        self.ground.hangs(self.config.stage_hang).map(|time| hung(StageName::Ground, time))
+    }
+
+    fn segment_hangs(&self) -> Option<NodeError> {
+        self.segment.hangs(self.config.stage_hang).map(|time| hung(StageName::Segment, time))
+    }
+
+    /// Notices stages that hang, and those that are back.
+    fn watch(&mut self) {
+        let errors = [self.ground_hangs(), self.segment_hangs()];
+        let mut news = false;
+        for ((error, name), before) in errors.iter().zip([StageName::Ground, StageName::Segment]).zip(&mut self.hung) {
+            if error.is_some() == *before {
+                continue;
+            }
+            (*before, news) = (error.is_some(), true);
+            self.stats.set_hangs(name, *before);
+            match error {
+                Some(error) => tracing::error!(stage = name.as_str(), %error, "stage hangs"),
+                None => tracing::warn!(stage = name.as_str(), "stage is back"),
+            }
+        }
+        if news {
+            self.tell_readiness();
+        }
+    }
+
     /// Lets go of who is gone, brings targets up to date, and answers what a dead stage cannot.
     fn sweep(&mut self) {
         let next_epoch = &mut self.next_epoch;
@@ -241,7 +282,7 @@ impl Scheduler {
         self.calls.retain(|_, call| !call.is_abandoned());
         let late: Vec<u64> = self.calls.iter().filter(|(_, call)| call.is_late()).map(|(id, _)| *id).collect();
         late.iter().filter_map(|id| self.calls.remove(id)).for_each(|call| call.fail(Call::late()));
-        if let Some(error) = self.segment.restarts(StageName::Segment) {
+        if let Some(error) = self.segment.restarts(StageName::Segment).or_else(|| self.segment_hangs()) {
             self.sessions.values_mut().for_each(|s| s.answer_without_masks(&error, &self.config));
         }
         if let Some(error) = self.segment.down(StageName::Segment) {
@@ -348,6 +389,12 @@ impl Scheduler {
             }
         }
     }
+}
+
+/// The error that stands beside what a stage that hangs cannot do.
+fn hung(name: StageName, time: Duration) -> NodeError {
+    let what = format!("use the {} stage: it has been at one job for {} s", name.as_str(), time.as_secs());
+    NodeError::new(NodeErrorKind::Stage, what)
 }
 
 /// The first of `ready` after `last`, going round.

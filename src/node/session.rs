@@ -160,7 +160,13 @@ impl SessionInput {
         let (answer, outcome) = oneshot::channel();
         let after = self.slot.last_seq();
         let question = Question { session: self.id, request, after, spec, options, deadline, answer, permit };
-        match self.events.try_send(Event::Ask(Box::new(question))) {
+        // Whoever closes its side now is owed the answer all the same: the session must not be over before it hears of it.
+        self.slot.ask();
+        let sent = self.events.try_send(Event::Ask(Box::new(question)));
+        if sent.is_err() {
+            self.slot.heard();
+        }
+        match sent {
             Ok(()) => Ok(Asked { outcome, _permit: open }),
             Err(mpsc::error::TrySendError::Full(_)) => Err(busy("ask: the scheduler is busy".to_owned())),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(gone()),

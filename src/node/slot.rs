@@ -75,6 +75,8 @@ struct State {
     targets: Vec<Wanted>,
     /// Grows with every change of `targets`.
     version: u64,
+    /// Questions that the scheduler has not heard of yet.
+    asked: u64,
     /// The client has closed its side.
     finished: bool,
     draining: bool,
@@ -183,6 +185,21 @@ impl Slot {
     pub(super) fn targets_since(&self, version: u64) -> Option<(u64, Vec<Wanted>)> {
         let state = self.lock();
         (state.version != version).then(|| (state.version, state.targets.clone()))
+    }
+
+    /// A question is on its way to the scheduler.
+    pub(super) fn ask(&self) {
+        self.lock().asked += 1;
+    }
+
+    /// It has arrived, or never will.
+    pub(super) fn heard(&self) {
+        let mut state = self.lock();
+        state.asked = state.asked.saturating_sub(1);
+    }
+
+    pub(super) fn is_asked(&self) -> bool {
+        self.lock().asked > 0
     }
 
     pub(super) fn finish(&self) {

@@ -4,11 +4,14 @@
 //! it is there, frames are answered with the last masks. It comes back at once the first time; while it goes on to panic
 //! with every job, or cannot be built, the waits between grow, so that a stage that is broken does not take the machine
 //! with it. A stage that cannot be built at the start never was there: the node ends.
+//!
+//! A stage that hangs cannot be thrown away, for its thread cannot be ended from outside. It is told: the node is not
+//! ready until it is back, and frames that others send are answered with the last masks.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -70,6 +73,8 @@ pub(super) enum Condition {
 pub(super) struct Stage<J> {
     jobs: SyncSender<J>,
     pub condition: Condition,
+    /// When it was given its last job.
+    since: Instant,
 }
 
 impl<J: Send + 'static> Stage<J> {
@@ -89,15 +94,21 @@ impl<J: Send + 'static> Stage<J> {
         // A failed send means that the scheduler is gone; the inbox closes with it.
         let emit = move |event| drop(events.blocking_send(event));
         thread.spawn(move || Watchdog { name, factory, restarts, in_a_row: 0, emit: &emit }.serve(&inbox, work))?;
-        Ok(Self { jobs, condition: Condition::Building })
+        Ok(Self { jobs, condition: Condition::Building, since: Instant::now() })
     }
 
     pub(super) fn is_idle(&self) -> bool {
         self.condition == Condition::Idle
     }
 
+    /// How long it has been at one job, where that is longer than `limit`.
+    pub(super) fn hangs(&self, limit: Duration) -> Option<Duration> {
+        (self.condition == Condition::Busy).then(|| self.since.elapsed()).filter(|time| *time > limit)
+    }
+
     /// Gives an idle stage its next job.
     pub(super) fn give(&mut self, job: J) {
+        self.since = Instant::now();
         match self.jobs.try_send(job) {
             Ok(()) => self.condition = Condition::Busy,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {

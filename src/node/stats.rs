@@ -69,6 +69,7 @@ pub struct Stats {
     dropped: [AtomicU64; DropReason::ALL.len()],
     groundings: [AtomicU64; GroundingEnd::ALL.len()],
     restarts: [AtomicU64; 2],
+    hung: [AtomicU64; 2],
     waiting: [AtomicU64; 3],
     /// By stage, as replies name them: the names are written in the code.
     stages: Mutex<BTreeMap<&'static str, Histogram>>,
@@ -100,6 +101,11 @@ impl Stats {
         self.restarts[stage as usize].load(Ordering::Relaxed)
     }
 
+    /// Whether a stage hangs now.
+    pub fn hangs(&self, stage: StageName) -> bool {
+        self.hung[stage as usize].load(Ordering::Relaxed) > 0
+    }
+
     /// Now: frames in slots, calls that wait for a stage, targets that want the grounder.
     pub fn waiting(&self) -> [u64; 3] {
         [0, 1, 2].map(|i| self.waiting[i].load(Ordering::Relaxed))
@@ -128,6 +134,10 @@ impl Stats {
 
     pub(super) fn count_restart(&self, stage: StageName) {
         self.restarts[stage as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_hangs(&self, stage: StageName, hangs: bool) {
+        self.hung[stage as usize].store(hangs.into(), Ordering::Relaxed);
     }
 
     pub(super) fn set_waiting(&self, waiting: [usize; 3]) {

@@ -172,8 +172,8 @@ impl Target {
         self.state.phase == Phase::Paused
     }
 
-    /// Why it should be grounded on the frame `seq`.
-    pub(super) fn due(&self, seq: u64, config: &NodeConfig) -> Option<Why> {
+    /// Why it should be grounded `now`, on the frame `seq`.
+    pub(super) fn due(&self, seq: u64, now: Instant, config: &NodeConfig) -> Option<Why> {
         let hopeless = self.ground_error.as_ref().is_some_and(NodeError::is_refusal);
         if self.spec.command.is_err() || hopeless || self.is_paused() || self.state.look != Look::Idle {
             return None;
@@ -186,7 +186,7 @@ impl Target {
         if self.requested {
             return Some(Why::Request);
         }
-        let age = answered.elapsed();
+        let age = now.saturating_duration_since(answered);
         let soon = || {
             if self.state.phase == Phase::Lost || self.lost.iter().any(|l| l.own && !l.missed) {
                 Some(Why::Lost)
@@ -220,9 +220,9 @@ impl Target {
         use_
     }
 
-    /// The grounder's answer about `frame`.
-    pub(super) fn hear(&mut self, frame: Arc<Kept>, answer: Result<Grounding, NodeError>) {
-        self.answered = Some(Instant::now());
+    /// The grounder's answer about `frame`, which comes `now`.
+    pub(super) fn hear(&mut self, frame: Arc<Kept>, answer: Result<Grounding, NodeError>, now: Instant) {
+        self.answered = Some(now);
         match answer {
             Ok(grounding) => {
                 self.step(Event::Answer);
@@ -307,8 +307,8 @@ impl Target {
     }
 
     /// Whether more is about to be known of the frame.
-    pub(super) fn is_under_way(&self, frame: &Meta, config: &NodeConfig) -> bool {
-        self.state.look != Look::Idle || self.due(frame.seq, config).is_some()
+    pub(super) fn is_under_way(&self, frame: &Meta, now: Instant, config: &NodeConfig) -> bool {
+        self.state.look != Look::Idle || self.due(frame.seq, now, config).is_some()
     }
 
     /// What is said about it on a frame; `failed` is why that frame has no new masks.

@@ -129,7 +129,7 @@ impl World {
             Op::Doubt(doubt) => self.play.doubt(doubt),
             Op::Ask => {
                 if let (Some((frame, left)), None) = (&self.last, &self.asked)
-                    && let Some(why) = self.target.due(frame.meta.seq, &self.config)
+                    && let Some(why) = self.target.due(frame.meta.seq, Instant::now(), &self.config)
                 {
                     self.target.ask(&frame.meta, why);
                     self.asked = Some((self.target.epoch, frame.clone(), *left));
@@ -171,7 +171,7 @@ impl World {
         if let Some((epoch, frame, left)) = self.asked.take()
             && epoch == self.target.epoch
         {
-            self.target.hear(frame, answer(left));
+            self.target.hear(frame, answer(left), Instant::now());
         }
     }
 
@@ -296,7 +296,7 @@ fn why_it_is_looked_at() {
     let mut world = World::new();
     let why = |world: &World| {
         let seq = world.last.as_ref().map_or(0, |(last, _)| last.meta.seq);
-        world.target.due(seq, &world.config)
+        world.target.due(seq, Instant::now(), &world.config)
     };
     assert_eq!(why(&world), Some(Why::New));
     for op in [Op::Frame(Some(4)), Op::Ask, Op::Answer(Outcome::Found), Op::Done, Op::Frame(Some(4)), Op::Done] {

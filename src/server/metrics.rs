@@ -133,6 +133,10 @@ fn text(told: &Told) -> String {
     for stage in [StageName::Ground, StageName::Segment] {
         page.value("stage_restarts_total", &[("stage", stage.as_str())], stats.restarts(stage));
     }
+    page.metric("stage_hung", "gauge", "Whether a stage has been at one job for longer than stage_hang_ms.");
+    for stage in [StageName::Ground, StageName::Segment] {
+        page.value("stage_hung", &[("stage", stage.as_str())], u64::from(stats.hangs(stage)));
+    }
     if let Some(recorder) = &told.recorder {
         let what = "Recordings that could not be begun, or had to stop.";
         page.single("recordings_failed_total", "counter", what, recorder.failed());

@@ -17,6 +17,7 @@ pub use keys::{Overrides, Settings};
 use super::{Limits, RecordConfig, ServerConfig, TlsFiles};
 use crate::frame::FrameLimits;
 use crate::node::{ConfigError, NodeConfig, Quota};
+use crate::pipeline::{DriftLimits, TrackLimits};
 
 /// The longest file that is read, in bytes; one with every key commented has a tenth of it.
 const MAX_FILE_BYTES: u64 = 1 << 17;
@@ -121,6 +122,7 @@ impl Settings {
             ("max_message_mib", (1..=1024).contains(&self.max_message_mib), "must be in 1..=1024"),
             ("window_mib", (1..=1024).contains(&self.window_mib), "must be in 1..=1024"),
             ("record_max_mib", self.record_max_mib > 0, "must not be 0"),
+            ("stage_hang_ms", self.stage_hang_ms > 0, "must not be 0"),
             ("ground_timeout_ms", self.ground_timeout_ms > 0, "must not be 0"),
         ];
         match checks.into_iter().find(|(_, ok, _)| !ok) {
@@ -174,9 +176,13 @@ impl Settings {
     }
 
     fn node(&self) -> NodeConfig {
+        let Self { drift_score_share: score_share, drift_area_ratio: area_ratio, drift_colour: colour, .. } = *self;
+        let drift = DriftLimits { score_share, area_ratio, colour };
         NodeConfig {
             frame: FrameLimits { max_pixels: self.max_frame_pixels, max_side: self.max_frame_side },
+            track: TrackLimits { drift, ..TrackLimits::default() },
             reground_after: Duration::from_millis(self.reground_after_ms),
+            remember_lost: Duration::from_millis(self.remember_lost_ms),
             ground_timeout: Duration::from_millis(self.ground_timeout_ms),
             draft_wait: Duration::from_millis(self.draft_wait_ms),
             stale_limit: Duration::from_millis(self.stale_limit_ms),
@@ -185,6 +191,7 @@ impl Settings {
             max_calls: self.max_calls,
             max_command_bytes: self.max_command_bytes,
             stage_restarts: self.stage_restarts,
+            stage_hang: Duration::from_millis(self.stage_hang_ms),
             restart_backoff: Duration::from_millis(self.restart_backoff_ms),
             ..NodeConfig::default()
         }

@@ -93,6 +93,36 @@ fn signals_end_it_well_and_stdout_stays_clean() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_in_the_middle_of_a_grounding_ends_it_in_time_and_the_frame_is_answered() {
+    let served = Served::start(&["--fake-ground-ms", "60000", "--grace-s", "2"]);
+    let channel = Channel::from_shared(format!("http://{}", served.address)).expect("an address");
+    let mut client = PerceptionClient::new(soon("a connection", channel.connect()).await.expect("connects"));
+    soon("readiness", async {
+        while !client.describe(wire::DescribeRequest {}).await.expect("describes").into_inner().ready {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let (requests, outgoing) = mpsc::channel(4);
+    let opened = soon("a stream", client.perceive(ReceiverStream::new(outgoing))).await;
+    let mut replies = opened.expect("opens").into_inner();
+    for request in [
+        Request::SetTargets(wire::SetTargets { targets: vec![target("r", "red")] }),
+        Request::Frame(Scene::new().with(RED, 20, 20).frame(1)),
+    ] {
+        requests.send(wire::PerceiveRequest { request: Some(request), options: None }).await.expect("goes on");
+    }
+    // What was promised has come: the frame is answered, and says that nothing is known yet.
+    let reply = soon("a reply", replies.message()).await.expect("goes on").expect("is answered");
+    let Some(Response::Frame(frame)) = reply.response else { panic!("{reply:?}") };
+    assert_eq!((frame.seq, frame.targets[0].verdict()), (1, wire::Verdict::Pending));
+    served.signal("TERM");
+    let end = soon("the end of the stream", replies.message()).await.expect_err("ends");
+    assert_eq!(end.code(), tonic::Code::Unavailable, "{end}");
+    assert!(served.end().status.success());
+}
+
 #[test]
 fn exit_codes_tell_bad_settings_from_bad_usage() {
     let cases: [(&[&str], i32); 10] = [
@@ -181,4 +211,21 @@ async fn a_client_that_does_not_read_costs_no_memory() {
     assert_eq!((counters.received, counters.answered + counters.waiting + dropped), (last, last), "{counters:?}");
     assert!(counters.answered < last / 2 && counters.dropped.len() == 1, "{counters:?}");
     assert_eq!(counters.dropped[0].reason(), wire::DropReason::Superseded);
+}
+
+/// The short form of what `tests/bench/reports/soak.json` is of: cameras and planners that come and go for half a minute.
+#[test]
+fn a_short_soak_leaves_memory_flat_and_nothing_wrong() {
+    let soak = Command::new(env!("CARGO_BIN_EXE_sam4mllm"))
+        .args(["bench", "soak", "--backend", "fake", "--minutes", "0.5", "--format", "json"])
+        .env_remove("RUST_LOG")
+        .output()
+        .expect("runs");
+    assert!(soak.status.success(), "{}", String::from_utf8_lossy(&soak.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&soak.stdout).expect("a report");
+    eprintln!("{} {}", report["judgement"], report["tally"]);
+    assert_eq!(report["judgement"]["flat"], true);
+    for what in ["streams opened", "streams ended well", "frames answered", "targets retargeted", "calls answered"] {
+        assert!(report["tally"][what].as_u64().is_some_and(|n| n > 0), "{what}: {}", report["tally"]);
+    }
 }

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
+use sam4mllm::server::wire::perceive_request::Request;
+use sam4mllm::server::wire::perception_client::PerceptionClient;
 use sam4mllm::server::wire::{self, ErrorCode, Origin, Verdict};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tonic::transport::Channel;
 
 use crate::harness::{RED, Running, Scene, Stream, error_of, iou, of, soon, target};
 
@@ -146,5 +151,63 @@ async fn without_a_segmenter_frames_are_still_answered() {
         assert_eq!(error_of(&result.error), Some(ErrorCode::Stage), "{result:?}");
         assert_eq!(result.instances[0].origin(), Origin::Stale);
         assert_eq!(result.instances[0].mask_seq, of(&before, "r").instances[0].mask_seq);
+    }
+}
+
+/// Passes on what a client sends until that many bytes have gone by, then cuts both ends off.
+async fn cut_off_after(node: std::net::SocketAddr, bytes: usize) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let address = listener.local_addr().expect("is bound");
+    tokio::spawn(async move {
+        let (client, _) = listener.accept().await.expect("a client comes");
+        let server = TcpStream::connect(node).await.expect("the node is there");
+        let ((mut from, mut back), (mut answers, mut to)) = (client.into_split(), server.into_split());
+        let back = tokio::spawn(async move { tokio::io::copy(&mut answers, &mut back).await });
+        let (mut piece, mut left) = (vec![0; 16 << 10], bytes);
+        while left > 0 {
+            let Ok(read @ 1..) = from.read(&mut piece).await else { break };
+            let passed = read.min(left);
+            if to.write_all(&piece[..passed]).await.is_err() {
+                break;
+            }
+            left -= passed;
+        }
+        back.abort();
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_cut_in_the_middle_of_a_frame_leaves_nothing_behind() {
+    let node = Running::start_with(|config| {
+        config.node.reground_after = Duration::from_secs(3600);
+        config.node.max_sessions = 2;
+    })
+    .await;
+    let scene = Scene::new().with(RED, 100, 80);
+    let mut steady = following(&node, &scene).await;
+    let before = steady.exchange(&scene).await;
+    for cut in [3 << 20, 1 << 20, 200 << 10] {
+        let relay = cut_off_after(node.address, cut).await;
+        let channel = Channel::from_shared(format!("http://{relay}")).expect("an address").connect().await;
+        let mut stream = Stream::open_by(PerceptionClient::new(channel.expect("connects"))).await.expect("opens");
+        stream.set([target("r", "red")]).await;
+        let big = wire::Frame {
+            encoding: "rgb8".into(),
+            width: 1920,
+            height: 1080,
+            data: vec![90; 1920 * 1080 * 3],
+            ..scene.frame(1)
+        };
+        let request = wire::PerceiveRequest { request: Some(Request::Frame(big)), options: None };
+        stream.send(request).await;
+        // The half of a frame is never answered.
+        while let Ok(Some(message)) = stream.message().await {
+            panic!("{message:?}");
+        }
+        // Its place is free again, and others have not noticed.
+        drop(node.lets_in().await);
+        let after = steady.exchange(&scene).await;
+        assert_eq!(of(&after, "r").instances[0].instance_id, of(&before, "r").instances[0].instance_id);
     }
 }

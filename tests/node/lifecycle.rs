@@ -80,6 +80,19 @@ async fn bad_settings_are_refused() {
     config.node.max_targets = 0;
     let refused = sam4mllm::server::Server::build(config, listener, backend(&Script::default())).await.err();
     assert!(matches!(&refused, Some(ServerError::Config(e)) if e.setting() == "max_targets"), "{refused:?}");
+    let drifts =
+        [(1.1, 1.6, 0.75), (0.8, 0.9, 0.75), (0.8, f32::NAN, 0.75), (0.8, f32::INFINITY, 0.75), (0.8, 1.6, -0.1)];
+    for ((score_share, area_ratio, colour), setting) in drifts.into_iter().zip([
+        "drift_score_share",
+        "drift_area_ratio",
+        "drift_area_ratio",
+        "drift_area_ratio",
+        "drift_colour",
+    ]) {
+        let mut config = sam4mllm::node::NodeConfig::default();
+        config.track.drift = sam4mllm::pipeline::DriftLimits { score_share, area_ratio, colour };
+        assert_eq!(config.validate().expect_err("is out of range").setting(), setting);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

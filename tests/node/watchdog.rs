@@ -104,3 +104,39 @@ async fn a_stage_that_is_never_well_stays_down() {
     assert_eq!(of(&down, "r").instances[0].origin(), Origin::Stale);
     assert_eq!(built.load(Ordering::SeqCst), 4);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stage_that_hangs_is_told_and_nobody_else_waits_for_it() {
+    let node = Running::start_with(|config| {
+        config.node.reground_after = Duration::from_secs(3600);
+        config.node.stale_limit = Duration::from_secs(3600);
+        config.node.stage_hang = Duration::from_millis(200);
+    })
+    .await;
+    let scene = Scene::new().with(RED, 100, 80);
+    let (mut stream, id) = following(&node, &scene).await;
+    let (mut other, _) = following(&node, &scene).await;
+    let ready = async || {
+        let mut client = node.client().await;
+        client.describe(sam4mllm::server::wire::DescribeRequest {}).await.expect("describes").into_inner().ready
+    };
+    node.script.segment.gate.shut();
+    let begun = node.script.segment.begun();
+    let held = other.show(&scene).await;
+    crate::harness::eventually("the frame in work", || node.script.segment.begun() > begun).await;
+    // Whoever does not wait for the very frame that it hangs at has masks that say how old they are.
+    let stale = stream.until(&scene, |f| of(f, "r").error.is_some()).await;
+    let result = of(&stale, "r");
+    assert_eq!((result.verdict(), error_of(&result.error)), (Verdict::Found, Some(ErrorCode::Stage)));
+    assert_eq!((result.instances[0].origin(), result.instances[0].instance_id), (Origin::Stale, id));
+    assert!(!ready().await);
+    node.script.segment.gate.open();
+    assert_eq!(other.next().await.seq, held);
+    stream.until(&scene, |f| of(f, "r").error.is_none()).await;
+    crate::harness::soon("readiness", async {
+        while !ready().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}

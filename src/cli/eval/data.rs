@@ -1,6 +1,6 @@
 //! What `sam4mllm eval` answers: rendered scenes, or a data set of the field.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
@@ -66,6 +66,11 @@ fn parse_data(text: &str) -> Result<Data, String> {
 }
 
 impl DataArgs {
+    /// The split of clips, the first of them, and the folder of what they are drawn from.
+    pub fn clips(&self) -> anyhow::Result<(Split, u64, &Path)> {
+        Ok((super::clips::split(self.split)?, self.first, &self.assets))
+    }
+
     /// Opens the source. Where something is `tuned` on it, it may only be a val split: a figure on what one has tuned on
     /// says nothing.
     pub(super) fn open(&self, tuned: bool) -> anyhow::Result<Box<dyn Source>> {

@@ -20,7 +20,7 @@ use super::rng::SceneRng;
 use super::scene::Scene;
 
 pub(crate) use build::{Builder, Draft};
-pub(crate) use query::World;
+pub(crate) use query::{Answer, World};
 
 /// How an expression refers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

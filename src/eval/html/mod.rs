@@ -11,7 +11,7 @@ use super::source::{Picture, Sample};
 use super::{Exhibit, gallery};
 use crate::dataset::encode_jpeg;
 use crate::frame::Image;
-use page::{Page, base64};
+pub(crate) use page::{Page, base64};
 
 /// Of the pictures in the page.
 const JPEG_QUALITY: u8 = 78;
@@ -50,14 +50,7 @@ impl Card {
 
 /// The whole page: figures and plots of every variant, and `cards`.
 pub fn render(report: &Report, cards: &[Card]) -> String {
-    let mut page = Page::default();
-    page.raw("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n");
-    page.raw("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
-    // Whatever slipped through: no script runs and nothing is fetched.
-    page.raw("<meta http-equiv=\"Content-Security-Policy\" ");
-    page.raw("content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n");
-    page.element("title", &[], format!("sam4mllm eval: {}", report.bundle.name));
-    page.raw("<style>\n").raw(include_str!("style.css")).raw("</style></head><body>\n");
+    let mut page = begin(&format!("sam4mllm eval: {}", report.bundle.name));
     head(&mut page, report);
     for (i, variant) in report.variants.iter().enumerate() {
         // The last is what the ones before lead up to.
@@ -74,6 +67,28 @@ pub fn render(report: &Report, cards: &[Card]) -> String {
             page.raw("</div>\n");
         }
     }
+    page.raw("</body></html>\n");
+    page.finish()
+}
+
+/// A page of that title, up to its body.
+fn begin(title: &str) -> Page {
+    let mut page = Page::default();
+    page.raw("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n");
+    page.raw("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
+    // Whatever slipped through: no script runs and nothing is fetched.
+    page.raw("<meta http-equiv=\"Content-Security-Policy\" ");
+    page.raw("content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n");
+    page.element("title", &[], title);
+    page.raw("<style>\n").raw(include_str!("style.css")).raw("</style></head><body>\n");
+    page
+}
+
+/// A page of that title, under it as a headline, with what `body` writes.
+pub(crate) fn document(title: &str, body: impl FnOnce(&mut Page)) -> String {
+    let mut page = begin(title);
+    page.element("h1", &[], title).raw("\n");
+    body(&mut page);
     page.raw("</body></html>\n");
     page.finish()
 }

@@ -7,26 +7,26 @@ use std::fmt::{Display, Write as _};
 /// Names of elements and attributes are `&'static str`; every value and every text goes through [`Escaped`]. There is no
 /// way to put text from a data set or a model into it as it is.
 #[derive(Debug, Default)]
-pub(super) struct Page(String);
+pub(crate) struct Page(String);
 
 /// Attributes of an element.
-pub(super) type Attributes<'a> = &'a [(&'static str, &'a dyn Display)];
+pub(crate) type Attributes<'a> = &'a [(&'static str, &'a dyn Display)];
 
 impl Page {
     /// Markup of the program's own.
-    pub(super) fn raw(&mut self, markup: &'static str) -> &mut Self {
+    pub(crate) fn raw(&mut self, markup: &'static str) -> &mut Self {
         self.0.push_str(markup);
         self
     }
 
     /// A text.
-    pub(super) fn text(&mut self, text: impl Display) -> &mut Self {
+    pub(crate) fn text(&mut self, text: impl Display) -> &mut Self {
         let _ = write!(Escaped(&mut self.0), "{text}");
         self
     }
 
     /// Opens an element.
-    pub(super) fn open(&mut self, name: &'static str, attributes: Attributes<'_>) -> &mut Self {
+    pub(crate) fn open(&mut self, name: &'static str, attributes: Attributes<'_>) -> &mut Self {
         self.raw("<").raw(name);
         for (key, value) in attributes {
             self.raw(" ").raw(key).raw("=\"").text(value).raw("\"");
@@ -35,17 +35,17 @@ impl Page {
     }
 
     /// Closes an element.
-    pub(super) fn close(&mut self, name: &'static str) -> &mut Self {
+    pub(crate) fn close(&mut self, name: &'static str) -> &mut Self {
         self.raw("</").raw(name).raw(">")
     }
 
     /// An element with a text.
-    pub(super) fn element(&mut self, name: &'static str, attributes: Attributes<'_>, text: impl Display) -> &mut Self {
+    pub(crate) fn element(&mut self, name: &'static str, attributes: Attributes<'_>, text: impl Display) -> &mut Self {
         self.open(name, attributes).text(text).close(name)
     }
 
     /// A row of a table: its name, then its cells.
-    pub(super) fn row(&mut self, name: &str, cells: &[String]) {
+    pub(crate) fn row(&mut self, name: &str, cells: &[String]) {
         self.raw("<tr>").element("th", &[("scope", &"row")], name);
         for cell in cells {
             self.element("td", &[], cell);
@@ -54,7 +54,7 @@ impl Page {
     }
 
     /// The markup.
-    pub(super) fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         self.0
     }
 }
@@ -81,7 +81,7 @@ impl std::fmt::Write for Escaped<'_> {
 }
 
 /// Base64 with padding. Source: RFC 4648, section 4.
-pub(super) fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {

@@ -137,7 +137,7 @@ impl Call {
             Ok(grounding) => {
                 self.timings.extend(grounding.timings.iter().copied());
                 let has_masks = !grounding.instances.is_empty();
-                self.target.hear(self.frame.clone(), Ok(grounding));
+                self.target.hear(self.frame.clone(), Ok(grounding), Instant::now());
                 if has_masks {
                     self.step = Step::WaitSegment;
                     return Some(self);

@@ -38,6 +38,8 @@ pub struct Session {
     _permit: OwnedSemaphorePermit,
     allowance: Arc<Allowance>,
     witness: Option<Arc<dyn Witness>>,
+    /// What the clock says; `None` for the machine's own.
+    clock: Option<Instant>,
 }
 
 struct InWork {
@@ -69,6 +71,7 @@ impl Session {
             _permit: permit,
             allowance,
             witness,
+            clock: None,
         }
     }
 
@@ -76,6 +79,15 @@ impl Session {
         if let Some(witness) = &self.witness {
             witness.saw(step());
         }
+    }
+
+    /// Has the clock stand at `now`.
+    pub(in super::super) fn set_clock(&mut self, now: Instant) {
+        self.clock = Some(now);
+    }
+
+    fn now(&self) -> Instant {
+        self.clock.unwrap_or_else(Instant::now)
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -89,7 +101,8 @@ impl Session {
     /// Whether nobody reads any more, or everything is answered and nothing can follow.
     pub(super) fn is_over(&self) -> bool {
         let ending = self.slot.is_finished() || self.slot.is_draining();
-        self.out.is_closed() || (ending && self.in_work.is_none() && !self.slot.waits() && self.questions.is_empty())
+        let asked = self.slot.is_asked() || !self.questions.is_empty();
+        self.out.is_closed() || (ending && self.in_work.is_none() && !self.slot.waits() && !asked)
     }
 
     /// Brings the targets to what the client wants; those that are as before keep their state.
@@ -122,6 +135,7 @@ impl Session {
 
     /// Takes a question.
     pub(super) fn ask(&mut self, question: Question) {
+        self.slot.heard();
         self.questions.push(question);
     }
 
@@ -169,7 +183,8 @@ impl Session {
             (Input::Kept(last), meta)
         };
         // The grounder will begin with this frame as soon as it is decoded.
-        let embed = ground_idle && self.targets.iter().any(|t| t.due(meta.seq, config).is_some());
+        let now = self.now();
+        let embed = ground_idle && self.targets.iter().any(|t| t.due(meta.seq, now, config).is_some());
         Some(self.begin(input, meta, embed, (settings, config.remember_lost)))
     }
 
@@ -268,7 +283,8 @@ impl Session {
             unasked.filter(|t| t.error.is_none()).for_each(|t| t.error = Some(refused.clone()));
         }
         let counters = self.slot.counters();
-        let partial = meta.options.repeats() && self.targets.iter().any(|t| t.is_under_way(&meta, config));
+        let now = self.now();
+        let partial = meta.options.repeats() && self.targets.iter().any(|t| t.is_under_way(&meta, now, config));
         let reply = FrameReply { meta, size, targets, timings, counters, revision, partial };
         self.tell(Reply::Frame(Box::new(reply)));
     }
@@ -280,22 +296,27 @@ impl Session {
 
     /// How badly its neediest target wants the grounder.
     pub(super) fn need(&self, config: &NodeConfig) -> Option<Need> {
-        let seq = self.last.as_ref()?.meta.seq;
-        let need = self.targets.iter().filter_map(|t| t.due(seq, config)).map(Need::from).max()?;
+        let (seq, now) = (self.last.as_ref()?.meta.seq, self.now());
+        let need = self.targets.iter().filter_map(|t| t.due(seq, now, config)).map(Need::from).max()?;
         self.allowance.refuses_grounding().is_none().then_some(need)
     }
 
     /// Its neediest target, on the newest frame; the one that has waited longest among equals.
     pub(super) fn ground_job(&mut self, deadline: Instant, config: &NodeConfig) -> Option<(u64, GroundJob)> {
-        let seq = self.last.as_ref()?.meta.seq;
+        let (serial, why) = self.neediest(config)?;
+        self.allowance.grounding().ok()?;
+        self.ask_about(serial, why, deadline)
+    }
+
+    /// The serial of that target, and why it is to be looked at.
+    pub(in super::super) fn neediest(&self, config: &NodeConfig) -> Option<(u64, Why)> {
+        let (seq, now) = (self.last.as_ref()?.meta.seq, self.now());
         let most = self.need(config)?;
-        let due = self.targets.iter().filter_map(|t| t.due(seq, config).map(|why| (t, why)));
+        let due = self.targets.iter().filter_map(|t| t.due(seq, now, config).map(|why| (t, why)));
         let needy = due.filter(|(_, why)| Need::from(*why) == most);
         let (target, why) = needy.min_by_key(|(t, _)| t.answered())?;
         target.spec.command.as_ref().ok()?;
-        let serial = target.serial;
-        self.allowance.grounding().ok()?;
-        self.ask_about(serial, why, deadline)
+        Some((target.serial, why))
     }
 
     /// The target, on the newest frame.
@@ -349,8 +370,9 @@ impl Session {
     /// Takes the grounder's answer about `frame`.
     pub(in super::super) fn grounded(&mut self, epoch: u64, frame: Arc<Kept>, outcome: Result<Grounding, NodeError>) {
         self.saw(|| Step::Grounded(outcome.as_ref().map(drop).map_err(NodeError::clone)));
+        let now = self.now();
         let Some(target) = self.targets.iter_mut().find(|t| t.epoch == epoch) else { return };
-        target.hear(frame, outcome);
+        target.hear(frame, outcome, now);
         self.revise = self.last.as_ref().is_some_and(|last| last.meta.options.repeats());
     }
 

@@ -95,6 +95,18 @@ settings! {
         session_memory_mib: u64 = 32, "SAM4MLLM_SESSION_MEMORY_MIB";
         /// Ground a target again after this many milliseconds. Default: 2000.
         reground_after_ms: u64 = 2000, "SAM4MLLM_REGROUND_AFTER_MS";
+        /// Remember an instance that went out of sight for this many milliseconds, and give it its id again if it comes
+        /// back. Default: 3000.
+        remember_lost_ms: u64 = 3000, "SAM4MLLM_REMEMBER_LOST_MS";
+        /// Ground a target again where SAM gives a followed mask less than this share of the score that the grounded
+        /// mask had; 0 for never. Default: 0.8. Range: 0..=1.
+        drift_score_share: f32 = 0.8, "SAM4MLLM_DRIFT_SCORE_SHARE";
+        /// Ground a target again where a followed mask is this many times larger or smaller than the grounded one.
+        /// Default: 1.6. Range: 1..=1000000.
+        drift_area_ratio: f32 = 1.6, "SAM4MLLM_DRIFT_AREA_RATIO";
+        /// Ground a target again where the colours under a followed mask are less similar than this to those of the
+        /// grounded one (Bhattacharyya coefficient); 0 for never. Default: 0.75. Range: 0..=1.
+        drift_colour: f32 = 0.75, "SAM4MLLM_DRIFT_COLOUR";
         /// Give one grounding up after this many milliseconds. Default: 30000. At least 1.
         ground_timeout_ms: u64 = 30_000, "SAM4MLLM_GROUND_TIMEOUT_MS";
         /// Wait this many milliseconds for SAM's masks to guess the language model's answers from; 0 for not at all.
@@ -105,6 +117,9 @@ settings! {
         stale_limit_ms: u64 = 1000, "SAM4MLLM_STALE_LIMIT_MS";
         /// How often in a row a stage that panics is started again before it stays down. Default: 8.
         stage_restarts: u32 = 8, "SAM4MLLM_STAGE_RESTARTS";
+        /// Call a stage hung that is at one job for more than this many milliseconds: the node is not ready until it is
+        /// back. Default: 60000. At least 1.
+        stage_hang_ms: u64 = 60_000, "SAM4MLLM_STAGE_HANG_MS";
         /// How many milliseconds the second restart in a row waits; each further one twice as long, up to 30 s.
         /// Default: 1000.
         restart_backoff_ms: u64 = 1000, "SAM4MLLM_RESTART_BACKOFF_MS";
