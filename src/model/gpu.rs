@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use super::plans::{GRAPHS, PlanGraph, Precision, plan_graph};
+use super::plans::{GRAPHS, GraphOptions, PlanGraph, Precision, plan_graph};
 use super::stages::LoadError;
 use crate::engine::bundle::Bundle;
 use crate::engine::tensorrt::plan::{Recipe, make};
 use crate::engine::tensorrt::{
     Builder, Device, Flavour, Library, Plan, PlanStore, TensorRtEngine, TensorRtError, Version,
 };
+use crate::import::Level;
 
 /// Makes engines of a bundle's graphs on the GPU of this machine.
 #[derive(Debug, Clone)]
@@ -17,8 +18,7 @@ pub struct PlanLoader {
     device: Device,
     /// Plans of any are taken; those that are missing are built with the first.
     recipes: Vec<Recipe>,
-    precision: Precision,
-    positions: Option<u32>,
+    graphs: GraphOptions,
 }
 
 impl PlanLoader {
@@ -36,7 +36,8 @@ impl PlanLoader {
             Flavour::Rtx => vec![Recipe::new(&library, Some(device.sm()))?, current],
             Flavour::Enterprise => vec![current],
         };
-        Ok(Self { library, device, recipes, precision, positions })
+        let graphs = GraphOptions { level: Level::Portable, precision, positions };
+        Ok(Self { library, device, recipes, graphs })
     }
 
     /// The libraries' version.
@@ -46,7 +47,7 @@ impl PlanLoader {
 
     /// What matrix products are computed in.
     pub fn precision(&self) -> Precision {
-        self.precision
+        self.graphs.precision
     }
 
     /// The GPU.
@@ -73,14 +74,14 @@ impl PlanLoader {
 
     /// The plan of one of [`GRAPHS`].
     fn plan(&self, name: &'static str, bundle: &Bundle, cache_dir: &Path) -> Result<Plan, LoadError> {
-        let graph = plan_graph(name, bundle, cache_dir, self.precision, self.positions)?;
+        let graph = plan_graph(name, bundle, cache_dir, self.graphs)?;
         let (store, source) = (PlanStore::open(cache_dir.join("plans"))?, graph.source(bundle.fingerprint()));
         let PlanGraph { profiles, .. } = &graph;
         let key = |recipe: &Recipe| recipe.key(&self.library, &source, profiles);
         if let Some(plan) = self.recipes.iter().find_map(|recipe| store.find(&key(recipe))) {
             return Ok(plan);
         }
-        tracing::info!(graph = name, precision = self.precision.name(), "building the plan, which takes a while");
+        tracing::info!(graph = name, precision = self.precision().name(), "building the plan, which takes a while");
         let (builder, recipe) = (Builder::new(self.library)?, &self.recipes[0]);
         Ok(make(&builder, &store, recipe, (&source, profiles), None)?.plan)
     }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use sam4mllm::engine::tensorrt::plan::{Recipe, make};
 use sam4mllm::engine::tensorrt::{Builder, Phase, PlanStore, Progress, TensorRtErrorKind as Kind};
+use sam4mllm::import::Level;
 use sam4mllm::model::plans::Precision;
 
 use crate::harness::{BUNDLE, graphs, library, library_dir, recipe, sam4mllm, small_graph, source};
@@ -106,18 +107,27 @@ pub fn the_binary_builds_then_finds() {
 pub fn every_graph_is_built_for_three_gpus() {
     let dir = tempfile::tempdir().expect("a folder");
     let (store, builder) = (PlanStore::open(dir.path()).expect("a cache"), Builder::new(library()).expect("a builder"));
-    println!("  {:<14} {:<5} {:<6} {:>6} {:>8} {:>8}", "graph", "", "device", "layers", "seconds", "MiB");
-    for precision in [Precision::Fp32, Precision::Fp16] {
-        let graphs = graphs(precision);
+    println!(
+        "  {:<14} {:<8} {:<5} {:<6} {:>6} {:>8} {:>8}",
+        "graph", "level", "", "device", "layers", "seconds", "MiB"
+    );
+    for (level, precision) in [
+        (Level::Portable, Precision::Fp32),
+        (Level::Portable, Precision::Fp16),
+        (Level::Fused, Precision::Fp32),
+        (Level::Fused, Precision::Fp16),
+    ] {
+        let graphs = graphs(level, precision);
         assert_eq!(graphs.len(), 5);
         for (sm, graph) in [86, 89, 120].into_iter().flat_map(|sm| graphs.iter().map(move |graph| (sm, graph))) {
             let recipe = recipe(sm);
             let made = make(&builder, &store, &recipe, (&source(graph), &graph.profiles), None).expect("is built");
             let record = made.plan.record();
-            let (precision, mib) = (format!("{precision:?}").to_lowercase(), record.bytes as f64 / 1_048_576.0);
+            let (level, precision) = (level.name(), precision.name());
+            let mib = record.bytes as f64 / 1_048_576.0;
             let device = recipe.device().split(' ').next().unwrap_or_default();
             let (name, layers, seconds) = (graph.name, record.layers, record.seconds);
-            println!("  {name:<14} {precision:<5} {device:<6} {layers:>6} {seconds:>8.1} {mib:>8.1}");
+            println!("  {name:<14} {level:<8} {precision:<5} {device:<6} {layers:>6} {seconds:>8.1} {mib:>8.1}");
             assert!(layers > 0 && record.bytes > 1000);
             made.plan.read().expect("is whole");
         }

@@ -27,6 +27,7 @@ using namespace nvinfer1;
 //   strong typing          asked for by a flag        always                     always
 //   compute capability     that of the GPU at hand    that of the GPU at hand    set, or that of the GPU at hand
 //   timing cache           yes                        yes                        none: nothing is timed in a build
+//   updates in place       since 10.15; here 10.16    yes                        yes
 // ---------------------------------------------------------------------------------------------------------------------
 #if defined(TRT_MAJOR_RTX)
 static const int32_t kFlavour = 1;
@@ -62,6 +63,25 @@ static const uint32_t kNetworkFlags = 1U << static_cast<uint32_t>(NetworkDefinit
 #endif
 #else
 #error "sam4mllm knows TensorRT 10, TensorRT 11 and TensorRT for RTX 1; TENSORRT_INCLUDE_DIR leads to another"
+#endif
+// Whole attentions and updates in place: the headers of 10.16 are the first with both that this was compiled against.
+#if defined(TRT_MAJOR_RTX) || NV_TENSORRT_VERSION >= 101600
+// The input whose memory an output has to have.
+static char const* aliasOf(ICudaEngine const& engine, char const* output) noexcept {
+    return engine.getAliasedInputTensor(output);
+}
+// Lets attentions that no kernel computes as a whole be taken apart: those in 32 bits, for one.
+static void allowParts(INetworkDefinition& network) noexcept {
+    for (int32_t i = 0; i < network.getNbLayers(); ++i) {
+        ILayer* const layer = network.getLayer(i);
+        if (layer->getType() != LayerType::kATTENTION_OUTPUT) continue;
+        IAttention* const attention = static_cast<IAttentionOutputLayer*>(layer)->getAttention();
+        if (attention != nullptr) attention->setDecomposable(true);
+    }
+}
+#else
+static char const* aliasOf(ICudaEngine const&, char const*) noexcept { return nullptr; }
+static void allowParts(INetworkDefinition&) noexcept {}
 #endif
 
 namespace {
@@ -315,8 +335,11 @@ nvonnxparser::IParser* trt_parser_new(TrtLibrary const* library, INetworkDefinit
     return static_cast<nvonnxparser::IParser*>(library->parser(network, &logger(), NV_ONNX_PARSER_VERSION));
 }
 void trt_parser_free(nvonnxparser::IParser* parser) noexcept { delete parser; }
-bool trt_parser_parse(nvonnxparser::IParser* parser, void const* bytes, size_t length, char const* path) noexcept {
-    return parser->parse(bytes, length, path);
+bool trt_parser_parse(nvonnxparser::IParser* parser, INetworkDefinition* network, void const* bytes, size_t length,
+                      char const* path) noexcept {
+    if (!parser->parse(bytes, length, path)) return false;
+    allowParts(*network);
+    return true;
 }
 int32_t trt_parser_errors(nvonnxparser::IParser const* parser) noexcept { return parser->getNbErrors(); }
 void trt_parser_error(nvonnxparser::IParser const* parser, int32_t i, TrtParserError* out) noexcept {
@@ -386,6 +409,7 @@ char const* trt_engine_tensor(ICudaEngine const* engine, int32_t i, TrtTensor* t
     tensor->rank = give(engine->getTensorShape(name), tensor->dims);
     return name;
 }
+char const* trt_engine_alias(ICudaEngine const* engine, char const* output) noexcept { return aliasOf(*engine, output); }
 int32_t trt_engine_layers(ICudaEngine const* engine) noexcept { return engine->getNbLayers(); }
 int32_t trt_engine_profiles(ICudaEngine const* engine) noexcept { return engine->getNbOptimizationProfiles(); }
 int32_t trt_engine_profile(ICudaEngine const* engine, char const* name, int32_t profile, int32_t which,

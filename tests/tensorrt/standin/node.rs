@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use sam4mllm::engine::bundle::{Bundle, Verify};
 use sam4mllm::engine::tensorrt::plan::Recipe;
 use sam4mllm::import::{ImportReport, Level, describe_bundle};
-use sam4mllm::model::plans::{PlanGraph, Precision, plan_graphs};
+use sam4mllm::model::plans::{GraphOptions, PlanGraph, Precision, plan_graphs};
 use tempfile::TempDir;
 
 use crate::plans::{fail_at, library, put};
@@ -21,7 +21,9 @@ fn cache(bundle: &Path, precision: Precision) -> TempDir {
     let reports = describe_bundle(&bundle, Level::Portable).expect("is described");
     let recipe = Recipe::new(&library(), None).expect("a GPU");
     let plans = folder.path().join("plans");
-    for graph in plan_graphs(&bundle, folder.path(), precision, None).expect("graphs") {
+    for graph in
+        plan_graphs(&bundle, folder.path(), GraphOptions { precision, ..GraphOptions::default() }).expect("graphs")
+    {
         let key = recipe.key(&library(), &graph.source(bundle.fingerprint()), &graph.profiles);
         put(&plans, &key, &plan(&graph, &reports, &key.options));
     }
