@@ -9,7 +9,6 @@ use crate::engine::tensorrt::plan::{Recipe, make};
 use crate::engine::tensorrt::{
     Builder, Device, Flavour, Library, Plan, PlanStore, TensorRtEngine, TensorRtError, Version,
 };
-use crate::import::Level;
 
 /// Makes engines of a bundle's graphs on the GPU of this machine.
 #[derive(Debug, Clone)]
@@ -36,7 +35,7 @@ impl PlanLoader {
             Flavour::Rtx => vec![Recipe::new(&library, Some(device.sm()))?, current],
             Flavour::Enterprise => vec![current],
         };
-        let graphs = GraphOptions { level: Level::Portable, precision, positions };
+        let graphs = GraphOptions { level: GraphOptions::highest_level(library.version()), precision, positions };
         Ok(Self { library, device, recipes, graphs })
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::mllm::MAX_TREE_TOKENS;
 use super::sam::MAX_BATCH;
 use super::selftest::TOLERANCE;
 use super::stages::{LoadError, max_positions};
@@ -108,7 +109,7 @@ pub fn plan_graph(
     };
     let onnx = std::fs::read(&path).map_err(|e| ImportError::unreadable(&path, e))?;
     let onnx = match name {
-        "decoder" => fix_sizes(&onnx, "capacity", positions)?,
+        "decoder" => fix_sizes(&onnx, "capacity", capacity(positions))?,
         _ => onnx,
     };
     Ok(PlanGraph { name, path, onnx, level, precision, profiles })
@@ -136,12 +137,17 @@ fn decoder_profiles(positions: u32, level: Level) -> [Profile; 2] {
             Profile::new([("sequence", sequence), ("past", past), ("total", total), ("logits", logits)])
         }
         Level::Fused => {
-            let total = usual(1, sequence[1] + past[1], positions);
+            let total = usual(1, sequence[1] + past[1], capacity(positions));
             Profile::new([("sequence", sequence), ("total", total), ("logits", logits)])
         }
     };
     let pass = usual(1, 64, positions);
     [profile(pass, past, usual(1, 32, positions)), profile([1; 3], past, [1; 3])]
+}
+
+/// Positions that a cache has room for: questions in one pass take more of them than the longest conversation.
+fn capacity(positions: u32) -> u32 {
+    positions.saturating_add(MAX_TREE_TOKENS as u32)
 }
 
 fn usual(least: u32, usual: u32, most: u32) -> [u32; 3] {

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use sam4mllm::engine::bundle::{Bundle, Verify};
 use sam4mllm::engine::tensorrt::plan::Recipe;
-use sam4mllm::import::{ImportReport, Level, describe_bundle};
+use sam4mllm::import::{Form, ImportReport, Port, describe_bundle};
 use sam4mllm::model::plans::{GraphOptions, PlanGraph, Precision, plan_graphs};
 use tempfile::TempDir;
 
@@ -14,34 +14,46 @@ use crate::plans::{fail_at, library, put};
 
 const BUNDLE: &str = "engines/tabletop";
 
+/// Positions that caches in place have room for: those of the checkpoint, and those of questions in one pass.
+const CAPACITY: usize = 2048 + 768;
+
 /// A cache with the bundle's graphs, and plans of the stand-in's for them.
 fn cache(bundle: &Path, precision: Precision) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let bundle = Bundle::open(bundle, Verify::Sizes).expect("is a bundle");
-    let reports = describe_bundle(&bundle, Level::Portable).expect("is described");
+    let level = GraphOptions::highest_level(library().version());
+    let reports = describe_bundle(&bundle, Form { level, precision }).expect("is described");
+    let options = GraphOptions { level, precision, positions: None };
     let recipe = Recipe::new(&library(), None).expect("a GPU");
     let plans = folder.path().join("plans");
-    for graph in
-        plan_graphs(&bundle, folder.path(), GraphOptions { precision, ..GraphOptions::default() }).expect("graphs")
-    {
+    for graph in plan_graphs(&bundle, folder.path(), options).expect("graphs") {
         let key = recipe.key(&library(), &graph.source(bundle.fingerprint()), &graph.profiles);
         put(&plans, &key, &plan(&graph, &reports, &key.options));
     }
     folder
 }
 
-/// The graph's ports and profiles, as the stand-in reads them; outputs come of the last input of floats.
+/// The graph's ports and profiles, as the stand-in reads them; outputs come of the last input of floats, and caches of
+/// the embeddings where they are updated in place.
 fn plan(graph: &PlanGraph, reports: &[ImportReport; 2], options: &str) -> String {
     let mut graphs = reports.iter().flat_map(|report| &report.graphs);
     let report = graphs.find(|report| report.name == graph.name).expect("the graph is described");
-    let source = report.inputs.iter().rfind(|port| port.data_type == "f32").or(report.inputs.first());
+    let in_place = report.inputs.iter().any(|port| port.name == "write_indices");
+    let is_source = |port: &&Port| port.data_type == "f32" && !(in_place && port.name.starts_with("past_"));
+    let source = report.inputs.iter().rfind(is_source).or(report.inputs.first());
     let source = &source.expect("takes something").name;
+    let shape = |port: &Port| port.shape.join(" ").replace("capacity", &CAPACITY.to_string());
     let mut text = String::new();
     for port in &report.inputs {
-        text += &format!("input {} {} {}\n", port.name, port.data_type, port.shape.join(" "));
+        let kind = if port.name == "write_indices" { "i64" } else { port.data_type };
+        text += &format!("input {} {kind} {}\n", port.name, shape(port));
     }
     for port in &report.outputs {
-        text += &format!("output {} {} {} = {source}\n", port.name, port.data_type, port.shape.join(" "));
+        let (name, kind, shape) = (&port.name, port.data_type, shape(port));
+        text += &match port.name.strip_prefix("present_").filter(|_| in_place) {
+            Some(cache) => format!("cache {name} {kind} {shape} = past_{cache} inputs_embeds write_indices\n"),
+            None => format!("output {name} {kind} {shape} = {source}\n"),
+        };
     }
     for profile in options.split('[').skip(1).filter_map(|profile| profile.split_once(']')) {
         text += &format!("profile {}\n", profile.0.replace(',', " "));

@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use cudarc::driver::result::{self, DriverError};
-use cudarc::driver::sys::{self, CUdevice_attribute, CUdeviceptr, CUevent_flags, CUresult};
+use cudarc::driver::sys::{self, CUdevice_attribute, CUdeviceptr, CUevent_flags, CUmemorytype, CUresult};
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream};
 
 use super::super::error::{TensorRtError, TensorRtErrorKind as Kind};
@@ -157,6 +157,48 @@ impl Drop for HostBuffer {
     }
 }
 
+/// Pieces of memory at equal distances, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rows {
+    /// Where the first starts.
+    pub start: usize,
+    /// From the start of one to that of the next.
+    pub pitch: usize,
+}
+
+impl Rows {
+    /// Whether `count` rows of `width` bytes lie within `bytes`.
+    fn fit(self, width: usize, count: usize, bytes: usize) -> bool {
+        let end = count.checked_sub(1).and_then(|last| last.checked_mul(self.pitch)).unwrap_or(0);
+        let end = end.checked_add(self.start).and_then(|start| start.checked_add(width));
+        width <= self.pitch && end.is_some_and(|end| end <= bytes)
+    }
+}
+
+/// Memory on either side of the bus.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Side<'b> {
+    Host(&'b HostBuffer),
+    Device(&'b DeviceBuffer),
+}
+
+impl Side<'_> {
+    /// As the driver names it: of the two addresses the one that its type says counts.
+    fn place(self) -> (CUmemorytype, *mut c_void, CUdeviceptr) {
+        match self {
+            Self::Host(buffer) => (CUmemorytype::CU_MEMORYTYPE_HOST, buffer.address.as_ptr().cast(), 0),
+            Self::Device(buffer) => (CUmemorytype::CU_MEMORYTYPE_DEVICE, std::ptr::null_mut(), buffer.address),
+        }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Self::Host(buffer) => buffer.bytes,
+            Self::Device(buffer) => buffer.bytes,
+        }
+    }
+}
+
 /// Where the time of a run on the GPU went, by the GPU's own clock, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
@@ -234,6 +276,47 @@ impl Stream {
         let to = unsafe { std::slice::from_raw_parts_mut(to.address.as_ptr(), bytes) };
         // SAFETY: within both buffers; the rest is the caller's to vouch for.
         unsafe { result::memcpy_dtoh_async(to, from.address, self.stream.cu_stream()) }.map_err(failed)
+    }
+
+    /// Copies `count` rows of `width` bytes each.
+    ///
+    /// # Safety
+    /// As for [`upload`](Self::upload); the rows of both sides do not overlap.
+    pub(super) unsafe fn copy_rows(
+        &self,
+        (from, source): (Side<'_>, Rows),
+        (to, target): (Side<'_>, Rows),
+        [width, count]: [usize; 2],
+    ) -> Result<(), TensorRtError> {
+        if width == 0 || count == 0 {
+            return Ok(());
+        }
+        assert!(
+            source.fit(width, count, from.bytes()) && target.fit(width, count, to.bytes()),
+            "a copy stays within its buffers"
+        );
+        let ((src_type, src_host, src_device), (dst_type, dst_host, dst_device)) = (from.place(), to.place());
+        let copy = sys::CUDA_MEMCPY2D {
+            srcXInBytes: source.start,
+            srcY: 0,
+            srcMemoryType: src_type,
+            srcHost: src_host,
+            srcDevice: src_device,
+            srcArray: std::ptr::null_mut(),
+            srcPitch: source.pitch,
+            dstXInBytes: target.start,
+            dstY: 0,
+            dstMemoryType: dst_type,
+            dstHost: dst_host,
+            dstDevice: dst_device,
+            dstArray: std::ptr::null_mut(),
+            dstPitch: target.pitch,
+            WidthInBytes: width,
+            Height: count,
+        };
+        // SAFETY: within both buffers; the rest is the caller's to vouch for. The driver has read `copy` when it
+        // returns.
+        unsafe { sys::cuMemcpy2DAsync_v2(&copy, self.stream.cu_stream()) }.result().map_err(failed)
     }
 
     /// Waits until all of the work is done.
