@@ -74,7 +74,9 @@ mod tensorrt {
 
     /// Compiles the shim against the headers at hand. Nothing is linked but C++'s own library.
     pub fn shim() -> Result<(), Box<dyn Error>> {
-        println!("cargo::rerun-if-changed={SHIM}");
+        for part in ["shim.cpp", "shim_callbacks.h", "shim_versions.h"] {
+            println!("cargo::rerun-if-changed=src/engine/tensorrt/{part}");
+        }
         let arch = env::var("CARGO_CFG_TARGET_ARCH")?;
         let distribution = format!("/usr/include/{arch}-linux-gnu");
         let tensorrt =

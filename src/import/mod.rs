@@ -22,6 +22,7 @@ mod quantise;
 mod sizes;
 mod weights;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -73,6 +74,8 @@ pub struct GraphReport {
     pub path: PathBuf,
     /// Number of operators.
     pub nodes: usize,
+    /// The same by kind.
+    pub operators: BTreeMap<String, usize>,
     /// Number of the checkpoint's parameters in it.
     pub parameters: u64,
     /// What it takes.
@@ -136,7 +139,10 @@ fn write(model: &ModelProto, out: &Path) -> Result<GraphReport, ImportError> {
     let graph = model.graph.as_ref().expect("a built model has a graph");
     let path = out.join(format!("{}.onnx", graph.name));
     fs::write(&path, model.encode_to_vec()).map_err(|e| ImportError::new(Kind::Write, &path).because(e))?;
+    let mut operators = BTreeMap::new();
+    graph.node.iter().for_each(|node| *operators.entry(node.op_type.clone()).or_default() += 1);
     Ok(GraphReport {
+        operators,
         name: graph.name.clone(),
         path,
         nodes: graph.node.len(),

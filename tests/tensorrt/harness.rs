@@ -87,11 +87,15 @@ pub fn recipe(sm: u32) -> Recipe {
     named.or_else(|_| Recipe::new(&library(), None)).expect("there is something to build for")
 }
 
+/// The default bundle.
+pub fn bundle() -> Bundle {
+    Bundle::open(BUNDLE, Verify::Sizes).expect("is a bundle")
+}
+
 /// The graphs of the default bundle.
 pub fn graphs(level: Level, precision: Precision) -> Vec<PlanGraph> {
-    let bundle = Bundle::open(BUNDLE, Verify::Sizes).expect("is a bundle");
     let options = GraphOptions { level, precision, positions: None };
-    plan_graphs(&bundle, &sam4mllm::import::default_cache_dir(), options).expect("graphs")
+    plan_graphs(&bundle(), &sam4mllm::import::default_cache_dir(), options).expect("graphs")
 }
 
 /// The smallest of them with products and bounds, for tests of the builder rather than of graphs.

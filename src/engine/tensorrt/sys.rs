@@ -112,7 +112,6 @@ unsafe extern "C" {
     pub fn trt_set_log(sink: LogSink);
     pub fn trt_open(directory: *const c_char, message: *mut c_char, length: usize) -> *mut Library;
     pub fn trt_version(library: *const Library) -> i32;
-    pub fn trt_gpu(sm: *mut i32, name: *mut c_char, length: i32, message: *mut c_char, room: usize) -> bool;
 
     pub fn trt_recorder_new() -> *mut Recorder;
     pub fn trt_recorder_free(recorder: *mut Recorder);

@@ -156,14 +156,27 @@ pub fn a_node_on_the_gpu_tests_itself() {
     assert!(log.contains("computing on the CPU") && log.contains("no CUDA-capable device"), "{log}");
 }
 
-/// A plan that the cache lacks is built, which the stand-in refuses; with all of them nothing is.
+/// A plan that the cache lacks is built, which the stand-in refuses; with all of them nothing is. One whose bytes are
+/// not those that were written is found out when it is loaded, and built again.
 pub fn a_plan_that_is_missing_is_built() {
     let folder = cache(Path::new(BUNDLE), Precision::Fp16);
-    std::fs::remove_file(find(&folder, "mask_decoder-")).expect("is removed");
     let cache = folder.path().to_str().expect("is text");
-    let output = sam4mllm(&["engine", "check", "--cache-dir", cache, "--frames", "1"]);
-    let said = texts(&output).1;
-    assert_eq!(output.status.code(), Some(1));
+    let check = || {
+        let output = sam4mllm(&["engine", "check", "--cache-dir", cache, "--frames", "1"]);
+        assert_eq!(output.status.code(), Some(1));
+        texts(&output).1
+    };
+    let said = check();
+    assert!(said.contains("outputs of the GPU are not those") && !said.contains("building the plan"), "{said}");
+    let plan = find(&folder, "mask_decoder-");
+    let mut bytes = std::fs::read(&plan).expect("a plan");
+    bytes[6] ^= 1;
+    std::fs::write(&plan, bytes).expect("is written");
+    let said = check();
+    assert!(said.contains("plan is built again") && said.contains("its hash is not its record's"), "{said}");
+    assert!(said.contains("building the plan") && said.contains("a builder: TensorRT gives no reason"), "{said}");
+    std::fs::remove_file(plan).expect("is removed");
+    let said = check();
     assert!(said.contains("building the plan") && said.contains("mask_decoder"), "{said}");
     assert!(said.contains("a builder: TensorRT gives no reason"), "{said}");
 }

@@ -10,43 +10,74 @@ use cudarc::driver::{CudaContext, CudaEvent, CudaStream};
 
 use super::super::error::{TensorRtError, TensorRtErrorKind as Kind};
 
-/// The first GPU of the machine, with its primary CUDA context, which TensorRT uses too.
-#[derive(Debug, Clone)]
-pub struct Device {
-    context: Arc<CudaContext>,
-    name: String,
-    sm: u32,
+/// A GPU, as the driver tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gpu {
+    /// Compute capability times ten: 87 for Orin.
+    pub sm: u32,
+    /// The driver's name for it.
+    pub name: String,
 }
 
-impl Device {
-    /// Finds the GPU.
+impl Gpu {
+    /// The first GPU of the machine.
     ///
     /// # Errors
     /// [`Kind::Driver`] where there is no driver, or it knows no GPU.
-    pub fn open() -> Result<Self, TensorRtError> {
+    pub fn current() -> Result<Self, TensorRtError> {
         // SAFETY: opens the driver's library and closes it again, as every CUDA program does; asked first, because
         // `cudarc` panics where it is missing.
         if !unsafe { sys::is_culib_present() } {
             let why = "no CUDA driver is installed: there is no libcuda.so.1";
             return Err(TensorRtError::new(Kind::Driver, "a GPU", why));
         }
-        let refuse = |error| TensorRtError::new(Kind::Driver, "a GPU", format!("the driver answers: {}", text(error)));
-        let context = CudaContext::new(0).map_err(refuse)?;
-        let name = context.name().map_err(refuse)?;
-        let part = |attribute| context.attribute(attribute).map(|value| value.unsigned_abs()).map_err(refuse);
-        let major = part(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
-        let minor = part(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-        Ok(Self { context, name, sm: major * 10 + minor })
+        let first = || {
+            result::init()?;
+            let device = result::device::get(ORDINAL)?;
+            let name = result::device::get_name(device)?;
+            // SAFETY: the device is the driver's.
+            let part = |attribute| unsafe { result::device::get_attribute(device, attribute) }.map(i32::unsigned_abs);
+            let major = part(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+            let minor = part(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+            Ok(Self { sm: major * 10 + minor, name })
+        };
+        first().map_err(no_gpu)
+    }
+}
+
+/// The number of the GPU that is used, the driver's first.
+const ORDINAL: i32 = 0;
+
+fn no_gpu(error: DriverError) -> TensorRtError {
+    TensorRtError::new(Kind::Driver, "a GPU", format!("the driver answers: {}", text(error)))
+}
+
+/// The first GPU of the machine, with its primary CUDA context, which TensorRT uses too.
+#[derive(Debug, Clone)]
+pub struct Device {
+    context: Arc<CudaContext>,
+    gpu: Gpu,
+}
+
+impl Device {
+    /// Finds the GPU.
+    ///
+    /// # Errors
+    /// As [`Gpu::current`]; also where the driver makes no context.
+    pub fn open() -> Result<Self, TensorRtError> {
+        let gpu = Gpu::current()?;
+        Ok(Self { context: CudaContext::new(ORDINAL as usize).map_err(no_gpu)?, gpu })
     }
 
     /// The driver's name for it.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.gpu.name
     }
 
     /// Compute capability times ten: 87 for Orin.
     pub fn sm(&self) -> u32 {
-        self.sm
+        self.gpu.sm
     }
 
     /// Device memory in bytes: what is free, and all of it.

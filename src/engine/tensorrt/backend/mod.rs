@@ -13,7 +13,7 @@ mod element;
 mod in_place;
 mod slot;
 
-pub use cuda::{Device, RunTimes};
+pub use cuda::{Device, Gpu, RunTimes};
 
 use std::sync::Arc;
 
