@@ -99,6 +99,12 @@ mod tensorrt {
         // `-isystem`: warnings in NVIDIA's headers are not ours.
         let mut build = cc::Build::new();
         build.cpp(true).std("c++17").file(SHIM).flag("-isystem").flag(&tensorrt).flag("-isystem").flag(&cuda);
+        // For tests: errors of memory in the shim end the process.
+        println!("cargo::rerun-if-env-changed=SAM4MLLM_SANITIZE");
+        if env::var_os("SAM4MLLM_SANITIZE").is_some() {
+            build.flag("-fsanitize=address,undefined").flag("-fno-sanitize-recover=all");
+            println!("cargo::rustc-link-arg=-fsanitize=address,undefined");
+        }
         build.warnings(true).extra_warnings(true).try_compile("sam4mllm_tensorrt")?;
         Ok(())
     }

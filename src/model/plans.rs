@@ -16,12 +16,15 @@ pub use crate::import::{Level, Precision};
 const MAX_POINTS: u32 = 64;
 
 /// How far outputs may be from those of 32-bit floats on the CPU, as a share of their root mean square: sums in another
-/// order in 32 bits; products rounded to 11 bits of mantissa in 16, over tens of layers. The second is set from the
-/// format and not yet held against a GPU.
+/// order in 32 bits; products rounded to 11 bits of mantissa in 16, over tens of layers; the weights' own rounding below.
+/// Measured on a CPU with the default bundle, `tests/reference/check_graphs.py`: 0.0007 in 16 bits, 0.008 with weights in
+/// 8 and 0.11 with weights in 4. Kernels of a GPU's have not been held against it yet.
 pub fn tolerance(precision: Precision) -> f32 {
     match precision {
         Precision::Fp32 => TOLERANCE,
-        Precision::Fp16 | Precision::Int8 | Precision::Int4 => 2e-2,
+        Precision::Int8 => 5e-2,
+        Precision::Int4 => 3e-1,
+        Precision::Fp16 => 2e-2,
     }
 }
 

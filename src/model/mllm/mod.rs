@@ -366,4 +366,6 @@ pub fn argmax(p: &[f32]) -> u32 {
 }
 
 #[cfg(test)]
+mod resident_tests;
+#[cfg(test)]
 mod tests;
