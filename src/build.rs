@@ -103,7 +103,10 @@ mod tensorrt {
         println!("cargo::rerun-if-env-changed=SAM4MLLM_SANITIZE");
         if env::var_os("SAM4MLLM_SANITIZE").is_some() {
             build.flag("-fsanitize=address,undefined").flag("-fno-sanitize-recover=all");
-            println!("cargo::rustc-link-arg=-fsanitize=address,undefined");
+            // rustc links without the compiler's usual libraries, so they are named.
+            for argument in ["-fsanitize=address", "-lasan", "-lubsan"] {
+                println!("cargo::rustc-link-arg={argument}");
+            }
         }
         build.warnings(true).extra_warnings(true).try_compile("sam4mllm_tensorrt")?;
         Ok(())

@@ -4,6 +4,9 @@
     sam4mllm engine import engines/tabletop --level fused --precision fp16 -o /tmp/b
     python tests/reference/check_graphs.py engines/tabletop /tmp/a /tmp/b [/tmp/c ...] [--limit 1e-3]
 
+For a checkpoint of a language model that is in no bundle, with graphs beside each other in each folder, only the decoder is
+compared, on random embeddings.
+
 The first is the reference. The language model looks at rendered scenes and is asked what the bundle asks; the words of
 the reference's greedy answer are then fed to each, token by token, behind a cache of its own: the largest difference of
 all logits, and how often the likeliest token is another. Caches that grow (portable) and that are updated in place
@@ -88,6 +91,9 @@ class Form:
         copy = pathlib.Path(copies) / self.name
         shutil.copytree(folder, copy)
         graph = lambda part, name, kind=Graph: kind(copy / part / f"{name}.onnx")
+        if (copy / "decoder.onnx").exists():
+            self.decoder = graph("", "decoder", Decoder)
+            return
         self.vision, self.embed = graph("mllm", "vision"), graph("mllm", "embed")
         self.decoder = graph("mllm", "decoder", Decoder)
         self.encoder, self.masks = graph("sam", "image_encoder"), graph("sam", "mask_decoder")
@@ -197,6 +203,19 @@ def segmenter(args, manifest, forms, notes):
             note.note("image_embedding", found, seen[0])
 
 
+def decoders(forms, notes):
+    """Three passes over random embeddings: many positions, one, several."""
+    width = forms[0].decoder.inputs["inputs_embeds"][1][2]
+    for form in forms:
+        form.decoder.forget()
+    rng = np.random.default_rng(2)
+    for count in (17, 1, 5):
+        embeds = rng.normal(0, 1, (1, count, width)).astype(np.float32)
+        rows = [form.decoder.append(embeds) for form in forms]
+        for note, found in zip(notes[1:], rows[1:]):
+            note.note("logits", found, rows[0])
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("bundle")
@@ -208,12 +227,17 @@ def main():
     args = parser.parse_args()
     # It warns of every cache that it copies.
     ort.set_default_logger_severity(3)
-    manifest = tomllib.loads((pathlib.Path(args.bundle) / "bundle.toml").read_text())
+    bundle = pathlib.Path(args.bundle) / "bundle.toml"
     with tempfile.TemporaryDirectory() as copies:
         forms = [Form(folder, copies) for folder in args.folders]
     notes = [Differences() for _ in forms]
-    segmenter(args, manifest, forms, notes)
-    changed, count = language(args, manifest, forms, notes)
+    changed, count = [0] * len(forms), 0
+    if bundle.exists():
+        manifest = tomllib.loads(bundle.read_text())
+        segmenter(args, manifest, forms, notes)
+        changed, count = language(args, manifest, forms, notes)
+    else:
+        decoders(forms, notes)
     worst, rows = 0.0, []
     for i, (form, note) in enumerate(zip(forms[1:], notes[1:]), 1):
         for name in note.off:
