@@ -34,6 +34,9 @@ enum Command {
     /// Hold the GPU's engines against the CPU's, tensor by tensor.
     #[cfg(feature = "tensorrt")]
     Check(super::parity::Args),
+    /// Time a decoder on the GPU against what its memory and its products allow.
+    #[cfg(feature = "tensorrt")]
+    Decoder(super::decoder::Args),
     /// Look for TensorRT's libraries, a driver and a GPU; ends with 1 where plans cannot run here.
     #[cfg(feature = "tensorrt")]
     Probe,
@@ -98,6 +101,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             let (text, passed) = super::parity::run(&args)?;
             return outcome(&text, passed, "outputs of the GPU are not those of the CPU");
         }
+        #[cfg(feature = "tensorrt")]
+        Command::Decoder(args) => super::decoder::run(&args)?,
         #[cfg(feature = "tensorrt")]
         Command::Probe => {
             let (text, complete) = super::probe::run();

@@ -56,7 +56,7 @@ pub struct Args {
 
 /// What plans are for; `None` is the GPU of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Device(Option<u32>);
+pub(super) struct Device(pub(super) Option<u32>);
 
 impl FromStr for Device {
     type Err = String;

@@ -435,7 +435,7 @@ fn attribute(name: &str, value: &Attr<'_>) -> AttributeProto {
     proto
 }
 
-fn value_info<T: Element>(name: &str, dims: &[Dim]) -> ValueInfoProto {
+pub(super) fn value_info<T: Element>(name: &str, dims: &[Dim]) -> ValueInfoProto {
     let dim = dims
         .iter()
         .map(|dim| Dimension {

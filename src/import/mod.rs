@@ -18,7 +18,10 @@ mod graph;
 mod half;
 mod nn;
 mod onnx;
+#[cfg(feature = "tensorrt")]
+mod product;
 mod quantise;
+#[cfg(feature = "tensorrt")]
 mod sizes;
 mod weights;
 
@@ -34,6 +37,9 @@ pub use adapter::{Adapter, AdapterMode, AdapterReport};
 pub use cache::{Imported, default_cache_dir, describe_bundle, import_bundle, import_cached};
 pub use error::{ImportError, ImportErrorKind};
 pub use form::{Form, Level, Precision};
+#[cfg(feature = "tensorrt")]
+pub use product::half_product;
+#[cfg(feature = "tensorrt")]
 pub use sizes::fix_sizes;
 pub use weights::WeightReport;
 

@@ -9,7 +9,7 @@ use super::stages::{LoadError, max_positions};
 use crate::engine::bundle::Bundle;
 use crate::engine::tensorrt::plan::Source;
 use crate::engine::tensorrt::{Flavour, Profile, Version};
-use crate::import::{Form, ImportError, fix_sizes, import_cached};
+use crate::import::{Form, ImportError, fix_sizes, half_product, import_cached};
 pub use crate::import::{Level, Precision};
 
 /// Points of one prompt, the corners of a box among them: a grid of 7 x 7 beside a box fits.
@@ -100,9 +100,11 @@ pub fn plan_graph(
     let GraphOptions { level, precision, positions } = options;
     let positions = reach(bundle, positions)?;
     let imported = import_cached(bundle, cache_dir, Form { level, precision })?;
+    if name == "decoder" {
+        return decoder_graph(imported.mllm_graph(name), Form { level, precision }, positions);
+    }
     let (path, profiles) = match name {
         "embed" => (imported.mllm_graph(name), vec![Profile::new([("sequence", usual(1, 64, positions))])]),
-        "decoder" => (imported.mllm_graph(name), decoder_profiles(positions, level).to_vec()),
         "image_encoder" => (imported.sam_graph(name), Vec::new()),
         "mask_decoder" => {
             let reach = [("prompts", [1, 1, MAX_BATCH as u32]), ("points", [1, 28, MAX_POINTS])];
@@ -111,11 +113,25 @@ pub fn plan_graph(
         name => (imported.mllm_graph(name), Vec::new()),
     };
     let onnx = std::fs::read(&path).map_err(|e| ImportError::unreadable(&path, e))?;
-    let onnx = match name {
-        "decoder" => fix_sizes(&onnx, "capacity", capacity(positions))?,
-        _ => onnx,
-    };
     Ok(PlanGraph { name, path, onnx, level, precision, profiles })
+}
+
+/// The decoder in the file `path`, imported in `form`, for conversations of up to `positions` tokens.
+///
+/// # Errors
+/// [`LoadError::Import`] for a file that is no graph.
+pub fn decoder_graph(path: PathBuf, form: Form, positions: u32) -> Result<PlanGraph, LoadError> {
+    let onnx = std::fs::read(&path).map_err(|e| ImportError::unreadable(&path, e))?;
+    let onnx = fix_sizes(&onnx, "capacity", capacity(positions))?;
+    let profiles = decoder_profiles(positions, form.level).to_vec();
+    Ok(PlanGraph { name: "decoder", path, onnx, level: form.level, precision: form.precision, profiles })
+}
+
+/// One product of two matrices of `size` by `size` in 16-bit floats: how fast a GPU multiplies at best.
+pub fn product_graph(size: usize) -> PlanGraph {
+    let (level, precision) = (Level::Portable, Precision::Fp16);
+    let path = PathBuf::from("product.onnx");
+    PlanGraph { name: "product", path, onnx: half_product(size), level, precision, profiles: Vec::new() }
 }
 
 fn reach(bundle: &Bundle, wanted: Option<u32>) -> Result<u32, LoadError> {

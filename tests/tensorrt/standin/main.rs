@@ -28,7 +28,7 @@ const fn case(name: &'static str, run: fn()) -> Case {
     Case { name, run, breach: None }
 }
 
-const CASES: [Case; 27] = [
+const CASES: [Case; 28] = [
     case("an_engine_answers_in_every_size", cases::an_engine_answers_in_every_size),
     case("elements_of_every_type_arrive", cases::elements_of_every_type_arrive),
     case("an_output_may_find_its_own_size", cases::an_output_may_find_its_own_size),
@@ -52,6 +52,7 @@ const CASES: [Case; 27] = [
     case("a_cache_of_another_kind_is_refused", caches::a_cache_of_another_kind_is_refused),
     case("the_gpu_is_held_against_the_cpu", node::the_gpu_is_held_against_the_cpu),
     case("a_node_on_the_gpu_tests_itself", node::a_node_on_the_gpu_tests_itself),
+    case("a_decoder_is_timed", node::a_decoder_is_timed),
     case("a_plan_that_is_missing_is_built", node::a_plan_that_is_missing_is_built),
     case("a_probe_tells_what_is_missing", node::a_probe_tells_what_is_missing),
     case("a_plan_is_inspected_with_and_without_its_gpu", node::a_plan_is_inspected_with_and_without_its_gpu),

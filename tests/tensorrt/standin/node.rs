@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 
 use sam4mllm::engine::bundle::{Bundle, Verify};
 use sam4mllm::engine::tensorrt::plan::Recipe;
-use sam4mllm::import::{Form, ImportReport, Port, describe_bundle};
-use sam4mllm::model::plans::{GraphOptions, PlanGraph, Precision, plan_graphs};
+use sam4mllm::import::{Form, ImportReport, Port, describe_bundle, import};
+use sam4mllm::model::plans::{GraphOptions, PlanGraph, Precision, decoder_graph, plan_graphs, product_graph};
 use tempfile::TempDir;
 
 use crate::plans::{fail_at, library, put};
@@ -228,4 +228,37 @@ pub fn a_plan_is_inspected_with_and_without_its_gpu() {
     assert!(text.contains("not loaded") && text.contains("on sm120 Other, and this machine has"), "{text}");
     fail_at("cuInit");
     assert!(inspect(&[]).contains("no CUDA-capable device is detected"));
+}
+
+/// A decoder is timed against what memory and products allow; the stand-in's clock runs as it likes.
+pub fn a_decoder_is_timed() {
+    let (folder, checkpoint) = (tempfile::tempdir().expect("a folder"), "tests/reference/checkpoints/llava-siglip");
+    let level = GraphOptions::highest_level(library().version());
+    let (form, dir) = (Form { level, precision: Precision::Fp16 }, tempfile::tempdir().expect("a folder"));
+    let report = import(checkpoint, dir.path(), form).expect("is imported");
+    let reports = [report.clone(), report];
+    let recipe = Recipe::new(&library(), None).expect("a GPU");
+    let plans = folder.path().join("plans");
+    let decoder = decoder_graph(dir.path().join("decoder.onnx"), form, 16 + 3).expect("is a graph");
+    let key = recipe.key(&library(), &decoder.source(checkpoint), &decoder.profiles);
+    put(&plans, &key, &plan(&decoder, &reports, &key.options).replace(&CAPACITY.to_string(), "787"));
+    let product = product_graph(64);
+    let key = recipe.key(&library(), &product.source(""), &product.profiles);
+    put(&plans, &key, "input a f16 64 64\ninput b f16 64 64\noutput y f16 64 64 = a\n");
+    let cache = folder.path().to_str().expect("is text");
+    let args = ["engine", "decoder", checkpoint, "--cache", cache, "--product", "64"];
+    let args = [&args[..], &["--prompt", "16", "--tokens", "3", "--runs", "2"]].concat();
+    let output = sam4mllm(&[&args[..], &["--format", "json"]].concat());
+    let (out, err) = texts(&output);
+    assert!(output.status.success(), "{out}{err}");
+    let told: serde_json::Value = serde_json::from_str(&out).expect("is JSON");
+    assert_eq!((&told["device"], &told["precision"]), (&"Stand-in (sm86)".into(), &"fp16".into()));
+    for figure in ["memory_ceiling", "product_ceiling", "weight_bytes", "parameters"] {
+        assert!(told[figure].as_f64() > Some(0.0), "{figure}: {out}");
+    }
+    for pass in ["prompt", "token"] {
+        assert!(told[pass]["gpu_ms"][0].as_f64() >= Some(0.0) && told[pass]["share"].is_number(), "{out}");
+    }
+    let text = texts(&sam4mllm(&args)).0;
+    assert!(text.contains("of the memory's ceiling") && text.contains("pass of 16 tokens"), "{text}");
 }

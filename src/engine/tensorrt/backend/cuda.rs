@@ -89,6 +89,30 @@ impl Device {
         Ok((free as u64, total as u64))
     }
 
+    /// How fast the device reads and writes its memory, in bytes a second, both together: the best of ten copies of
+    /// `bytes` from one place to another.
+    ///
+    /// # Errors
+    /// [`Kind::Memory`] where there is no room for both, [`Kind::Run`] where the driver fails.
+    pub fn copy_speed(&self, bytes: usize) -> Result<f64, TensorRtError> {
+        let (from, to) = (DeviceBuffer::new(self, bytes.max(1))?, DeviceBuffer::new(self, bytes.max(1))?);
+        let stream = Stream::new(self)?;
+        let rows = Rows { start: 0, pitch: from.bytes };
+        let mut best = 0f64;
+        for _ in 0..10 {
+            let copied = stream.mark(Mark::Start).and_then(|()| {
+                // SAFETY: both outlive the wait below, and are two.
+                unsafe { stream.copy_rows((Side::Device(&from), rows), (Side::Device(&to), rows), [from.bytes, 1]) }?;
+                stream.mark(Mark::Fed)
+            });
+            let finished = stream.finish();
+            copied.and(finished)?;
+            let seconds = f64::from(stream.between(Mark::Start, Mark::Fed)?) / 1e3;
+            best = best.max(2.0 * from.bytes as f64 / seconds.max(1e-9));
+        }
+        Ok(best)
+    }
+
     /// Makes the context current on this thread: TensorRT works in the one that is.
     pub(super) fn bind(&self) -> Result<(), TensorRtError> {
         self.context.bind_to_thread().map_err(failed)
@@ -357,15 +381,17 @@ impl Stream {
 
     /// How long the parts of the last run took; every mark was passed.
     pub(super) fn times(&self) -> Result<RunTimes, TensorRtError> {
-        let between = |from: Mark, to: Mark| {
-            let (from, to) = (&self.marks[from as usize], &self.marks[to as usize]);
-            from.elapsed_ms(to).map_err(failed)
-        };
         Ok(RunTimes {
-            upload_ms: between(Mark::Start, Mark::Fed)?,
-            compute_ms: between(Mark::Fed, Mark::Computed)?,
-            download_ms: between(Mark::Computed, Mark::Fetched)?,
+            upload_ms: self.between(Mark::Start, Mark::Fed)?,
+            compute_ms: self.between(Mark::Fed, Mark::Computed)?,
+            download_ms: self.between(Mark::Computed, Mark::Fetched)?,
         })
+    }
+
+    /// Milliseconds between two marks that were passed.
+    fn between(&self, from: Mark, to: Mark) -> Result<f32, TensorRtError> {
+        let (from, to) = (&self.marks[from as usize], &self.marks[to as usize]);
+        from.elapsed_ms(to).map_err(failed)
     }
 }
 
