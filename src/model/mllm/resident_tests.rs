@@ -100,7 +100,7 @@ fn talk(model: &mut Mllm) -> (Vec<Vec<u32>>, Vec<Vec<YesNo>>, u32) {
             let question = |i: u32| Question {
                 tokens: vec![20 + i % 3, 30 + i],
                 answers: 4,
-                draft: vec![i % 2 == 0; i as usize % 4],
+                draft: vec![i.is_multiple_of(2); i as usize % 4],
             };
             let questions: Vec<_> = (0..6).map(question).collect();
             labels.extend(model.ask(&generated.cache, &generated.pending, &questions, None).expect("answers"));

@@ -201,9 +201,8 @@ impl InPlace {
         let host = self.staging[i].fit(bytes * pair.heads, &pairs.device);
         let host = host.map_err(|error| EngineError::new(Kind::Run, engine, error))?;
         // SAFETY: the stream was waited for since the last copy.
-        pair.element
-            .write(data, unsafe { host.bytes_mut() })
-            .map_err(|why| EngineError::new(Kind::Input, engine, why))?;
+        let staged = unsafe { host.bytes_mut() };
+        pair.element.write(data, staged).map_err(|why| EngineError::new(Kind::Input, engine, why))?;
         let (from, to) = (Rows { start: 0, pitch: bytes }, Rows { start: 0, pitch: pairs.pitch(pair) });
         let sides = (Side::Host(host), Side::Device(lease.buffer(i)));
         // SAFETY: the staging is not touched, and the lease held, until the stream is waited for.
