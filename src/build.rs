@@ -74,7 +74,9 @@ mod tensorrt {
 
     /// Compiles the shim against the headers at hand. Nothing is linked but C++'s own library.
     pub fn shim() -> Result<(), Box<dyn Error>> {
-        println!("cargo::rerun-if-changed={SHIM}");
+        for part in ["shim.cpp", "shim_callbacks.h", "shim_versions.h"] {
+            println!("cargo::rerun-if-changed=src/engine/tensorrt/{part}");
+        }
         let arch = env::var("CARGO_CFG_TARGET_ARCH")?;
         let distribution = format!("/usr/include/{arch}-linux-gnu");
         let tensorrt =
@@ -97,6 +99,15 @@ mod tensorrt {
         // `-isystem`: warnings in NVIDIA's headers are not ours.
         let mut build = cc::Build::new();
         build.cpp(true).std("c++17").file(SHIM).flag("-isystem").flag(&tensorrt).flag("-isystem").flag(&cuda);
+        // For tests: errors of memory in the shim end the process.
+        println!("cargo::rerun-if-env-changed=SAM4MLLM_SANITIZE");
+        if env::var_os("SAM4MLLM_SANITIZE").is_some() {
+            build.flag("-fsanitize=address,undefined").flag("-fno-sanitize-recover=all");
+            // rustc links without the compiler's usual libraries, so they are named.
+            for argument in ["-fsanitize=address", "-lasan", "-lubsan"] {
+                println!("cargo::rustc-link-arg={argument}");
+            }
+        }
         build.warnings(true).extra_warnings(true).try_compile("sam4mllm_tensorrt")?;
         Ok(())
     }

@@ -12,8 +12,8 @@ use serde_json::json;
 use super::{Format, bench};
 use crate::engine::bundle::{Bundle, MANIFEST, StoredOutputs, Verify, seal, store_outputs};
 use crate::import::{
-    Adapter, AdapterMode, ImportReport, Level, Port, default_cache_dir, describe_bundle, import_adapted, import_bundle,
-    import_cached,
+    Adapter, AdapterMode, Form, ImportReport, Level, Port, Precision, default_cache_dir, describe_bundle,
+    import_adapted, import_bundle, import_cached,
 };
 use crate::model::stages::{LoadOptions, run_self_test};
 
@@ -34,6 +34,9 @@ enum Command {
     /// Hold the GPU's engines against the CPU's, tensor by tensor.
     #[cfg(feature = "tensorrt")]
     Check(super::parity::Args),
+    /// Time a decoder on the GPU against what its memory and its products allow.
+    #[cfg(feature = "tensorrt")]
+    Decoder(super::decoder::Args),
     /// Look for TensorRT's libraries, a driver and a GPU; ends with 1 where plans cannot run here.
     #[cfg(feature = "tensorrt")]
     Probe,
@@ -59,6 +62,13 @@ struct ImportArgs {
     /// Add the adapter to the weights, or compute it beside them.
     #[arg(long, value_enum, default_value_t = AdapterMode::Merge, requires = "adapter")]
     adapter_mode: AdapterMode,
+    /// Which operators the graphs are written with: those that every runtime has, or those of TensorRT from 10.16 and
+    /// TensorRT for RTX.
+    #[arg(long, value_enum, default_value_t)]
+    level: Level,
+    /// What matrix products are computed in, and what the language model's weights are stored as. rten runs fp32.
+    #[arg(long, value_enum, default_value_t = Precision::Fp32)]
+    precision: Precision,
 }
 
 #[derive(Debug, clap::Args)]
@@ -91,6 +101,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             let (text, passed) = super::parity::run(&args)?;
             return outcome(&text, passed, "outputs of the GPU are not those of the CPU");
         }
+        #[cfg(feature = "tensorrt")]
+        Command::Decoder(args) => super::decoder::run(&args)?,
         #[cfg(feature = "tensorrt")]
         Command::Probe => {
             let (text, complete) = super::probe::run();
@@ -129,10 +141,11 @@ fn run_seal(args: &SealArgs) -> anyhow::Result<String> {
 }
 
 fn run_import(args: &ImportArgs) -> anyhow::Result<String> {
+    let form = Form { level: args.level, precision: args.precision };
     if !args.dir.join(MANIFEST).exists() {
         let out = args.out.as_ref().context("--out is needed for a checkpoint that is in no bundle")?;
         let adapter = args.adapter.as_deref().map(|dir| Adapter { dir, mode: args.adapter_mode });
-        return Ok(summary(&import_adapted(&args.dir, adapter, out, Level::Portable)?));
+        return Ok(summary(&import_adapted(&args.dir, adapter, out, form)?));
     }
     if args.adapter.is_some() {
         bail!(
@@ -141,10 +154,10 @@ fn run_import(args: &ImportArgs) -> anyhow::Result<String> {
     }
     let bundle = Bundle::open(&args.dir, Verify::Hashes)?;
     let Some(out) = &args.out else {
-        let imported = import_cached(&bundle, default_cache_dir(), Level::Portable)?;
+        let imported = import_cached(&bundle, default_cache_dir(), form)?;
         return Ok(format!("{}\n{}\n", imported.mllm_dir().display(), imported.sam_dir().display()));
     };
-    Ok(import_bundle(&bundle, out, Level::Portable)?.iter().map(summary).collect())
+    Ok(import_bundle(&bundle, out, form)?.iter().map(summary).collect())
 }
 
 fn summary(report: &ImportReport) -> String {
@@ -159,8 +172,12 @@ fn summary(report: &ImportReport) -> String {
             adapter.low_rank, adapter.rank, adapter.replaced
         )
     });
+    let quantised = match weights.quantised {
+        0 => String::new(),
+        count => format!("{count} parameters in few bits\n"),
+    };
     format!(
-        "{} in {:.1} ms: {} parameters; {} bytes in place, {} written, {} tensors unused\n{adapter}{}\n",
+        "{} in {:.1} ms: {} parameters; {} bytes in place, {} written, {} tensors unused\n{adapter}{quantised}{}\n",
         report.class,
         report.elapsed.as_secs_f64() * 1e3,
         weights.parameters,

@@ -4,6 +4,8 @@
 
 mod bench;
 mod dataset;
+#[cfg(feature = "tensorrt")]
+mod decoder;
 mod demo;
 mod dialogues;
 mod engine;

@@ -16,8 +16,8 @@ use super::Format;
 use crate::engine::bundle::{Bundle, Verify};
 use crate::engine::tensorrt::plan::{Made, Recipe, make};
 use crate::engine::tensorrt::{Builder, Library, Phase, PlanStore, Progress, TensorRtErrorKind};
-use crate::import::default_cache_dir;
-use crate::model::plans::{PlanGraph, Precision, plan_graphs};
+use crate::import::{Level, default_cache_dir};
+use crate::model::plans::{GraphOptions, PlanGraph, Precision, plan_graphs};
 
 /// Arguments of `sam4mllm engine build`.
 #[derive(Debug, clap::Args)]
@@ -31,6 +31,9 @@ pub struct Args {
     /// What matrix products are computed in; all else stays in 32 bits.
     #[arg(long, value_enum, default_value_t = Precision::Fp16)]
     precision: Precision,
+    /// Which operators the graphs are written with. Default: the most that this TensorRT takes.
+    #[arg(long, value_enum)]
+    level: Option<Level>,
     /// Longest conversation in tokens; less needs less memory. Default: what the checkpoint knows.
     #[arg(long)]
     positions: Option<u32>,
@@ -53,7 +56,7 @@ pub struct Args {
 
 /// What plans are for; `None` is the GPU of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Device(Option<u32>);
+pub(super) struct Device(pub(super) Option<u32>);
 
 impl FromStr for Device {
     type Err = String;
@@ -117,7 +120,9 @@ pub fn run(args: &Args) -> anyhow::Result<String> {
     };
     (recipe.options.strip, recipe.options.stream_weights) = (args.strip, args.stream_weights);
     let cache = args.cache.clone().unwrap_or_else(default_cache_dir);
-    let graphs = plan_graphs(&bundle, &cache, args.precision, args.positions)?;
+    let level = args.level.unwrap_or(GraphOptions::highest_level(library.version()));
+    let options = GraphOptions { level, precision: args.precision, positions: args.positions };
+    let graphs = plan_graphs(&bundle, &cache, options)?;
     let store = PlanStore::open(cache.join("plans"))?;
     let mut builder = Builder::new(library)?;
     builder.set_threads(args.threads)?;
@@ -128,7 +133,7 @@ pub fn run(args: &Args) -> anyhow::Result<String> {
         let made = make(&builder, &store, &recipe, (&source, profiles), Some(bar))?;
         rows.push(Row::new(&made));
     }
-    let header = format!("{}, {}, {:?}", library.version(), recipe.device(), args.precision);
+    let header = format!("{}, {}, {}, {}", library.version(), recipe.device(), level.name(), args.precision.name());
     match args.format {
         Format::Text => Ok(format!("{header}\n{}\n", table(&rows))),
         Format::Json => Ok(serde_json::to_string_pretty(&rows).context("write rows")? + "\n"),

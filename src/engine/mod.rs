@@ -6,11 +6,14 @@ pub mod bundle;
 pub mod fake;
 #[cfg(feature = "tensorrt")]
 pub mod paired;
+mod resident;
 pub mod rten;
 #[cfg(feature = "tensorrt")]
 pub mod tensorrt;
 
 use std::borrow::Cow;
+
+pub use resident::Resident;
 
 /// The elements of a tensor, row-major.
 #[derive(Debug, Clone, PartialEq)]
@@ -202,4 +205,24 @@ pub trait Engine: Send {
     /// # Errors
     /// [`EngineErrorKind::Input`] for a missing, unknown or misshapen input; [`EngineErrorKind::Run`] otherwise.
     fn run(&mut self, inputs: Vec<(&str, Tensor<'_>)>, outputs: &[&str]) -> Result<Vec<Tensor<'static>>, EngineError>;
+
+    /// The cache of an empty conversation; `None` where the engine keeps none, and is given all of it with every run.
+    fn empty_cache(&mut self) -> Option<Box<dyn Resident>> {
+        None
+    }
+
+    /// As [`run`](Self::run) of a decoder, behind a conversation that [`empty_cache`](Self::empty_cache) or an earlier
+    /// call gave: `inputs` are without the cache, and what comes back beside `outputs` is the longer one.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); also for a cache of another engine.
+    fn run_resident(
+        &mut self,
+        inputs: Vec<(&str, Tensor<'_>)>,
+        cache: &dyn Resident,
+        outputs: &[&str],
+    ) -> Result<(Vec<Tensor<'static>>, Box<dyn Resident>), EngineError> {
+        let _ = (inputs, cache, outputs);
+        Err(EngineError::new(EngineErrorKind::Input, self.name(), "the engine keeps no caches"))
+    }
 }

@@ -1,7 +1,7 @@
 //! Imported graphs, kept between runs.
 //!
 //! The graphs hold no weights but links into the bundle, so an entry belongs to one bundle at one place: its key is
-//! the bundle's fingerprint, its path and the importer's version. Entries appear whole or not at all: they are written
+//! the bundle's fingerprint, its path, the form of its graphs and the importer's version. Entries appear whole or not at all: they are written
 //! under another name and renamed, so two processes may import the same bundle at once.
 
 use std::env;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::{ImportError, ImportErrorKind as Kind};
-use super::{Adapter, IMPORTER_VERSION, ImportReport, Level, import_adapted};
+use super::{Adapter, Form, IMPORTER_VERSION, ImportReport, import_adapted};
 use crate::engine::bundle::Bundle;
 
 /// File that lists what an entry consists of; written last.
@@ -68,10 +68,14 @@ pub fn default_cache_dir() -> PathBuf {
 ///
 /// # Errors
 /// As [`import`]; also where a checkpoint's class is not the one that the manifest names.
-pub fn import_bundle(bundle: &Bundle, out: impl AsRef<Path>, level: Level) -> Result<[ImportReport; 2], ImportError> {
-    let (out, manifest) = (out.as_ref(), bundle.manifest());
+pub fn import_bundle(
+    bundle: &Bundle,
+    out: impl AsRef<Path>,
+    form: impl Into<Form>,
+) -> Result<[ImportReport; 2], ImportError> {
+    let (out, manifest, form) = (out.as_ref(), bundle.manifest(), form.into());
     let one = |dir: PathBuf, adapter: Option<Adapter<'_>>, name: &str, class: &str| {
-        let report = import_adapted(&dir, adapter, out.join(name), level)?;
+        let report = import_adapted(&dir, adapter, out.join(name), form)?;
         if report.class == class {
             return Ok(report);
         }
@@ -90,35 +94,40 @@ pub fn import_bundle(bundle: &Bundle, out: impl AsRef<Path>, level: Level) -> Re
 ///
 /// # Errors
 /// As [`import_bundle`].
-pub fn describe_bundle(bundle: &Bundle, level: Level) -> Result<[ImportReport; 2], ImportError> {
+pub fn describe_bundle(bundle: &Bundle, form: impl Into<Form>) -> Result<[ImportReport; 2], ImportError> {
     let part = Part::new(&env::temp_dir())?;
-    import_bundle(bundle, &part.dir, level)
+    import_bundle(bundle, &part.dir, form)
 }
 
 /// Gives a bundle's graphs from the cache, and imports the bundle first where they are not in it.
 ///
 /// # Errors
 /// As [`import_bundle`]; also where the cache cannot be written.
-pub fn import_cached(bundle: &Bundle, cache_dir: impl AsRef<Path>, level: Level) -> Result<Imported, ImportError> {
-    let cache_dir = cache_dir.as_ref();
-    let dir = cache_dir.join(key(bundle, level)?);
+pub fn import_cached(
+    bundle: &Bundle,
+    cache_dir: impl AsRef<Path>,
+    form: impl Into<Form>,
+) -> Result<Imported, ImportError> {
+    let (cache_dir, form) = (cache_dir.as_ref(), form.into());
+    let dir = cache_dir.join(key(bundle, form)?);
     if is_whole(&dir) {
         return Ok(Imported { dir, fresh: false });
     }
     fs::create_dir_all(cache_dir).map_err(|e| ImportError::new(Kind::Write, cache_dir).because(e))?;
     let part = Part::new(cache_dir)?;
-    import_bundle(bundle, &part.dir, level)?;
+    import_bundle(bundle, &part.dir, form)?;
     write_contents(&part.dir)?;
     part.settle(&dir)?;
     Ok(Imported { dir, fresh: true })
 }
 
 /// An entry's name.
-fn key(bundle: &Bundle, level: Level) -> Result<String, ImportError> {
+fn key(bundle: &Bundle, form: Form) -> Result<String, ImportError> {
     let path = fs::canonicalize(bundle.dir()).map_err(|e| ImportError::new(Kind::Open, bundle.dir()).because(e))?;
     let digest: [u8; 32] = Sha256::digest(path.as_os_str().as_encoded_bytes()).into();
     let place = u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]);
-    Ok(format!("{}-{place:08x}-{level:?}-v{IMPORTER_VERSION}", bundle.fingerprint()).to_lowercase())
+    let (level, precision) = (form.level.name(), form.precision.name());
+    Ok(format!("{}-{place:08x}-{level}-{precision}-v{IMPORTER_VERSION}", bundle.fingerprint()))
 }
 
 /// A directory that is being filled; removed unless it settles.

@@ -1,4 +1,5 @@
-//! A small builder of ONNX graphs, opset 17, with the element type of every value in its Rust type.
+//! A small builder of ONNX graphs with the element type of every value in its Rust type. Operators here are those that
+//! every level has; [`fused`](super::fused) adds what only the fused one has.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -13,7 +14,7 @@ use super::onnx::{
     ValueInfoProto, type_proto::Value as TypeValue,
 };
 use super::weights::{Weights, inline};
-use super::{IMPORTER_VERSION, Level};
+use super::{Form, IMPORTER_VERSION, Level, quantise::SCALES};
 
 /// Element types of graph values.
 pub(crate) trait Element {
@@ -70,6 +71,11 @@ impl<T> Value<T> {
     fn named(name: String) -> Self {
         Self { name, element: PhantomData }
     }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 /// A dimension of a graph's input or output.
@@ -82,7 +88,7 @@ pub(crate) enum Dim {
 }
 
 /// An operator's parameter.
-enum Attr<'a> {
+pub(super) enum Attr<'a> {
     Int(i64),
     Float(f32),
     Ints(&'a [i64]),
@@ -97,6 +103,7 @@ pub(crate) struct Graph<'w, 'c> {
     constants: HashMap<Vec<i64>, String>,
     initializers: HashMap<String, String>,
     outputs: HashMap<String, String>,
+    quantises: bool,
     count: usize,
 }
 
@@ -111,6 +118,7 @@ impl<'w, 'c> Graph<'w, 'c> {
             constants: HashMap::new(),
             initializers: HashMap::new(),
             outputs: HashMap::new(),
+            quantises: false,
             count: 0,
         }
     }
@@ -120,6 +128,10 @@ impl<'w, 'c> Graph<'w, 'c> {
         self.level
     }
 
+    fn form(&self) -> Form {
+        Form { level: self.level, precision: self.weights.precision() }
+    }
+
     /// The finished model.
     pub(crate) fn finish(mut self) -> ModelProto {
         for name in self.proto.node.iter_mut().flat_map(|node| node.input.iter_mut().chain(&mut node.output)) {
@@ -127,12 +139,13 @@ impl<'w, 'c> Graph<'w, 'c> {
                 name.clone_from(output);
             }
         }
+        let form = self.form();
         ModelProto {
-            ir_version: 8,
+            ir_version: form.ir_version(),
             producer_name: env!("CARGO_PKG_NAME").to_owned(),
             producer_version: format!("{}-{IMPORTER_VERSION}", env!("CARGO_PKG_VERSION")),
             graph: Some(self.proto),
-            opset_import: vec![OperatorSetIdProto { domain: String::new(), version: self.level.opset() }],
+            opset_import: vec![OperatorSetIdProto { domain: String::new(), version: form.opset() }],
             metadata_props: Vec::new(),
         }
     }
@@ -184,6 +197,28 @@ impl<'w, 'c> Graph<'w, 'c> {
         Ok(value)
     }
 
+    /// Lets the matrices of linear layers be stored in few bits, where the import was asked for that.
+    pub(crate) fn quantise_linears(&mut self) {
+        self.quantises = true;
+    }
+
+    /// The checkpoint matrix `name` of `[out, in]` where it is stored in few bits, turned: `[in, out]`.
+    pub(crate) fn quantised(&mut self, name: &str, shape: [usize; 2]) -> Result<Option<Value<F32>>, ImportError> {
+        if !self.quantises {
+            return Ok(None);
+        }
+        let Some(found) = self.weights.quantised(name, shape)? else { return Ok(None) };
+        let scales = format!("{name}{SCALES}");
+        self.proto.initializer.push(TensorProto { name: name.to_owned(), ..found.numbers });
+        self.proto.initializer.push(TensorProto { name: scales.clone(), ..found.scales });
+        let attributes = match found.block {
+            Some(block) => vec![("axis", Attr::Int(0)), ("block_size", Attr::Int(block as i64))],
+            None => vec![("axis", Attr::Int(1))],
+        };
+        let weight = self.op::<F16>("DequantizeLinear", &[name, &scales], &attributes);
+        Ok(Some(self.cast::<F16, F32>(&weight)))
+    }
+
     /// The checkpoint tensors that this graph's are taken from.
     pub(crate) fn weights(&self) -> &Weights<'c> {
         self.weights
@@ -211,7 +246,7 @@ impl<'w, 'c> Graph<'w, 'c> {
     }
 
     /// A constant shape or list of axes.
-    fn indices(&mut self, values: &[i64]) -> Value<I64> {
+    pub(super) fn indices(&mut self, values: &[i64]) -> Value<I64> {
         if let Some(name) = self.constants.get(values) {
             return Value::named(name.clone());
         }
@@ -267,6 +302,11 @@ impl<'w, 'c> Graph<'w, 'c> {
 
     /// Mean over the last dimension, which stays with size 1.
     pub(crate) fn mean_last(&mut self, x: &Value<F32>) -> Value<F32> {
+        // An input since 18.
+        if self.form().opset() >= 18 {
+            let axes = self.indices(&[-1]);
+            return self.op("ReduceMean", &[&x.name, &axes.name], &[("keepdims", Attr::Int(1))]);
+        }
         self.op("ReduceMean", &[&x.name], &[("axes", Attr::Ints(&[-1])), ("keepdims", Attr::Int(1))])
     }
 
@@ -353,7 +393,8 @@ impl<'w, 'c> Graph<'w, 'c> {
         self.op("Cast", &[&x.name], &[("to", Attr::Int(B::DATA_TYPE as i64))])
     }
 
-    fn op<T>(&mut self, op_type: &str, inputs: &[&str], attributes: &[(&str, Attr<'_>)]) -> Value<T> {
+    /// Any operator of one output.
+    pub(super) fn op<T>(&mut self, op_type: &str, inputs: &[&str], attributes: &[(&str, Attr<'_>)]) -> Value<T> {
         let name = self.fresh(op_type);
         let mut node = self.node_of(inputs);
         node.op_type = op_type.to_owned();
@@ -394,7 +435,7 @@ fn attribute(name: &str, value: &Attr<'_>) -> AttributeProto {
     proto
 }
 
-fn value_info<T: Element>(name: &str, dims: &[Dim]) -> ValueInfoProto {
+pub(super) fn value_info<T: Element>(name: &str, dims: &[Dim]) -> ValueInfoProto {
     let dim = dims
         .iter()
         .map(|dim| Dimension {

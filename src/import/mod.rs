@@ -7,17 +7,25 @@
 pub mod families;
 
 mod adapter;
+mod attention;
 mod cache;
 mod checkpoint;
 mod config;
 mod error;
+mod form;
+mod fused;
 mod graph;
-#[cfg(feature = "tensorrt")]
 mod half;
 mod nn;
 mod onnx;
+#[cfg(feature = "tensorrt")]
+mod product;
+mod quantise;
+#[cfg(feature = "tensorrt")]
+mod sizes;
 mod weights;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -28,8 +36,11 @@ use serde::Serialize;
 pub use adapter::{Adapter, AdapterMode, AdapterReport};
 pub use cache::{Imported, default_cache_dir, describe_bundle, import_bundle, import_cached};
 pub use error::{ImportError, ImportErrorKind};
+pub use form::{Form, Level, Precision};
 #[cfg(feature = "tensorrt")]
-pub use half::halve_products;
+pub use product::half_product;
+#[cfg(feature = "tensorrt")]
+pub use sizes::fix_sizes;
 pub use weights::WeightReport;
 
 use checkpoint::Checkpoint;
@@ -40,24 +51,7 @@ use onnx::{ModelProto, TensorProto, ValueInfoProto, type_proto};
 use weights::Weights;
 
 /// Grows with every change of what is written, so that cached graphs of older importers are not used.
-pub const IMPORTER_VERSION: u32 = 1;
-
-/// Which operators a graph may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Level {
-    /// Opset 17, basic operators: `rten`, TensorRT from 10.3.
-    Portable,
-}
-
-impl Level {
-    /// Version of ONNX's operator set.
-    pub fn opset(self) -> i64 {
-        match self {
-            Self::Portable => 17,
-        }
-    }
-}
+pub const IMPORTER_VERSION: u32 = 2;
 
 /// What [`import`] did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -86,6 +80,8 @@ pub struct GraphReport {
     pub path: PathBuf,
     /// Number of operators.
     pub nodes: usize,
+    /// The same by kind.
+    pub operators: BTreeMap<String, usize>,
     /// Number of the checkpoint's parameters in it.
     pub parameters: u64,
     /// What it takes.
@@ -100,7 +96,7 @@ pub struct GraphReport {
 pub struct Port {
     /// Its name.
     pub name: String,
-    /// Element type: `f32` or `i32`.
+    /// Element type: `f32`, `f16` or `i32`; the last stands for 64 bits too.
     pub data_type: &'static str,
     /// Dimensions: numbers, and names of those that vary.
     pub shape: Vec<String>,
@@ -110,8 +106,12 @@ pub struct Port {
 ///
 /// # Errors
 /// Whatever in the checkpoint the importer cannot stand for, with file and tensor or key; and failures to write.
-pub fn import(dir: impl AsRef<Path>, out: impl AsRef<Path>, level: Level) -> Result<ImportReport, ImportError> {
-    import_adapted(dir, None, out, level)
+pub fn import(
+    dir: impl AsRef<Path>,
+    out: impl AsRef<Path>,
+    form: impl Into<Form>,
+) -> Result<ImportReport, ImportError> {
+    import_adapted(dir, None, out, form)
 }
 
 /// Imports the checkpoint in `dir` with a LoRA adapter on it; otherwise as [`import`].
@@ -122,18 +122,21 @@ pub fn import_adapted(
     dir: impl AsRef<Path>,
     adapter: Option<Adapter<'_>>,
     out: impl AsRef<Path>,
-    level: Level,
+    form: impl Into<Form>,
 ) -> Result<ImportReport, ImportError> {
-    let (dir, out, start) = (dir.as_ref(), out.as_ref(), Instant::now());
+    let (dir, out, start, form) = (dir.as_ref(), out.as_ref(), Instant::now(), form.into());
     let mut checkpoint = Checkpoint::open(dir)?;
     let family = families::find(checkpoint.config())?;
     let attach = |adapter: Adapter<'_>| adapter::attach(&mut checkpoint, &adapter, family.aliases());
     let adapter = adapter.map(attach).transpose()?;
     fs::create_dir_all(out).map_err(|e| ImportError::new(Kind::Write, out).because(e))?;
     let mode = adapter.as_ref().map(|report| report.mode).unwrap_or_default();
-    let mut weights = Weights::new(&checkpoint, mode, out);
-    let models = family.build(&checkpoint, level, &mut weights)?;
+    let mut weights = Weights::new(&checkpoint, mode, form.precision, out);
+    let mut models = family.build(&checkpoint, form.level, &mut weights)?;
     let weights = weights.finish()?;
+    if form.precision.is_half() {
+        models.iter_mut().for_each(half::halve);
+    }
     let graphs = models.iter().map(|model| write(model, out)).collect::<Result<_, _>>()?;
     Ok(ImportReport { class: family.class().to_owned(), graphs, weights, adapter, elapsed: start.elapsed() })
 }
@@ -142,7 +145,10 @@ fn write(model: &ModelProto, out: &Path) -> Result<GraphReport, ImportError> {
     let graph = model.graph.as_ref().expect("a built model has a graph");
     let path = out.join(format!("{}.onnx", graph.name));
     fs::write(&path, model.encode_to_vec()).map_err(|e| ImportError::new(Kind::Write, &path).because(e))?;
+    let mut operators = BTreeMap::new();
+    graph.node.iter().for_each(|node| *operators.entry(node.op_type.clone()).or_default() += 1);
     Ok(GraphReport {
+        operators,
         name: graph.name.clone(),
         path,
         nodes: graph.node.len(),
@@ -154,7 +160,8 @@ fn write(model: &ModelProto, out: &Path) -> Result<GraphReport, ImportError> {
 
 /// Whether an initializer is a tensor of the checkpoint rather than computed.
 fn is_weight(initializer: &TensorProto) -> bool {
-    initializer.data_location() == DataLocation::External && initializer.name.contains('.')
+    let name = &initializer.name;
+    initializer.data_location() == DataLocation::External && name.contains('.') && !name.ends_with(quantise::SCALES)
 }
 
 fn elements(initializer: &TensorProto) -> u64 {
@@ -170,10 +177,10 @@ fn port(info: &ValueInfoProto) -> Port {
         Some(dimension::Value::DimParam(name)) => name.clone(),
         None => "?".to_owned(),
     };
-    let is_float = tensor.is_some_and(|tensor| tensor.elem_type == DataType::Float as i32);
-    Port {
-        name: info.name.clone(),
-        data_type: if is_float { "f32" } else { "i32" },
-        shape: dims.iter().map(dim).collect(),
-    }
+    let data_type = match tensor.and_then(|tensor| DataType::try_from(tensor.elem_type).ok()) {
+        Some(DataType::Float) => "f32",
+        Some(DataType::Float16) => "f16",
+        _ => "i32",
+    };
+    Port { name: info.name.clone(), data_type, shape: dims.iter().map(dim).collect() }
 }

@@ -90,8 +90,13 @@ pub(crate) fn linear(
     [input, output]: [usize; 2],
     bias: bool,
 ) -> Result<Value<F32>, ImportError> {
-    let weight = g.weight(&format!("{name}.weight"), &[output, input])?;
-    let mut y = times_transposed(g, x, &weight);
+    let mut y = match g.quantised(&format!("{name}.weight"), [output, input])? {
+        Some(turned) => g.matmul(x, &turned),
+        None => {
+            let weight = g.weight(&format!("{name}.weight"), &[output, input])?;
+            times_transposed(g, x, &weight)
+        }
+    };
     if bias {
         let bias = g.weight(&format!("{name}.bias"), &[output])?;
         y = g.add(&y, &bias);
@@ -157,6 +162,7 @@ pub(crate) fn rms_norm(
             let normal = g.mul(x, &inverse);
             Ok(g.mul(&normal, &scale))
         }
+        Level::Fused => Ok(g.rms_normalization(x, &scale, epsilon)),
     }
 }
 
@@ -183,11 +189,19 @@ impl Attention<'_> {
             g.transpose(&x, order)
         };
         let query = heads_first(g, self.query, &[0, 2, 1, 3]);
-        let key = heads_first(g, self.key, &[0, 2, 3, 1]);
         let value = heads_first(g, self.value, &[0, 2, 1, 3]);
-        let scores = scaled(g, &query, &key, self.width);
-        let weights = g.softmax(&scores);
-        let context = g.matmul(&weights, &value);
+        let context = match g.level() {
+            Level::Portable => {
+                let key = heads_first(g, self.key, &[0, 2, 3, 1]);
+                let scores = scaled(g, &query, &key, self.width);
+                let weights = g.softmax(&scores);
+                g.matmul(&weights, &value)
+            }
+            Level::Fused => {
+                let key = heads_first(g, self.key, &[0, 2, 1, 3]);
+                g.fused_attention(&query, &key, &value, None)
+            }
+        };
         let context = g.transpose(&context, &[0, 2, 1, 3]);
         g.reshape(&context, &[0, 0, (self.heads * self.width) as i64])
     }

@@ -20,8 +20,10 @@ use safetensors::Dtype;
 use super::adapter::{AdapterMode, LowRank, Merge};
 use super::checkpoint::{Checkpoint, Located};
 use super::error::{ImportError, ImportErrorKind as Kind};
+use super::form::Precision;
 use super::onnx::tensor_proto::{DataLocation, DataType};
 use super::onnx::{StringStringEntryProto, TensorProto};
+use super::quantise::quantise;
 
 /// The file that holds what is not in the checkpoint as it is needed.
 const SIDECAR: &str = "computed.onnx_data";
@@ -37,6 +39,8 @@ pub(crate) struct Weights<'c> {
     checkpoint: &'c Checkpoint,
     /// What becomes of the adapter that is attached to the checkpoint, if one is.
     mode: AdapterMode,
+    /// What those matrices are stored as that may be quantised.
+    precision: Precision,
     out: PathBuf,
     links: BTreeMap<usize, String>,
     sidecar: Option<BufWriter<File>>,
@@ -48,6 +52,7 @@ pub(crate) struct Weights<'c> {
     adapted: BTreeSet<String>,
     data_types: BTreeMap<String, u64>,
     in_place_bytes: u64,
+    quantised: u64,
 }
 
 /// What was done with the tensors of a checkpoint.
@@ -62,8 +67,25 @@ pub struct WeightReport {
     pub in_place_bytes: u64,
     /// Bytes that were written beside the graphs.
     pub written_bytes: u64,
+    /// Parameters that were written in 8 or 4 bits.
+    #[serde(skip_serializing_if = "is_none")]
+    pub quantised: u64,
     /// Tensors of the checkpoint that no graph uses, sorted.
     pub unused: Vec<String>,
+}
+
+fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
+/// A matrix in few bits, `[in, out]`, as initializers; their names are still to be set.
+pub(crate) struct QuantisedInitializer {
+    /// The numbers.
+    pub numbers: TensorProto,
+    /// What they are worth: 16-bit floats.
+    pub scales: TensorProto,
+    /// Rows that share their scales; none where all of a column's do.
+    pub block: Option<usize>,
 }
 
 /// A checkpoint tensor as an initializer.
@@ -76,10 +98,11 @@ pub(crate) struct Initializer {
 
 impl<'c> Weights<'c> {
     /// Tensors of `checkpoint` for graphs in `out`, which exists.
-    pub(crate) fn new(checkpoint: &'c Checkpoint, mode: AdapterMode, out: &Path) -> Self {
+    pub(crate) fn new(checkpoint: &'c Checkpoint, mode: AdapterMode, precision: Precision, out: &Path) -> Self {
         Self {
             checkpoint,
             mode,
+            precision,
             out: out.to_owned(),
             links: BTreeMap::new(),
             sidecar: None,
@@ -89,7 +112,13 @@ impl<'c> Weights<'c> {
             adapted: BTreeSet::new(),
             data_types: BTreeMap::new(),
             in_place_bytes: 0,
+            quantised: 0,
         }
+    }
+
+    /// What matrices that may be quantised are stored as.
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The checkpoint.
@@ -102,11 +131,7 @@ impl<'c> Weights<'c> {
         debug_assert_eq!(shape.iter().product::<usize>(), dims.iter().product::<usize>(), "{name}");
         let checkpoint = self.checkpoint;
         let located = checkpoint.locate(name, shape)?;
-        let first_use = self.used.insert(name.to_owned());
-        if first_use {
-            let of_type = self.data_types.entry(format!("{:?}", located.dtype)).or_default();
-            *of_type += shape.iter().product::<usize>() as u64;
-        }
+        let first_use = self.count(name, located);
         if let (AdapterMode::Merge, Some(pair)) = (self.mode, checkpoint.low_rank().get(name)) {
             let (offset, bytes) = self.merge(name, located, pair)?;
             return Ok(Initializer { proto: external(dims, DataType::Float, SIDECAR, offset, bytes), half: false });
@@ -129,6 +154,55 @@ impl<'c> Weights<'c> {
         Ok(Initializer { proto, half: data_type == DataType::Float16 })
     }
 
+    /// Notes that the tensor `name` is used; answers whether for the first time.
+    fn count(&mut self, name: &str, located: &Located) -> bool {
+        let first_use = self.used.insert(name.to_owned());
+        if first_use {
+            let of_type = self.data_types.entry(format!("{:?}", located.dtype)).or_default();
+            *of_type += located.shape.iter().product::<usize>() as u64;
+        }
+        first_use
+    }
+
+    /// The matrix `name` of `[out, in]` in few bits, turned; `None` where it stays as it is.
+    pub(crate) fn quantised(
+        &mut self,
+        name: &str,
+        [output, input]: [usize; 2],
+    ) -> Result<Option<QuantisedInitializer>, ImportError> {
+        if !matches!(self.precision, Precision::Int8 | Precision::Int4) {
+            return Ok(None);
+        }
+        let checkpoint = self.checkpoint;
+        let located = checkpoint.locate(name, &[output, input])?;
+        let merged = checkpoint.low_rank().get(name).filter(|_| self.mode == AdapterMode::Merge);
+        let mut merge = merged.map(|pair| self.merge_of(name, [output, input], pair)).transpose()?;
+        let mut values = Vec::with_capacity(output * input);
+        checkpoint.for_each_f32(name, located, |piece| {
+            if let Some(merge) = &mut merge {
+                merge.add(piece);
+            }
+            values.extend_from_slice(piece);
+            Ok(())
+        })?;
+        let Some(quantised) = quantise(&values, [output, input], self.precision) else { return Ok(None) };
+        self.count(name, located);
+        self.quantised += values.len() as u64;
+        let numbers = self.put(&[input, output], quantised.data_type, &quantised.numbers)?;
+        let scales: Vec<u8> = quantised.scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+        let blocks = quantised.block.map(|block| input / block);
+        let dims: Vec<usize> = blocks.into_iter().chain([output]).collect();
+        let scales = self.put(&dims, DataType::Float16, &scales)?;
+        Ok(Some(QuantisedInitializer { numbers, scales, block: quantised.block }))
+    }
+
+    /// Writes computed bytes to the sidecar.
+    fn put(&mut self, dims: &[usize], data_type: DataType, bytes: &[u8]) -> Result<TensorProto, ImportError> {
+        let offset = self.align()?;
+        self.write(bytes)?;
+        Ok(external(dims, data_type, SIDECAR, offset, bytes.len() as u64))
+    }
+
     /// The low-rank change of the matrix `name` that is to be computed beside it. Who asks must compute it.
     pub(crate) fn side_path(&mut self, name: &str) -> Option<&'c LowRank> {
         let pair = self.checkpoint.low_rank().get(name).filter(|_| self.mode == AdapterMode::Keep)?;
@@ -143,9 +217,7 @@ impl<'c> Weights<'c> {
         if bytes.len() <= INLINE_BYTES {
             return Ok(inline(dims, DataType::Float, bytes));
         }
-        let offset = self.align()?;
-        self.write(&bytes)?;
-        Ok(external(dims, DataType::Float, SIDECAR, offset, bytes.len() as u64))
+        self.put(dims, DataType::Float, &bytes)
     }
 
     /// Finishes the sidecar and says what was done.
@@ -162,6 +234,7 @@ impl<'c> Weights<'c> {
             data_types: self.data_types,
             in_place_bytes: self.in_place_bytes,
             written_bytes: self.sidecar_bytes,
+            quantised: self.quantised,
             unused,
         })
     }
@@ -172,12 +245,17 @@ impl<'c> Weights<'c> {
             return self.convert(name, located, |_| {});
         }
         let &[output, input] = &located.shape[..] else { unreachable!("only matrices have low-rank changes") };
+        let mut merge = self.merge_of(name, [output, input], pair)?;
+        self.convert(name, located, |values| merge.add(values))
+    }
+
+    /// What adds a low-rank change to the matrix `name`.
+    fn merge_of(&mut self, name: &str, [output, input]: [usize; 2], pair: &LowRank) -> Result<Merge, ImportError> {
         let a = self.checkpoint.read_f32(&pair.a, &[pair.rank, input])?;
         let b = self.checkpoint.read_f32(&pair.b, &[output, pair.rank])?;
         self.used.extend([pair.a.clone(), pair.b.clone()]);
         self.adapted.insert(name.to_owned());
-        let mut merge = Merge::new(a, b, pair.rank, pair.scale);
-        self.convert(name, located, |values| merge.add(values))
+        Ok(Merge::new(a, b, pair.rank, pair.scale))
     }
 
     /// Refuses an adapter of which something is lost: what no graph computes and would not have been nothing.

@@ -1,13 +1,17 @@
 //! A bundle's engines on a GPU: its plans from the cache, built into it first where they are not there.
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::plans::{GRAPHS, PlanGraph, Precision, plan_graph};
+use super::plans::{GRAPHS, GraphOptions, Precision, plan_graph};
 use super::stages::LoadError;
+use crate::chain::Chain;
+use crate::engine::EngineError;
 use crate::engine::bundle::Bundle;
 use crate::engine::tensorrt::plan::{Recipe, make};
 use crate::engine::tensorrt::{
-    Builder, Device, Flavour, Library, Plan, PlanStore, TensorRtEngine, TensorRtError, Version,
+    Builder, Device, Flavour, Library, Plan, PlanStore, TensorRtEngine, TensorRtError, TensorRtErrorKind, Version,
 };
 
 /// Makes engines of a bundle's graphs on the GPU of this machine.
@@ -17,8 +21,9 @@ pub struct PlanLoader {
     device: Device,
     /// Plans of any are taken; those that are missing are built with the first.
     recipes: Vec<Recipe>,
-    precision: Precision,
-    positions: Option<u32>,
+    graphs: GraphOptions,
+    /// Plans that were found or built, by bundle and graph, so that a graph is read and hashed once.
+    found: Arc<Mutex<HashMap<(String, &'static str), Plan>>>,
 }
 
 impl PlanLoader {
@@ -36,7 +41,8 @@ impl PlanLoader {
             Flavour::Rtx => vec![Recipe::new(&library, Some(device.sm()))?, current],
             Flavour::Enterprise => vec![current],
         };
-        Ok(Self { library, device, recipes, precision, positions })
+        let graphs = GraphOptions { level: GraphOptions::highest_level(library.version()), precision, positions };
+        Ok(Self { library, device, recipes, graphs, found: Arc::default() })
     }
 
     /// The libraries' version.
@@ -46,7 +52,7 @@ impl PlanLoader {
 
     /// What matrix products are computed in.
     pub fn precision(&self) -> Precision {
-        self.precision
+        self.graphs.precision
     }
 
     /// The GPU.
@@ -68,20 +74,54 @@ impl PlanLoader {
     /// As [`prepare`](Self::prepare), and [`LoadError::Engine`] for a plan that does not load.
     pub fn load(&self, name: &'static str, bundle: &Bundle, cache_dir: &Path) -> Result<TensorRtEngine, LoadError> {
         let plan = self.plan(name, bundle, cache_dir)?;
+        let loaded = TensorRtEngine::load(name, self.library, &self.device, &plan);
+        let Err(error) = loaded else { return Ok(loaded?) };
+        if !is_broken(&error) {
+            return Err(error.into());
+        }
+        // What does not have its record's hash is found out now, when it is read for the first time.
+        tracing::warn!(error = %Chain(&error), "plan is built again");
+        self.found().remove(&key_of(name, bundle));
+        let plan = self.build(name, bundle, cache_dir)?;
         Ok(TensorRtEngine::load(name, self.library, &self.device, &plan)?)
     }
 
-    /// The plan of one of [`GRAPHS`].
+    /// The plan of one of [`GRAPHS`], as it was found before.
     fn plan(&self, name: &'static str, bundle: &Bundle, cache_dir: &Path) -> Result<Plan, LoadError> {
-        let graph = plan_graph(name, bundle, cache_dir, self.precision, self.positions)?;
-        let (store, source) = (PlanStore::open(cache_dir.join("plans"))?, graph.source(bundle.fingerprint()));
-        let PlanGraph { profiles, .. } = &graph;
-        let key = |recipe: &Recipe| recipe.key(&self.library, &source, profiles);
-        if let Some(plan) = self.recipes.iter().find_map(|recipe| store.find(&key(recipe))) {
-            return Ok(plan);
+        if let Some(plan) = self.found().get(&key_of(name, bundle)) {
+            return Ok(plan.clone());
         }
-        tracing::info!(graph = name, precision = self.precision.name(), "building the plan, which takes a while");
-        let (builder, recipe) = (Builder::new(self.library)?, &self.recipes[0]);
-        Ok(make(&builder, &store, recipe, (&source, profiles), None)?.plan)
+        let graph = plan_graph(name, bundle, cache_dir, self.graphs)?;
+        let (store, source) = (PlanStore::open(cache_dir.join("plans"))?, graph.source(bundle.fingerprint()));
+        let key = |recipe: &Recipe| recipe.key(&self.library, &source, &graph.profiles);
+        let plan = match self.recipes.iter().find_map(|recipe| store.look(&key(recipe))) {
+            Some(plan) => plan,
+            None => self.build(name, bundle, cache_dir)?,
+        };
+        self.found().insert(key_of(name, bundle), plan.clone());
+        Ok(plan)
     }
+
+    /// Builds the plan of one of [`GRAPHS`], unless a whole one is there by now.
+    fn build(&self, name: &'static str, bundle: &Bundle, cache_dir: &Path) -> Result<Plan, LoadError> {
+        let graph = plan_graph(name, bundle, cache_dir, self.graphs)?;
+        let (store, source) = (PlanStore::open(cache_dir.join("plans"))?, graph.source(bundle.fingerprint()));
+        tracing::info!(graph = name, precision = self.precision().name(), "building the plan, which takes a while");
+        let (builder, recipe) = (Builder::new(self.library)?, &self.recipes[0]);
+        Ok(make(&builder, &store, recipe, (&source, &graph.profiles), None)?.plan)
+    }
+
+    fn found(&self) -> MutexGuard<'_, HashMap<(String, &'static str), Plan>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key_of(name: &'static str, bundle: &Bundle) -> (String, &'static str) {
+    (bundle.fingerprint().to_owned(), name)
+}
+
+/// Whether an engine does not load because its plan's bytes are not those that were written.
+fn is_broken(error: &EngineError) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<TensorRtError>());
+    source.is_some_and(|source| source.kind() == TensorRtErrorKind::Plan)
 }

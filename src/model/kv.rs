@@ -1,7 +1,7 @@
 //! The key and value cache of a conversation.
 
 use super::{ModelError, take_f32};
-use crate::engine::{Engine, Tensor};
+use crate::engine::{Engine, Resident, Tensor};
 
 const DECODER: &str = "decoder";
 
@@ -58,17 +58,32 @@ impl KvLayout {
     }
 }
 
-/// Keys and values of a conversation's tokens so far; `f32[1, heads, tokens, head_dim]` a layer and part.
-#[derive(Debug, Clone, PartialEq)]
-pub struct KvCache {
-    parts: Vec<Vec<f32>>,
-    tokens: usize,
+/// Keys and values of a conversation's tokens so far.
+#[derive(Debug, Clone)]
+pub struct KvCache(Parts);
+
+#[derive(Debug, Clone)]
+enum Parts {
+    /// `f32[1, heads, tokens, head_dim]` a layer and part, in this program's memory.
+    Host { parts: Vec<Vec<f32>>, tokens: usize },
+    /// In the engine's.
+    Resident(Box<dyn Resident>),
 }
 
 impl KvCache {
-    /// The cache of an empty conversation.
+    /// The cache of an empty conversation, in this program's memory.
     pub(crate) fn empty(layout: &KvLayout) -> Self {
-        Self { parts: vec![Vec::new(); layout.past.len()], tokens: 0 }
+        Self(Parts::Host { parts: vec![Vec::new(); layout.past.len()], tokens: 0 })
+    }
+
+    /// The cache of an empty conversation with `decoder`, in its memory where it keeps one.
+    pub(crate) fn begin(layout: &KvLayout, decoder: &mut dyn Engine) -> Self {
+        decoder.empty_cache().map_or_else(|| Self::empty(layout), Self::of_engine)
+    }
+
+    /// A cache that an engine keeps.
+    pub(crate) fn of_engine(cache: Box<dyn Resident>) -> Self {
+        Self(Parts::Resident(cache))
     }
 
     /// A cache of `tokens` tokens from the decoder's `present_*` outputs.
@@ -79,45 +94,91 @@ impl KvCache {
     ) -> Result<Self, ModelError> {
         let shape = layout.shape(tokens);
         let parts: Vec<_> = outputs.map(|t| take_f32(t, &shape, DECODER, "present")).collect::<Result<_, _>>()?;
-        Ok(Self { parts, tokens })
+        Ok(Self(Parts::Host { parts, tokens }))
     }
 
     /// Length of the conversation in tokens.
     pub fn tokens(&self) -> usize {
-        self.tokens
+        match &self.0 {
+            Parts::Host { tokens, .. } => *tokens,
+            Parts::Resident(cache) => cache.tokens(),
+        }
     }
 
-    /// The tensors in the order of [`KvLayout::past`].
+    /// What the engine keeps, where it does.
+    pub(crate) fn resident(&self) -> Option<&dyn Resident> {
+        match &self.0 {
+            Parts::Host { .. } => None,
+            Parts::Resident(cache) => Some(&**cache),
+        }
+    }
+
+    /// The tensors in the order of [`KvLayout::past`]; none of a cache that the engine keeps.
     pub(crate) fn tensors(&self, layout: &KvLayout) -> Vec<Tensor<'_>> {
-        let shape = layout.shape(self.tokens);
-        self.parts.iter().map(|part| Tensor::f32(&shape, part.as_slice())).collect()
+        match &self.0 {
+            Parts::Host { parts, tokens } => {
+                let shape = layout.shape(*tokens);
+                parts.iter().map(|part| Tensor::f32(&shape, part.as_slice())).collect()
+            }
+            Parts::Resident(_) => Vec::new(),
+        }
     }
 
     /// Forgets all but the first `tokens` tokens.
     pub(crate) fn truncate(&mut self, layout: &KvLayout, tokens: usize) {
-        self.keep(layout, tokens.min(self.tokens), &[]);
+        match &mut self.0 {
+            Parts::Host { parts, tokens: held } => {
+                let tokens = tokens.min(*held);
+                keep(layout, (parts, held), tokens, &[]);
+            }
+            Parts::Resident(cache) => cache.truncate(tokens),
+        }
     }
 
     /// Forgets all but the first `base` tokens and, of those behind them, the ones numbered `kept` in rising order.
-    pub(crate) fn keep(&mut self, layout: &KvLayout, base: usize, kept: &[usize]) {
-        let tokens = base + kept.len();
-        if tokens >= self.tokens {
-            return;
+    ///
+    /// # Errors
+    /// Where the engine that keeps it fails.
+    pub(crate) fn keep(&mut self, layout: &KvLayout, base: usize, kept: &[usize]) -> Result<(), ModelError> {
+        match &mut self.0 {
+            Parts::Host { parts, tokens } => keep(layout, (parts, tokens), base, kept),
+            Parts::Resident(cache) => cache.keep(base, kept)?,
         }
-        let size = layout.head_dim;
-        for part in &mut self.parts {
-            for head in 0..layout.heads {
-                let (from, to) = (head * self.tokens, head * tokens);
-                // Every token moves towards the front, so none is overwritten before it has moved.
-                part.copy_within(from * size..(from + base) * size, to * size);
-                for (i, token) in kept.iter().enumerate() {
-                    let from = from + base + token;
-                    part.copy_within(from * size..(from + 1) * size, (to + base + i) * size);
-                }
+        Ok(())
+    }
+}
+
+fn keep(layout: &KvLayout, (parts, held): (&mut [Vec<f32>], &mut usize), base: usize, kept: &[usize]) {
+    let tokens = base + kept.len();
+    if tokens >= *held {
+        return;
+    }
+    let size = layout.head_dim;
+    for part in parts {
+        for head in 0..layout.heads {
+            let (from, to) = (head * *held, head * tokens);
+            // Every token moves towards the front, so none is overwritten before it has moved.
+            part.copy_within(from * size..(from + base) * size, to * size);
+            for (i, token) in kept.iter().enumerate() {
+                let from = from + base + token;
+                part.copy_within(from * size..(from + 1) * size, (to + base + i) * size);
             }
-            part.truncate(layout.heads * tokens * size);
         }
-        self.tokens = tokens;
+        part.truncate(layout.heads * tokens * size);
+    }
+    *held = tokens;
+}
+
+/// For tests: what an engine keeps is equal to nothing.
+#[cfg(test)]
+impl PartialEq for KvCache {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Parts::Host { parts, tokens }, Parts::Host { parts: others, tokens: count }) => {
+                (parts, tokens) == (others, count)
+            }
+            _ => false,
+        }
     }
 }
 
@@ -133,25 +194,29 @@ mod tests {
             present: vec!["present_key.0".into(), "present_value.0".into()],
         };
         let part: Vec<f32> = (0..4 * tokens).map(|v| v as f32).collect();
-        (layout, KvCache { parts: vec![part.clone(), part], tokens })
+        (layout, KvCache(Parts::Host { parts: vec![part.clone(), part], tokens }))
+    }
+
+    fn values(layout: &KvLayout, cache: &KvCache) -> Vec<Vec<f32>> {
+        cache.tensors(layout).into_iter().map(|t| t.into_f32().expect("is of floats")).collect()
     }
 
     #[test]
     fn truncating_keeps_the_first_tokens_of_every_head() {
         let (layout, mut cache) = cache(3);
         cache.truncate(&layout, 2);
-        assert_eq!(cache.parts[1], [0.0, 1.0, 2.0, 3.0, 6.0, 7.0, 8.0, 9.0]);
+        let kept = vec![0.0, 1.0, 2.0, 3.0, 6.0, 7.0, 8.0, 9.0];
+        assert_eq!(values(&layout, &cache), [kept.clone(), kept.clone()]);
         assert_eq!(cache.tensors(&layout)[0].shape(), [1, 2, 2, 2]);
-        let before = cache.clone();
         cache.truncate(&layout, 7);
-        assert_eq!(cache, before);
+        assert_eq!((values(&layout, &cache), cache.tokens()), (vec![kept.clone(), kept], 2));
     }
 
     #[test]
     fn keeping_takes_single_tokens_of_every_head() {
         let (layout, mut cache) = cache(5);
-        cache.keep(&layout, 1, &[1, 3]);
-        assert_eq!(cache.parts[0], [0.0, 1.0, 4.0, 5.0, 8.0, 9.0, 10.0, 11.0, 14.0, 15.0, 18.0, 19.0]);
-        assert_eq!((cache.tokens(), cache.parts[1].len()), (3, 12));
+        cache.keep(&layout, 1, &[1, 3]).expect("is in this program's memory");
+        let kept = vec![0.0, 1.0, 4.0, 5.0, 8.0, 9.0, 10.0, 11.0, 14.0, 15.0, 18.0, 19.0];
+        assert_eq!((values(&layout, &cache), cache.tokens()), (vec![kept.clone(), kept], 3));
     }
 }

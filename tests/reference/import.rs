@@ -14,7 +14,7 @@ use safetensors::tensor::Dtype;
 use sam4mllm::engine::bundle::{Bundle, Verify, seal};
 use sam4mllm::engine::rten::{RtenEngine, RtenOptions};
 use sam4mllm::engine::{Engine, EngineErrorKind, Tensor};
-use sam4mllm::import::{ImportError, ImportErrorKind as Kind, Level, import, import_cached};
+use sam4mllm::import::{Form, ImportError, ImportErrorKind as Kind, Level, Precision, import, import_cached};
 use stored::Stored;
 use tempfile::TempDir;
 
@@ -170,6 +170,39 @@ fn importing_twice_into_one_directory_leaves_the_checkpoint_alone() {
         load(out.path(), "mask_decoder");
     }
     assert!(fs::read(dir.path().join("model.safetensors")).unwrap() == before);
+}
+
+/// Every form that graphs are written in has its own operators; weights in few bits are written once, and no more.
+#[test]
+fn each_form_has_its_own_operators() {
+    let dir = reference("checkpoints/llava-siglip");
+    let import = |level, precision| {
+        let out = TempDir::new().unwrap();
+        let report = import(&dir, out.path(), Form { level, precision }).unwrap();
+        let operators = report.graphs.iter().find(|graph| graph.name == "decoder").unwrap().operators.clone();
+        println!("{level:?} {precision:?}: {} bytes written, {operators:?}", report.weights.written_bytes);
+        (report, operators)
+    };
+    let (plain, operators) = import(Level::Portable, Precision::Fp32);
+    assert!(operators.contains_key("Softmax") && !operators.contains_key("Attention"));
+    assert_eq!((plain.weights.quantised, plain.weights.in_place_bytes), (0, 4 * plain.weights.parameters));
+    let layers = operators["Softmax"];
+    let (fused, operators) = import(Level::Fused, Precision::Fp32);
+    let count = |name: &str| operators.get(name).copied().unwrap_or(0);
+    let found = ["Attention", "RotaryEmbedding", "TensorScatter", "RMSNormalization", "Softmax", "Concat"].map(count);
+    assert_eq!(found, [layers, 2 * layers, 2 * layers, 2 * layers + 1, 0, 0]);
+    let decoder = fused.graphs.iter().find(|graph| graph.name == "decoder").unwrap();
+    let cache = decoder.inputs.iter().find(|port| port.name == "past_key.0").unwrap();
+    assert_eq!((cache.data_type, cache.shape[2].as_str()), ("f32", "capacity"));
+    let (half, _) = import(Level::Fused, Precision::Fp16);
+    let decoder = half.graphs.iter().find(|graph| graph.name == "decoder").unwrap();
+    let types = |name: &str| decoder.inputs.iter().find(|port| port.name == name).unwrap().data_type;
+    assert_eq!((types("past_key.0"), types("inputs_embeds")), ("f16", "f32"));
+    let (eight, operators) = import(Level::Portable, Precision::Int8);
+    assert_eq!(operators["DequantizeLinear"], 7 * layers, "every linear layer of the text model");
+    assert!(eight.weights.quantised > 0 && eight.weights.written_bytes >= eight.weights.quantised);
+    assert_eq!(eight.weights.in_place_bytes, plain.weights.in_place_bytes - 4 * eight.weights.quantised);
+    assert_eq!((&eight.weights.unused, eight.weights.parameters), (&plain.weights.unused, plain.weights.parameters));
 }
 
 /// Replaces text in a file.

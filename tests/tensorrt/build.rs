@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use sam4mllm::engine::tensorrt::plan::{Recipe, make};
 use sam4mllm::engine::tensorrt::{Builder, Phase, PlanStore, Progress, TensorRtErrorKind as Kind};
-use sam4mllm::model::plans::Precision;
+use sam4mllm::import::{Form, Level, describe_bundle};
+use sam4mllm::model::plans::{GraphOptions, Precision};
 
-use crate::harness::{BUNDLE, graphs, library, library_dir, recipe, sam4mllm, small_graph, source};
+use crate::harness::{BUNDLE, bundle, graphs, library, library_dir, recipe, sam4mllm, small_graph, source};
 
 /// Writes down what it is told; goes on for `patience` reports.
 struct Notes {
@@ -103,21 +104,66 @@ pub fn the_binary_builds_then_finds() {
     assert_eq!(built, [false, true, false, false, false]);
 }
 
+/// Every form that graphs are written in.
+fn forms() -> Vec<Form> {
+    let precisions = [Precision::Fp32, Precision::Fp16, Precision::Int8, Precision::Int4];
+    let levels = [Level::Portable, Level::Fused];
+    let all = levels.into_iter().flat_map(|level| precisions.map(|precision| Form { level, precision }));
+    // What the library at hand does not take is another's to build.
+    all.filter(|form| form.level == Level::Portable || takes_fused()).collect()
+}
+
+fn takes_fused() -> bool {
+    GraphOptions::highest_level(library().version()) == Level::Fused
+}
+
+/// What the parser makes of every graph in every form: a line a graph, with its operators.
+pub fn every_graph_is_parsed_in_every_form() {
+    let (bundle, builder) = (bundle(), Builder::new(library()).expect("a builder"));
+    println!("  {:<14} {:<8} {:<5} {:>5} {:>6}  operators", "graph", "level", "", "nodes", "layers");
+    for form in forms() {
+        let reports = describe_bundle(&bundle, form).expect("is described");
+        for graph in graphs(form.level, form.precision) {
+            let network = builder.parse(graph.name, &graph.onnx, Some(&graph.path)).expect("is parsed");
+            let mut all = reports.iter().flat_map(|report| &report.graphs);
+            let report = all.find(|report| report.name == graph.name).expect("is described");
+            let operators: Vec<_> = report.operators.iter().map(|(name, count)| format!("{name} {count}")).collect();
+            let (level, precision) = (form.level.name(), form.precision.name());
+            let (name, nodes, layers) = (graph.name, report.nodes, network.layers());
+            println!("  {name:<14} {level:<8} {precision:<5} {nodes:>5} {layers:>6}  {}", operators.join(", "));
+            assert!(layers > 0);
+            let has = |operator: &str| report.operators.contains_key(operator);
+            assert_eq!(has("Attention"), form.level == Level::Fused && name != "embed", "{name}");
+            assert_eq!(has("TensorScatter") && has("RotaryEmbedding"), form.level == Level::Fused && name == "decoder");
+            let few_bits = matches!(form.precision, Precision::Int8 | Precision::Int4);
+            assert_eq!(has("DequantizeLinear"), few_bits && name == "decoder", "{name}");
+        }
+    }
+}
+
 pub fn every_graph_is_built_for_three_gpus() {
     let dir = tempfile::tempdir().expect("a folder");
     let (store, builder) = (PlanStore::open(dir.path()).expect("a cache"), Builder::new(library()).expect("a builder"));
-    println!("  {:<14} {:<5} {:<6} {:>6} {:>8} {:>8}", "graph", "", "device", "layers", "seconds", "MiB");
-    for precision in [Precision::Fp32, Precision::Fp16] {
-        let graphs = graphs(precision);
+    println!(
+        "  {:<14} {:<8} {:<5} {:<6} {:>6} {:>8} {:>8}",
+        "graph", "level", "", "device", "layers", "seconds", "MiB"
+    );
+    for form in forms() {
+        let mut graphs = graphs(form.level, form.precision);
         assert_eq!(graphs.len(), 5);
+        // In few bits only the decoder is another.
+        if !matches!(form.precision, Precision::Fp32 | Precision::Fp16) {
+            graphs.retain(|graph| graph.name == "decoder");
+        }
         for (sm, graph) in [86, 89, 120].into_iter().flat_map(|sm| graphs.iter().map(move |graph| (sm, graph))) {
             let recipe = recipe(sm);
             let made = make(&builder, &store, &recipe, (&source(graph), &graph.profiles), None).expect("is built");
             let record = made.plan.record();
-            let (precision, mib) = (format!("{precision:?}").to_lowercase(), record.bytes as f64 / 1_048_576.0);
+            let (level, precision) = (form.level.name(), form.precision.name());
+            let mib = record.bytes as f64 / 1_048_576.0;
             let device = recipe.device().split(' ').next().unwrap_or_default();
             let (name, layers, seconds) = (graph.name, record.layers, record.seconds);
-            println!("  {name:<14} {precision:<5} {device:<6} {layers:>6} {seconds:>8.1} {mib:>8.1}");
+            println!("  {name:<14} {level:<8} {precision:<5} {device:<6} {layers:>6} {seconds:>8.1} {mib:>8.1}");
             assert!(layers > 0 && record.bytes > 1000);
             made.plan.read().expect("is whole");
         }

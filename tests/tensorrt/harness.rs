@@ -7,7 +7,8 @@ use std::process::{Command, ExitCode, Output};
 use sam4mllm::engine::bundle::{Bundle, Verify};
 use sam4mllm::engine::tensorrt::plan::{Recipe, Source};
 use sam4mllm::engine::tensorrt::{Gpu, LIBRARY_DIR, Library, TensorRtErrorKind};
-use sam4mllm::model::plans::{PlanGraph, Precision, plan_graphs};
+use sam4mllm::import::Level;
+use sam4mllm::model::plans::{GraphOptions, PlanGraph, Precision, plan_graphs};
 
 pub const BUNDLE: &str = "engines/tabletop";
 
@@ -86,15 +87,23 @@ pub fn recipe(sm: u32) -> Recipe {
     named.or_else(|_| Recipe::new(&library(), None)).expect("there is something to build for")
 }
 
+/// The default bundle.
+pub fn bundle() -> Bundle {
+    Bundle::open(BUNDLE, Verify::Sizes).expect("is a bundle")
+}
+
 /// The graphs of the default bundle.
-pub fn graphs(precision: Precision) -> Vec<PlanGraph> {
-    let bundle = Bundle::open(BUNDLE, Verify::Sizes).expect("is a bundle");
-    plan_graphs(&bundle, &sam4mllm::import::default_cache_dir(), precision, None).expect("graphs")
+pub fn graphs(level: Level, precision: Precision) -> Vec<PlanGraph> {
+    let options = GraphOptions { level, precision, positions: None };
+    plan_graphs(&bundle(), &sam4mllm::import::default_cache_dir(), options).expect("graphs")
 }
 
 /// The smallest of them with products and bounds, for tests of the builder rather than of graphs.
 pub fn small_graph() -> PlanGraph {
-    graphs(Precision::Fp32).into_iter().find(|graph| graph.name == "mask_decoder").expect("there is a mask decoder")
+    graphs(Level::Portable, Precision::Fp32)
+        .into_iter()
+        .find(|graph| graph.name == "mask_decoder")
+        .expect("there is a mask decoder")
 }
 
 pub fn source(graph: &PlanGraph) -> Source<'_> {

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Case::with_library("two_builders_build_once", build::two_builders_build_once),
         Case::with_library("weights_to_be_streamed_make_another_plan", build::weights_to_be_streamed_make_another_plan),
         Case::with_library("the_binary_builds_then_finds", build::the_binary_builds_then_finds),
+        Case::with_library("every_graph_is_parsed_in_every_form", build::every_graph_is_parsed_in_every_form),
         Case::with_library("every_graph_is_built_for_three_gpus", build::every_graph_is_built_for_three_gpus),
         Case::with_gpu("a_stripped_plan_has_no_weights", load::a_stripped_plan_has_no_weights),
         Case::with_gpu("a_plan_is_loaded_and_described", load::a_plan_is_loaded_and_described),

@@ -7,6 +7,8 @@ use sam4mllm::engine::tensorrt::{
     BuildOptions, Builder, Flavour, Gpu, Library, Plan, PlanKey, PlanStore, Profile, Runtime,
     TensorRtErrorKind as Kind, Version,
 };
+use sam4mllm::import::Level;
+use sam4mllm::model::plans::Precision;
 
 use crate::harness::{BUNDLE, graphs, library, library_dir, recipe, sam4mllm, small_graph, source};
 
@@ -48,7 +50,7 @@ pub fn a_machine_without_a_gpu() {
             let output = sam4mllm(&library_dir(), &["engine", "build", BUNDLE]);
             assert_eq!(output.status.code(), Some(1));
             let said = String::from_utf8_lossy(&output.stderr);
-            assert!(said.contains("no CUDA driver answers") && said.contains("--device sm86"), "{said}");
+            assert!(said.contains("no CUDA driver is installed") && said.contains("--device sm86"), "{said}");
             let dir = tempfile::tempdir().expect("a folder");
             let (store, builder) =
                 (PlanStore::open(dir.path()).expect("a cache"), Builder::new(library()).expect("a builder"));
@@ -79,7 +81,7 @@ pub fn a_capability_that_is_none() {
 /// One operator is renamed to one that nobody knows.
 pub fn a_broken_graph_names_its_node() {
     let builder = Builder::new(library()).expect("a builder");
-    for graph in graphs(sam4mllm::model::plans::Precision::Fp32) {
+    for graph in graphs(Level::Portable, Precision::Fp32) {
         let needle = b"\x22\x07Softmax";
         let Some(at) = graph.onnx.windows(needle.len()).rposition(|window| window == needle) else { continue };
         let mut broken = graph.onnx.clone();

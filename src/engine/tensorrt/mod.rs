@@ -25,10 +25,10 @@ pub mod safe;
 #[allow(missing_docs)]
 mod sys;
 
-pub use backend::{Device, RunTimes, TensorRtEngine};
+pub use backend::{Device, Gpu, RunTimes, TensorRtEngine};
 pub use error::{NodeFault, TensorRtError, TensorRtErrorKind};
 pub use plan::{Plan, PlanKey, PlanStore, Profile};
 pub use safe::{
-    BuildOptions, Builder, Config, Context, Engine, Flavour, Gpu, LIBRARY_DIR, Library, Network, OutputAllocator,
-    Phase, Progress, Reach, Runtime, Serialized, Version,
+    BuildOptions, Builder, Config, Context, Engine, Flavour, LIBRARY_DIR, Library, Network, OutputAllocator, Phase,
+    Progress, Reach, Runtime, Serialized, Version,
 };

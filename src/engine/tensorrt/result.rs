@@ -80,18 +80,6 @@ pub fn open(directory: Option<&Path>) -> Result<NonNull<sys::Library>, String> {
     made(library).map_err(|Refused| message.to_text())
 }
 
-/// The first GPU: compute capability times ten, and its name; the message says why there is none.
-pub fn gpu() -> Result<(u32, String), String> {
-    let (mut message, mut name, mut sm) = (Message::new(), Message::new(), 0);
-    let room = i32::try_from(name.room()).expect("a message has hundreds of bytes");
-    // SAFETY: both buffers have the room that is told.
-    let found = unsafe { sys::trt_gpu(&mut sm, name.as_mut_ptr(), room, message.as_mut_ptr(), message.room()) };
-    match (found, u32::try_from(sm)) {
-        (true, Ok(sm)) => Ok((sm, name.to_text())),
-        _ => Err(message.to_text()),
-    }
-}
-
 /// Takes what a recorder holds: codes and texts.
 pub unsafe fn recorded(recorder: NonNull<sys::Recorder>) -> Vec<(i32, String)> {
     extern "C" fn push(user: *mut c_void, code: i32, said: *const c_char) {

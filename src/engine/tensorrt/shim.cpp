@@ -1,159 +1,27 @@
 // A flat C interface to TensorRT's C++ classes, compiled against the headers at hand and linked to nothing: the
 // libraries are opened at run time, so one binary also starts where there are none. Every function hands one call on;
 // what is right to call when is known to `safe.rs`. Nothing here throws.
+#include "shim_callbacks.h"
+#include "shim_versions.h"
+
 #include <NvInfer.h>
 #include <NvOnnxParser.h>
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
 
-#include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
-#include <mutex>
 #include <new>
 #include <string>
 #include <utility>
 #include <vector>
-
-using namespace nvinfer1;
-
-// ---------------------------------------------------------------------------------------------------------------------
-// All that differs between TensorRT 10, TensorRT 11 and TensorRT for RTX.
-//
-//                          10                         11                         RTX 1
-//   libraries              libnvinfer.so.10,          libnvinfer.so.11,          libtensorrt_rtx.so.1,
-//                          libnvonnxparser.so.10      libnvonnxparser.so.11      libtensorrt_onnxparser_rtx.so.1
-//   strong typing          asked for by a flag        always                     always
-//   compute capability     that of the GPU at hand    that of the GPU at hand    set, or that of the GPU at hand
-//   timing cache           yes                        yes                        none: nothing is timed in a build
-// ---------------------------------------------------------------------------------------------------------------------
-#if defined(TRT_MAJOR_RTX)
-static const int32_t kFlavour = 1;
-static const char* const kCore = "libtensorrt_rtx.so.1";
-static const char* const kParser = "libtensorrt_onnxparser_rtx.so.1";
-static const uint32_t kNetworkFlags = 0;
-static bool setCapability(IBuilderConfig& config, int32_t sm) noexcept {
-    auto const target = sm == 0 ? ComputeCapability::kCURRENT : static_cast<ComputeCapability>(sm);
-    return config.setNbComputeCapabilities(1) && config.setComputeCapability(target, 0);
-}
-struct Timing {};
-static Timing* newTiming(IBuilderConfig&, void const*, size_t) noexcept { return nullptr; }
-static IHostMemory* saveTiming(Timing const&) noexcept { return nullptr; }
-#elif NV_TENSORRT_MAJOR == 11 || NV_TENSORRT_MAJOR == 10
-static const int32_t kFlavour = 0;
-static bool setCapability(IBuilderConfig&, int32_t sm) noexcept { return sm == 0; }
-using Timing = ITimingCache;
-static Timing* newTiming(IBuilderConfig& config, void const* bytes, size_t length) noexcept {
-    Timing* const cache = config.createTimingCache(bytes, length);
-    if (cache != nullptr && config.setTimingCache(*cache, false)) return cache;
-    delete cache;
-    return nullptr;
-}
-static IHostMemory* saveTiming(Timing const& cache) noexcept { return cache.serialize(); }
-#if NV_TENSORRT_MAJOR == 11
-static const char* const kCore = "libnvinfer.so.11";
-static const char* const kParser = "libnvonnxparser.so.11";
-static const uint32_t kNetworkFlags = 0;
-#else
-static const char* const kCore = "libnvinfer.so.10";
-static const char* const kParser = "libnvonnxparser.so.10";
-static const uint32_t kNetworkFlags = 1U << static_cast<uint32_t>(NetworkDefinitionCreationFlag::kSTRONGLY_TYPED);
-#endif
-#else
-#error "sam4mllm knows TensorRT 10, TensorRT 11 and TensorRT for RTX 1; TENSORRT_INCLUDE_DIR leads to another"
-#endif
 
 namespace {
 
 void say(char* message, size_t length, std::string const& text) noexcept {
     if (length > 0) std::snprintf(message, length, "%s", text.c_str());
 }
-
-// One logger for the process, as TensorRT wants it.
-struct Logger final : ILogger {
-    std::atomic<void (*)(int32_t severity, char const* text)> sink{nullptr};
-    void log(Severity severity, char const* text) noexcept override {
-        auto* const to = sink.load();
-        if (to != nullptr && text != nullptr) to(static_cast<int32_t>(severity), text);
-    }
-};
-
-Logger& logger() noexcept {
-    static Logger one;
-    return one;
-}
-
-// Keeps what an object reported, for the error that is returned. Counted by TensorRT, owned by `safe.rs`.
-struct Recorder final : IErrorRecorder {
-    static constexpr size_t kMost = 64;
-    mutable std::mutex lock;
-    std::vector<std::pair<ErrorCode, std::string>> errors;
-    bool overflowed = false;
-    int32_t references = 0;
-
-    int32_t getNbErrors() const noexcept override {
-        std::lock_guard<std::mutex> guard(lock);
-        return static_cast<int32_t>(errors.size());
-    }
-    ErrorCode getErrorCode(int32_t i) const noexcept override {
-        std::lock_guard<std::mutex> guard(lock);
-        return i >= 0 && static_cast<size_t>(i) < errors.size() ? errors[i].first : ErrorCode::kINVALID_ARGUMENT;
-    }
-    ErrorDesc getErrorDesc(int32_t i) const noexcept override {
-        std::lock_guard<std::mutex> guard(lock);
-        return i >= 0 && static_cast<size_t>(i) < errors.size() ? errors[i].second.c_str() : "";
-    }
-    bool hasOverflowed() const noexcept override {
-        std::lock_guard<std::mutex> guard(lock);
-        return overflowed;
-    }
-    void clear() noexcept override {
-        std::lock_guard<std::mutex> guard(lock);
-        errors.clear();
-        overflowed = false;
-    }
-    bool reportError(ErrorCode code, ErrorDesc text) noexcept override {
-        std::lock_guard<std::mutex> guard(lock);
-        if (errors.size() < kMost) errors.emplace_back(code, text != nullptr ? text : "");
-        else overflowed = true;
-        return true;
-    }
-    RefCount incRefCount() noexcept override {
-        std::lock_guard<std::mutex> guard(lock);
-        return ++references;
-    }
-    RefCount decRefCount() noexcept override {
-        std::lock_guard<std::mutex> guard(lock);
-        return --references;
-    }
-};
-
-struct Monitor final : IProgressMonitor {
-    // event: 0 a phase starts and has `number` steps, 1 step `number` is done, 2 the phase is over.
-    bool (*sink)(void* user, int32_t event, char const* phase, char const* parent, int32_t number) = nullptr;
-    void* user = nullptr;
-    void phaseStart(char const* phase, char const* parent, int32_t steps) noexcept override {
-        sink(user, 0, phase, parent, steps);
-    }
-    bool stepComplete(char const* phase, int32_t step) noexcept override {
-        return sink(user, 1, phase, nullptr, step);
-    }
-    void phaseFinish(char const* phase) noexcept override { sink(user, 2, phase, nullptr, 0); }
-};
-
-struct Allocator final : IOutputAllocator {
-    void* (*grow)(void* user, char const* name, void* held, uint64_t size, uint64_t align, void* stream) = nullptr;
-    void (*notify)(void* user, char const* name, int64_t const* dims, int32_t rank) = nullptr;
-    void* user = nullptr;
-    void* reallocateOutputAsync(char const* name, void* held, uint64_t size, uint64_t align,
-                                cudaStream_t stream) override {
-        return grow(user, name, held, size, align, stream);
-    }
-    void notifyShape(char const* name, Dims const& dims) noexcept override {
-        notify(user, name, dims.d, dims.nbDims);
-    }
-};
 
 int32_t give(Dims const& dims, int64_t* out) noexcept {
     for (int32_t i = 0; i < dims.nbDims && i < Dims::MAX_DIMS; ++i) out[i] = dims.d[i];
@@ -246,29 +114,6 @@ TrtLibrary* trt_open(char const* directory, char* message, size_t length) noexce
 }
 int32_t trt_version(TrtLibrary const* library) noexcept { return library->version(); }
 
-// The first GPU of the driver's: `sm` and its name.
-bool trt_gpu(int32_t* sm, char* name, int32_t length, char* message, size_t room) noexcept {
-    void* const driver = open(nullptr, "libcuda.so.1", message, room);
-    int (*init)(unsigned) = nullptr;
-    int (*get)(int*, int) = nullptr;
-    int (*attribute)(int*, int, int) = nullptr;
-    int (*called)(char*, int, int) = nullptr;
-    if (driver == nullptr || !entry(driver, "cuInit", init, message, room) ||
-        !entry(driver, "cuDeviceGet", get, message, room) ||
-        !entry(driver, "cuDeviceGetAttribute", attribute, message, room) ||
-        !entry(driver, "cuDeviceGetName", called, message, room))
-        return false;
-    int device = 0, major = 0, minor = 0;
-    int failed = init(0);
-    if (failed == 0) failed = get(&device, 0);
-    if (failed == 0) failed = attribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-    if (failed == 0) failed = attribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-    if (failed == 0) failed = called(name, length, device);
-    if (failed != 0) say(message, room, "the driver answers with CUDA error " + std::to_string(failed));
-    *sm = major * 10 + minor;
-    return failed == 0;
-}
-
 Recorder* trt_recorder_new() noexcept { return new (std::nothrow) Recorder(); }
 void trt_recorder_free(Recorder* recorder) noexcept { delete recorder; }
 void trt_recorder_take(Recorder* recorder, void (*sink)(void*, int32_t, char const*), void* user) noexcept {
@@ -315,8 +160,11 @@ nvonnxparser::IParser* trt_parser_new(TrtLibrary const* library, INetworkDefinit
     return static_cast<nvonnxparser::IParser*>(library->parser(network, &logger(), NV_ONNX_PARSER_VERSION));
 }
 void trt_parser_free(nvonnxparser::IParser* parser) noexcept { delete parser; }
-bool trt_parser_parse(nvonnxparser::IParser* parser, void const* bytes, size_t length, char const* path) noexcept {
-    return parser->parse(bytes, length, path);
+bool trt_parser_parse(nvonnxparser::IParser* parser, INetworkDefinition* network, void const* bytes, size_t length,
+                      char const* path) noexcept {
+    if (!parser->parse(bytes, length, path)) return false;
+    allowParts(*network);
+    return true;
 }
 int32_t trt_parser_errors(nvonnxparser::IParser const* parser) noexcept { return parser->getNbErrors(); }
 void trt_parser_error(nvonnxparser::IParser const* parser, int32_t i, TrtParserError* out) noexcept {
@@ -386,6 +234,7 @@ char const* trt_engine_tensor(ICudaEngine const* engine, int32_t i, TrtTensor* t
     tensor->rank = give(engine->getTensorShape(name), tensor->dims);
     return name;
 }
+char const* trt_engine_alias(ICudaEngine const* engine, char const* output) noexcept { return aliasOf(*engine, output); }
 int32_t trt_engine_layers(ICudaEngine const* engine) noexcept { return engine->getNbLayers(); }
 int32_t trt_engine_profiles(ICudaEngine const* engine) noexcept { return engine->getNbOptimizationProfiles(); }
 int32_t trt_engine_profile(ICudaEngine const* engine, char const* name, int32_t profile, int32_t which,

@@ -112,7 +112,6 @@ unsafe extern "C" {
     pub fn trt_set_log(sink: LogSink);
     pub fn trt_open(directory: *const c_char, message: *mut c_char, length: usize) -> *mut Library;
     pub fn trt_version(library: *const Library) -> i32;
-    pub fn trt_gpu(sm: *mut i32, name: *mut c_char, length: i32, message: *mut c_char, room: usize) -> bool;
 
     pub fn trt_recorder_new() -> *mut Recorder;
     pub fn trt_recorder_free(recorder: *mut Recorder);
@@ -135,7 +134,13 @@ unsafe extern "C" {
 
     pub fn trt_parser_new(library: *const Library, network: *mut Network) -> *mut Parser;
     pub fn trt_parser_free(parser: *mut Parser);
-    pub fn trt_parser_parse(parser: *mut Parser, bytes: *const u8, length: usize, path: *const c_char) -> bool;
+    pub fn trt_parser_parse(
+        parser: *mut Parser,
+        network: *mut Network,
+        bytes: *const u8,
+        length: usize,
+        path: *const c_char,
+    ) -> bool;
     pub fn trt_parser_errors(parser: *const Parser) -> i32;
     pub fn trt_parser_error(parser: *const Parser, index: i32, error: *mut ParserError);
 
@@ -165,6 +170,7 @@ unsafe extern "C" {
     pub fn trt_engine_free(engine: *mut Engine);
     pub fn trt_engine_tensors(engine: *const Engine) -> i32;
     pub fn trt_engine_tensor(engine: *const Engine, index: i32, tensor: *mut Tensor) -> *const c_char;
+    pub fn trt_engine_alias(engine: *const Engine, output: *const c_char) -> *const c_char;
     pub fn trt_engine_layers(engine: *const Engine) -> i32;
     pub fn trt_engine_profiles(engine: *const Engine) -> i32;
     pub fn trt_engine_profile(

@@ -2,6 +2,7 @@
 //!
 //! Source: `transformers`, `models/llama`.
 
+use crate::import::attention::{Cache, Heads, Rotation, attend};
 use crate::import::config::Config;
 use crate::import::error::ImportError;
 use crate::import::graph::{Dim, F32, Graph, I32, Value};
@@ -25,12 +26,6 @@ pub(super) struct Llama {
     attention_bias: bool,
     mlp_bias: bool,
     frequencies: Vec<f32>,
-}
-
-/// Cosine and sine of every position's angles, `[1, 1, S, width / 2]` each.
-struct Rotation {
-    cos: Value<F32>,
-    sin: Value<F32>,
 }
 
 impl Llama {
@@ -89,15 +84,17 @@ impl Llama {
 
     /// Builds the graph `decoder`.
     pub(super) fn build_decoder(&self, g: &mut Graph<'_, '_>) -> Result<(), ImportError> {
+        g.quantise_linears();
         let (one, sequence) = (Dim::Fixed(1), Dim::Named("sequence"));
         let mut x = g.input::<F32>("inputs_embeds", &[one, sequence, Dim::Fixed(self.hidden)]);
         let positions = g.input::<I32>("position_ids", &[one, sequence]);
         let bias = g.input::<F32>("attention_bias", &[one, one, sequence, Dim::Named("total")]);
         let indices = g.input::<I32>("logit_indices", &[Dim::Named("logits")]);
-        let rotation = g.scoped("rotation", |g| self.rotation(g, &positions))?;
+        let rotation = g.scoped("rotation", |g| Rotation::new(g, &positions, &self.frequencies))?;
+        let cache = Cache::new(g, &bias);
         for layer in 0..self.layers {
             x = g.scoped(&format!("layer_{layer}"), |g| {
-                let x = self.attention(g, &x, layer, &rotation, &bias)?;
+                let x = self.attention(g, &x, layer, &rotation, (&bias, &cache))?;
                 self.mlp(g, &x, layer)
             })?;
         }
@@ -111,34 +108,20 @@ impl Llama {
         Ok(())
     }
 
-    /// The angles are computed, not looked up: no longest sequence is built into the graph.
-    fn rotation(&self, g: &mut Graph<'_, '_>, positions: &Value<I32>) -> Result<Rotation, ImportError> {
-        let positions = g.cast::<I32, F32>(positions);
-        let positions = g.reshape(&positions, &[1, 1, -1, 1]);
-        let frequencies = g.constant(&[self.frequencies.len()], &self.frequencies)?;
-        let angles = g.mul(&positions, &frequencies);
-        Ok(Rotation { cos: g.map("Cos", &angles), sin: g.map("Sin", &angles) })
-    }
-
     fn attention(
         &self,
         g: &mut Graph<'_, '_>,
         x: &Value<F32>,
         layer: usize,
         rotation: &Rotation,
-        bias: &Value<F32>,
+        (bias, cache): (&Value<F32>, &Cache),
     ) -> Result<Value<F32>, ImportError> {
         let name = format!("{}.layers.{layer}", self.prefix);
         let normal = nn::rms_norm(g, x, &format!("{name}.input_layernorm"), self.hidden, self.epsilon)?;
         let [query, key, value] = self.project(g, &normal, &name, rotation)?;
-        let cache = [Dim::Fixed(1), Dim::Fixed(self.kv_heads), Dim::Named("past"), Dim::Fixed(self.head_width)];
-        let past_key = g.input::<F32>(&format!("past_key.{layer}"), &cache);
-        let past_value = g.input::<F32>(&format!("past_value.{layer}"), &cache);
-        let (key, value) = (g.concat(&[&past_key, &key], 2), g.concat(&[&past_value, &value], 2));
-        let cache = [Dim::Fixed(1), Dim::Fixed(self.kv_heads), Dim::Named("total"), Dim::Fixed(self.head_width)];
-        g.output(&format!("present_key.{layer}"), &key, &cache);
-        g.output(&format!("present_value.{layer}"), &value, &cache);
-        let context = self.attend(g, &query, &key, &value, bias);
+        let heads = Heads { count: self.heads, shared: self.kv_heads, width: self.head_width };
+        let [key, value] = cache.append(g, layer, [&key, &value], heads);
+        let context = attend(g, [&query, &key, &value], bias, heads);
         let sizes = [self.heads * self.head_width, self.hidden];
         let context = nn::linear(g, &context, &format!("{name}.self_attn.o_proj"), sizes, self.attention_bias)?;
         Ok(g.add(x, &context))
@@ -161,43 +144,8 @@ impl Llama {
         let query = project("q_proj", self.heads)?;
         let key = project("k_proj", self.kv_heads)?;
         let value = project("v_proj", self.kv_heads)?;
-        Ok([self.rotate(g, &query, rotation), self.rotate(g, &key, rotation), value])
-    }
-
-    fn rotate(&self, g: &mut Graph<'_, '_>, x: &Value<F32>, rotation: &Rotation) -> Value<F32> {
-        let half = self.head_width / 2;
-        let halves = g.split(x, -1, &[half, half]);
-        let (first, second) = (&halves[0], &halves[1]);
-        let (a, b) = (g.mul(first, &rotation.cos), g.mul(second, &rotation.sin));
-        let (c, d) = (g.mul(second, &rotation.cos), g.mul(first, &rotation.sin));
-        let (low, high) = (g.sub(&a, &b), g.add(&c, &d));
-        g.concat(&[&low, &high], -1)
-    }
-
-    /// Attention of `[1, heads, S, width]` over `[1, kv_heads, T, width]`: `[1, S, heads · width]`.
-    ///
-    /// The queries that share a key head are stacked along the sequence, so keys and values are never repeated.
-    fn attend(
-        &self,
-        g: &mut Graph<'_, '_>,
-        query: &Value<F32>,
-        key: &Value<F32>,
-        value: &Value<F32>,
-        bias: &Value<F32>,
-    ) -> Value<F32> {
-        let (heads, groups, width) = (self.heads as i64, self.kv_heads as i64, self.head_width as i64);
-        let shared = heads != groups;
-        let key = g.transpose(key, &[0, 1, 3, 2]);
-        let query = if shared { g.reshape(query, &[0, groups, -1, width]) } else { query.clone() };
-        let scores = nn::scaled(g, &query, &key, self.head_width);
-        let scores = if shared { g.reshape(&scores, &[0, heads, -1, 0]) } else { scores };
-        let scores = g.add(&scores, bias);
-        let weights = g.softmax(&scores);
-        let weights = if shared { g.reshape(&weights, &[0, groups, -1, 0]) } else { weights };
-        let context = g.matmul(&weights, value);
-        let context = if shared { g.reshape(&context, &[0, heads, -1, width]) } else { context };
-        let context = g.transpose(&context, &[0, 2, 1, 3]);
-        g.reshape(&context, &[0, 0, heads * width])
+        let (query, key) = (rotation.apply(g, &query, self.head_width), rotation.apply(g, &key, self.head_width));
+        Ok([query, key, value])
     }
 
     fn mlp(&self, g: &mut Graph<'_, '_>, x: &Value<F32>, layer: usize) -> Result<Value<F32>, ImportError> {

@@ -13,6 +13,9 @@ use crate::prompt::MIN_ANSWER_MASS;
 const MAX_BRANCH_TOKENS: usize = 512;
 /// Most guessed answers in one pass, beside them.
 const MAX_GUESSES: usize = 256;
+/// Most tokens behind a conversation in one pass that are not in each other's way, so do not make it longer.
+#[cfg(feature = "tensorrt")]
+pub(crate) const MAX_TREE_TOKENS: usize = MAX_BRANCH_TOKENS + MAX_GUESSES;
 
 /// Probabilities of yes and of no, over the whole vocabulary.
 pub type YesNo = (f32, f32);
@@ -124,7 +127,9 @@ impl Mllm {
                 *node = places[*node].expect("it is kept");
             });
             let kept: Vec<usize> = (0..fed).filter(|i| places[*i].is_some()).collect();
-            next.keep(&self.layout, base, &kept);
+            // What an engine keeps is moved where it is only if nobody else sees it.
+            drop(grown.take());
+            next.keep(&self.layout, base, &kept)?;
             (fed, grown) = (kept.len(), Some(next));
         }
     }

@@ -10,6 +10,8 @@ mod decoded;
 use std::sync::Arc;
 use std::time::Instant;
 
+#[cfg(feature = "tensorrt")]
+pub(crate) use ask::MAX_TREE_TOKENS;
 pub use ask::{Question, YesNo};
 pub use decoded::{Decoded, NEAR_TIE};
 
@@ -185,7 +187,7 @@ impl Mllm {
         self.check_length(tokens)?;
         self.decoded.one_by_one += 1;
         let pass = Pass {
-            cache: &KvCache::empty(&self.layout),
+            cache: &KvCache::begin(&self.layout, &mut *self.engines.decoder),
             embeds: Tensor::f32(&[1, tokens, self.width], embeds),
             positions: (0..tokens as i32).collect(),
             bias: causal_bias(tokens, 0),
@@ -289,12 +291,14 @@ impl Mllm {
             ("attention_bias", Tensor::f32(&[1, 1, new, past + new], pass.bias)),
             ("logit_indices", Tensor::i32(&[indices.len()], indices)),
         ];
+        let mut wanted = if rows > 0 { vec!["logits"] } else { Vec::new() };
+        if let Some(cache) = pass.cache.resident() {
+            let (outputs, grown) = self.engines.decoder.run_resident(inputs, cache, &wanted)?;
+            let logits = outputs.into_iter().next().map_or_else(|| Ok(Vec::new()), |all| split_logits(all, rows))?;
+            return Ok((logits, KvCache::of_engine(grown)));
+        }
         let names = self.layout.past().iter().map(String::as_str);
         inputs.extend(names.zip(pass.cache.tensors(&self.layout)));
-        let mut wanted: Vec<&str> = Vec::new();
-        if rows > 0 {
-            wanted.push("logits");
-        }
         wanted.extend(self.layout.present().iter().map(String::as_str));
         let mut outputs = self.engines.decoder.run(inputs, &wanted)?;
         if outputs.len() != wanted.len() {
@@ -361,5 +365,7 @@ pub fn argmax(p: &[f32]) -> u32 {
     best.0 as u32
 }
 
+#[cfg(test)]
+mod resident_tests;
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,9 @@ pub fn standin(folder: &Path) {
     let library = folder.join("standin.so");
     let mut command = Command::new(std::env::var("CXX").unwrap_or_else(|_| "c++".into()));
     command.args(["-std=c++17", "-shared", "-fPIC", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror"]);
+    if std::env::var_os("SAM4MLLM_SANITIZE").is_some() {
+        command.args(["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]);
+    }
     command.args(["-isystem", TENSORRT, "-isystem", CUDA, "-I", SOURCES, "-I"]).arg(folder);
     command.args(["tensorrt.cpp", "cuda.cpp"].map(|file| format!("{SOURCES}/{file}"))).arg("-o").arg(&library);
     assert!(command.status().expect("the compiler that the shim was built with runs").success());

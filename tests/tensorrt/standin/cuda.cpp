@@ -127,6 +127,47 @@ int copy(char const* call, void* to, void const* from, std::size_t size, bool up
     return kSuccess;
 }
 
+// Of `CUDA_MEMCPY2D`.
+struct Copy2D {
+    std::size_t from_x, from_y;
+    int from_kind;
+    void const* from_host;
+    unsigned long long from_device;
+    void* from_array;
+    std::size_t from_pitch, to_x, to_y;
+    int to_kind;
+    void* to_host;
+    unsigned long long to_device;
+    void* to_array;
+    std::size_t to_pitch, width, height;
+};
+constexpr int kHost = 1, kDevice = 2;
+
+int copy_rows(Copy2D const& what, void* stream) {
+    standin::check_current("cuMemcpy2DAsync", stream);
+    if (what.from_y != 0 || what.to_y != 0 || what.width > what.from_pitch || what.width > what.to_pitch)
+        standin::breach("cuMemcpy2DAsync with rows that overlap, or that start elsewhere");
+    auto const* const from = (what.from_kind == kHost ? static_cast<char const*>(what.from_host)
+                                                      : reinterpret_cast<char const*>(what.from_device)) + what.from_x;
+    auto* const to = (what.to_kind == kHost ? static_cast<char*>(what.to_host)
+                                            : reinterpret_cast<char*>(what.to_device)) + what.to_x;
+    Block const *const source = find(from, (what.height - 1) * what.from_pitch + what.width),
+                *const target = find(to, (what.height - 1) * what.to_pitch + what.width);
+    if (source == nullptr || target == nullptr || source->device != (what.from_kind == kDevice) ||
+        target->device != (what.to_kind == kDevice))
+        standin::breach("cuMemcpy2DAsync beyond the ends of memory, or of memory that is not pinned");
+    if (standin::fails("cuMemcpy2DAsync")) return kLaunchFailed;
+    standin::enqueue(stream, {to, from}, [=] {
+        for (std::size_t row = 0; row < what.height; ++row) {
+            char const* const a = from + row * what.from_pitch;
+            char* const b = to + row * what.to_pitch;
+            if (a < b + what.width && b < a + what.width) standin::breach("cuMemcpy2DAsync onto itself");
+            std::memcpy(b, a, what.width);
+        }
+    });
+    return kSuccess;
+}
+
 Stream* living(void* stream) {
     auto* const one = static_cast<Stream*>(stream);
     if (state().streams.count(one) == 0) standin::breach("use of a stream that is not there");
@@ -248,6 +289,10 @@ int cuMemcpyHtoDAsync_v2(unsigned long long to, void const* from, std::size_t si
 int cuMemcpyDtoHAsync_v2(void* to, unsigned long long from, std::size_t size, void* stream) {
     Guard guard(standin::lock());
     return copy("cuMemcpyDtoHAsync", to, reinterpret_cast<void*>(from), size, false, stream);
+}
+int cuMemcpy2DAsync_v2(Copy2D const* what, void* stream) {
+    Guard guard(standin::lock());
+    return copy_rows(*what, stream);
 }
 int cuStreamCreate(void** stream, unsigned) {
     Guard guard(standin::lock());

@@ -6,6 +6,7 @@
 
 #![allow(clippy::print_stdout)]
 
+mod caches;
 mod cases;
 mod compile;
 mod faults;
@@ -27,7 +28,7 @@ const fn case(name: &'static str, run: fn()) -> Case {
     Case { name, run, breach: None }
 }
 
-const CASES: [Case; 22] = [
+const CASES: [Case; 28] = [
     case("an_engine_answers_in_every_size", cases::an_engine_answers_in_every_size),
     case("elements_of_every_type_arrive", cases::elements_of_every_type_arrive),
     case("an_output_may_find_its_own_size", cases::an_output_may_find_its_own_size),
@@ -44,8 +45,14 @@ const CASES: [Case; 22] = [
     case("what_is_no_plan_is_refused", faults::what_is_no_plan_is_refused),
     case("a_type_that_no_graph_has_is_refused", faults::a_type_that_no_graph_has_is_refused),
     case("without_a_gpu_the_driver_speaks", faults::without_a_gpu_the_driver_speaks),
+    case("a_cache_in_place_comes_and_goes_as_long_as_it_is", caches::a_cache_in_place_comes_and_goes_as_long_as_it_is),
+    case("a_cache_stays_on_the_device", caches::a_cache_stays_on_the_device),
+    case("a_branch_of_a_cache_is_kept", caches::a_branch_of_a_cache_is_kept),
+    case("a_failure_leaves_caches_as_they_were", caches::a_failure_leaves_caches_as_they_were),
+    case("a_cache_of_another_kind_is_refused", caches::a_cache_of_another_kind_is_refused),
     case("the_gpu_is_held_against_the_cpu", node::the_gpu_is_held_against_the_cpu),
     case("a_node_on_the_gpu_tests_itself", node::a_node_on_the_gpu_tests_itself),
+    case("a_decoder_is_timed", node::a_decoder_is_timed),
     case("a_plan_that_is_missing_is_built", node::a_plan_that_is_missing_is_built),
     case("a_probe_tells_what_is_missing", node::a_probe_tells_what_is_missing),
     case("a_plan_is_inspected_with_and_without_its_gpu", node::a_plan_is_inspected_with_and_without_its_gpu),

@@ -6,40 +6,54 @@ use std::process::{Command, Output};
 
 use sam4mllm::engine::bundle::{Bundle, Verify};
 use sam4mllm::engine::tensorrt::plan::Recipe;
-use sam4mllm::import::{ImportReport, Level, describe_bundle};
-use sam4mllm::model::plans::{PlanGraph, Precision, plan_graphs};
+use sam4mllm::import::{Form, ImportReport, Port, describe_bundle, import};
+use sam4mllm::model::plans::{GraphOptions, PlanGraph, Precision, decoder_graph, plan_graphs, product_graph};
 use tempfile::TempDir;
 
 use crate::plans::{fail_at, library, put};
 
 const BUNDLE: &str = "engines/tabletop";
 
+/// Positions that caches in place have room for: those of the checkpoint, and those of questions in one pass.
+const CAPACITY: usize = 2048 + 768;
+
 /// A cache with the bundle's graphs, and plans of the stand-in's for them.
 fn cache(bundle: &Path, precision: Precision) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let bundle = Bundle::open(bundle, Verify::Sizes).expect("is a bundle");
-    let reports = describe_bundle(&bundle, Level::Portable).expect("is described");
+    let level = GraphOptions::highest_level(library().version());
+    let reports = describe_bundle(&bundle, Form { level, precision }).expect("is described");
+    let options = GraphOptions { level, precision, positions: None };
     let recipe = Recipe::new(&library(), None).expect("a GPU");
     let plans = folder.path().join("plans");
-    for graph in plan_graphs(&bundle, folder.path(), precision, None).expect("graphs") {
+    for graph in plan_graphs(&bundle, folder.path(), options).expect("graphs") {
         let key = recipe.key(&library(), &graph.source(bundle.fingerprint()), &graph.profiles);
         put(&plans, &key, &plan(&graph, &reports, &key.options));
     }
     folder
 }
 
-/// The graph's ports and profiles, as the stand-in reads them; outputs come of the last input of floats.
+/// The graph's ports and profiles, as the stand-in reads them; outputs come of the last input of floats, and caches of
+/// the embeddings where they are updated in place.
 fn plan(graph: &PlanGraph, reports: &[ImportReport; 2], options: &str) -> String {
     let mut graphs = reports.iter().flat_map(|report| &report.graphs);
     let report = graphs.find(|report| report.name == graph.name).expect("the graph is described");
-    let source = report.inputs.iter().rfind(|port| port.data_type == "f32").or(report.inputs.first());
+    let in_place = report.inputs.iter().any(|port| port.name == "write_indices");
+    let is_source = |port: &&Port| port.data_type == "f32" && !(in_place && port.name.starts_with("past_"));
+    let source = report.inputs.iter().rfind(is_source).or(report.inputs.first());
     let source = &source.expect("takes something").name;
+    let shape = |port: &Port| port.shape.join(" ").replace("capacity", &CAPACITY.to_string());
     let mut text = String::new();
     for port in &report.inputs {
-        text += &format!("input {} {} {}\n", port.name, port.data_type, port.shape.join(" "));
+        let kind = if port.name == "write_indices" { "i64" } else { port.data_type };
+        text += &format!("input {} {kind} {}\n", port.name, shape(port));
     }
     for port in &report.outputs {
-        text += &format!("output {} {} {} = {source}\n", port.name, port.data_type, port.shape.join(" "));
+        let (name, kind, shape) = (&port.name, port.data_type, shape(port));
+        text += &match port.name.strip_prefix("present_").filter(|_| in_place) {
+            Some(cache) => format!("cache {name} {kind} {shape} = past_{cache} inputs_embeds write_indices\n"),
+            None => format!("output {name} {kind} {shape} = {source}\n"),
+        };
     }
     for profile in options.split('[').skip(1).filter_map(|profile| profile.split_once(']')) {
         text += &format!("profile {}\n", profile.0.replace(',', " "));
@@ -142,14 +156,27 @@ pub fn a_node_on_the_gpu_tests_itself() {
     assert!(log.contains("computing on the CPU") && log.contains("no CUDA-capable device"), "{log}");
 }
 
-/// A plan that the cache lacks is built, which the stand-in refuses; with all of them nothing is.
+/// A plan that the cache lacks is built, which the stand-in refuses; with all of them nothing is. One whose bytes are
+/// not those that were written is found out when it is loaded, and built again.
 pub fn a_plan_that_is_missing_is_built() {
     let folder = cache(Path::new(BUNDLE), Precision::Fp16);
-    std::fs::remove_file(find(&folder, "mask_decoder-")).expect("is removed");
     let cache = folder.path().to_str().expect("is text");
-    let output = sam4mllm(&["engine", "check", "--cache-dir", cache, "--frames", "1"]);
-    let said = texts(&output).1;
-    assert_eq!(output.status.code(), Some(1));
+    let check = || {
+        let output = sam4mllm(&["engine", "check", "--cache-dir", cache, "--frames", "1"]);
+        assert_eq!(output.status.code(), Some(1));
+        texts(&output).1
+    };
+    let said = check();
+    assert!(said.contains("outputs of the GPU are not those") && !said.contains("building the plan"), "{said}");
+    let plan = find(&folder, "mask_decoder-");
+    let mut bytes = std::fs::read(&plan).expect("a plan");
+    bytes[6] ^= 1;
+    std::fs::write(&plan, bytes).expect("is written");
+    let said = check();
+    assert!(said.contains("plan is built again") && said.contains("its hash is not its record's"), "{said}");
+    assert!(said.contains("building the plan") && said.contains("a builder: TensorRT gives no reason"), "{said}");
+    std::fs::remove_file(plan).expect("is removed");
+    let said = check();
     assert!(said.contains("building the plan") && said.contains("mask_decoder"), "{said}");
     assert!(said.contains("a builder: TensorRT gives no reason"), "{said}");
 }
@@ -201,4 +228,37 @@ pub fn a_plan_is_inspected_with_and_without_its_gpu() {
     assert!(text.contains("not loaded") && text.contains("on sm120 Other, and this machine has"), "{text}");
     fail_at("cuInit");
     assert!(inspect(&[]).contains("no CUDA-capable device is detected"));
+}
+
+/// A decoder is timed against what memory and products allow; the stand-in's clock runs as it likes.
+pub fn a_decoder_is_timed() {
+    let (folder, checkpoint) = (tempfile::tempdir().expect("a folder"), "tests/reference/checkpoints/llava-siglip");
+    let level = GraphOptions::highest_level(library().version());
+    let (form, dir) = (Form { level, precision: Precision::Fp16 }, tempfile::tempdir().expect("a folder"));
+    let report = import(checkpoint, dir.path(), form).expect("is imported");
+    let reports = [report.clone(), report];
+    let recipe = Recipe::new(&library(), None).expect("a GPU");
+    let plans = folder.path().join("plans");
+    let decoder = decoder_graph(dir.path().join("decoder.onnx"), form, 16 + 3).expect("is a graph");
+    let key = recipe.key(&library(), &decoder.source(checkpoint), &decoder.profiles);
+    put(&plans, &key, &plan(&decoder, &reports, &key.options).replace(&CAPACITY.to_string(), "787"));
+    let product = product_graph(64);
+    let key = recipe.key(&library(), &product.source(""), &product.profiles);
+    put(&plans, &key, "input a f16 64 64\ninput b f16 64 64\noutput y f16 64 64 = a\n");
+    let cache = folder.path().to_str().expect("is text");
+    let args = ["engine", "decoder", checkpoint, "--cache", cache, "--product", "64"];
+    let args = [&args[..], &["--prompt", "16", "--tokens", "3", "--runs", "2"]].concat();
+    let output = sam4mllm(&[&args[..], &["--format", "json"]].concat());
+    let (out, err) = texts(&output);
+    assert!(output.status.success(), "{out}{err}");
+    let told: serde_json::Value = serde_json::from_str(&out).expect("is JSON");
+    assert_eq!((&told["device"], &told["precision"]), (&"Stand-in (sm86)".into(), &"fp16".into()));
+    for figure in ["memory_ceiling", "product_ceiling", "weight_bytes", "parameters"] {
+        assert!(told[figure].as_f64() > Some(0.0), "{figure}: {out}");
+    }
+    for pass in ["prompt", "token"] {
+        assert!(told[pass]["gpu_ms"][0].as_f64() >= Some(0.0) && told[pass]["share"].is_number(), "{out}");
+    }
+    let text = texts(&sam4mllm(&args)).0;
+    assert!(text.contains("of the memory's ceiling") && text.contains("pass of 16 tokens"), "{text}");
 }

@@ -5,6 +5,10 @@
 //   input NAME TYPE DIM...             TYPE: f32, f16, i32, bool, i64; DIM: a size, or the name of one
 //   output NAME TYPE DIM... = INPUT    element i is element i of INPUT (over again where that is shorter) plus 1000
 //                                      times the output's number from 1; a name with `?` is known late: its half
+//   cache NAME TYPE DIM... = INPUT UPDATE START
+//                                      output and input of one memory, [1, heads, room, width]: from position START[0]
+//                                      on, as many as UPDATE, [1, S, D], has rows, element w of head h is element
+//                                      (h * width + w) % D of that row, plus 1000 times the output's number
 //   profile NAME=LEAST:USUAL:MOST...   sizes by name
 #pragma once
 
@@ -31,7 +35,7 @@ struct Dim {
 };
 
 struct Tensor {
-    std::string name, source;
+    std::string name, source, update, start;
     DataType type{};
     bool input = false;
     std::vector<Dim> dims;
@@ -68,7 +72,7 @@ bool type_of(std::string const& text, DataType& type) {
     return found != types.end();
 }
 
-bool read_tensor(std::istringstream& words, bool input, Plan& plan) {
+bool read_tensor(std::istringstream& words, bool input, bool cache, Plan& plan) {
     Tensor tensor;
     std::string type, word;
     tensor.input = input;
@@ -80,6 +84,7 @@ bool read_tensor(std::istringstream& words, bool input, Plan& plan) {
         tensor.dims.push_back(dim);
     }
     if (!input && !(words >> tensor.source)) return false;
+    if (cache && !(words >> tensor.update >> tensor.start)) return false;
     plan.tensors.push_back(tensor);
     return true;
 }
@@ -104,8 +109,9 @@ bool read(void const* bytes, size_t length, Plan& plan) {
     while (std::getline(lines, line)) {
         std::istringstream words(line);
         if (!(words >> kind)) continue;
-        bool const known = kind == "input"     ? read_tensor(words, true, plan)
-                           : kind == "output"  ? read_tensor(words, false, plan)
+        bool const known = kind == "input"     ? read_tensor(words, true, false, plan)
+                           : kind == "output"  ? read_tensor(words, false, false, plan)
+                           : kind == "cache"   ? read_tensor(words, false, true, plan)
                            : kind == "profile" ? read_profile(words, plan)
                                                : false;
         if (!known) return false;

@@ -14,6 +14,13 @@ pub const PAIR: &str = "input x f32 n 3\ninput k i32 n\noutput y f32 n 3 = x\nou
 /// One input, and an output that is sized while it is computed.
 pub const LATE: &str = "input x f32 n\noutput y f32 n? = x\noutput z f32 n = x\nprofile n=0:4:1000\n";
 
+/// A decoder whose caches, of one layer, two heads of width two and room for eight positions, are updated in place.
+pub const IN_PLACE: &str = "input inputs_embeds f32 1 s 4\ninput attention_bias f32 1 1 s t\n\
+    input write_indices i64 1\ninput past_key.0 f32 1 2 8 2\ninput past_value.0 f16 1 2 8 2\n\
+    cache present_key.0 f32 1 2 8 2 = past_key.0 inputs_embeds write_indices\n\
+    cache present_value.0 f16 1 2 8 2 = past_value.0 inputs_embeds write_indices\n\
+    output logits f32 1 s 4 = inputs_embeds\nprofile s=1:2:8 t=1:4:8\n";
+
 /// The libraries, which are the stand-in.
 pub fn library() -> Library {
     Library::find().expect("the stand-in loads")

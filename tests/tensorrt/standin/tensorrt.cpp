@@ -101,6 +101,11 @@ struct EngineImpl final : apiv::RefusingCudaEngine {
         Tensor const* const tensor = find(name);
         return tensor == nullptr ? TensorIOMode::kNONE : tensor->input ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT;
     }
+    // Not in the headers of older versions, so it overrides nothing there.
+    virtual char const* getAliasedInputTensor(char const* name) const noexcept {
+        Tensor const* const tensor = find(name);
+        return tensor != nullptr && !tensor->update.empty() ? tensor->source.c_str() : nullptr;
+    }
     Dims getProfileShape(char const* name, int32_t profile, OptProfileSelector which) const noexcept override {
         Tensor const* const tensor = find(name);
         bool const known = tensor != nullptr && tensor->input && profile >= 0 && profile < getNbOptimizationProfiles();
@@ -163,6 +168,7 @@ struct ContextImpl final : apiv::RefusingExecutionContext {
         return true;
     }
     void compute(Tensor const& output, size_t number, Sizes const& known, void* to, void* stream);
+    void update(Tensor const& output, size_t number, Sizes const& known, void* to, void* stream);
 
     bool setOptimizationProfileAsync(int32_t number, cudaStream_t stream) noexcept override {
         Guard guard(standin::lock());
@@ -256,7 +262,9 @@ bool ContextImpl::enqueueV3(cudaStream_t stream) noexcept {
         void* const at = tensor.input ? addresses[tensor.name] : place(*this, tensor, size, shape, stream);
         if (at == nullptr) return refuse("the address of " + tensor.name + " is missing");
         if (!standin::on_device(at, size)) breach("the memory of " + tensor.name + " is too small, or not the device's");
-        if (!tensor.input) compute(tensor, ++number, known, at, stream);
+        if (tensor.input) continue;
+        if (tensor.update.empty()) compute(tensor, ++number, known, at, stream);
+        else update(tensor, ++number, known, at, stream);
     }
     return true;
 }
@@ -271,6 +279,27 @@ void ContextImpl::compute(Tensor const& output, size_t number, Sizes const& know
     standin::enqueue(stream, {from, to}, [=] {
         for (size_t i = 0; i < count; ++i)
             put(out, to, i, (length > 0 ? get(in, from, i % length) : 0.0) + 1000.0 * static_cast<double>(number));
+    });
+}
+
+// A cache, which must be where its input is.
+void ContextImpl::update(Tensor const& output, size_t number, Sizes const& known, void* to, void* stream) {
+    Tensor const* const rows = engine.plan.find(output.update.c_str());
+    Tensor const* const start = engine.plan.find(output.start.c_str());
+    if (rows == nullptr || start == nullptr) breach("the plan of the stand-in names no inputs for " + output.name);
+    if (addresses[output.source] != to) breach(output.name + " is not where " + output.source + " is");
+    void const *const from = addresses[rows->name], *const at = addresses[start->name];
+    Dims const shape = shape_of(output, known, true), read = shape_of(*rows, known, true);
+    DataType const in = rows->type, out = output.type, whole = start->type;
+    standin::enqueue(stream, {from, at, to}, [=] {
+        auto const first = static_cast<int64_t>(get(whole, at, 0));
+        int64_t const heads = shape.d[1], room = shape.d[2], width = shape.d[3], size = read.d[2];
+        // TensorRT ignores what lies beyond the end; nobody of ours writes there.
+        if (first < 0 || first + read.d[1] > room) breach("a cache is updated beyond its end");
+        for (int64_t s = 0; s < read.d[1]; ++s)
+            for (int64_t i = 0; i < heads * width; ++i)
+                put(out, to, ((i / width) * room + first + s) * width + i % width,
+                    get(in, from, s * size + i % size) + 1000.0 * static_cast<double>(number));
     });
 }
 

@@ -5,48 +5,79 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use cudarc::driver::result::{self, DriverError};
-use cudarc::driver::sys::{self, CUdevice_attribute, CUdeviceptr, CUevent_flags, CUresult};
+use cudarc::driver::sys::{self, CUdevice_attribute, CUdeviceptr, CUevent_flags, CUmemorytype, CUresult};
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream};
 
 use super::super::error::{TensorRtError, TensorRtErrorKind as Kind};
 
-/// The first GPU of the machine, with its primary CUDA context, which TensorRT uses too.
-#[derive(Debug, Clone)]
-pub struct Device {
-    context: Arc<CudaContext>,
-    name: String,
-    sm: u32,
+/// A GPU, as the driver tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gpu {
+    /// Compute capability times ten: 87 for Orin.
+    pub sm: u32,
+    /// The driver's name for it.
+    pub name: String,
 }
 
-impl Device {
-    /// Finds the GPU.
+impl Gpu {
+    /// The first GPU of the machine.
     ///
     /// # Errors
     /// [`Kind::Driver`] where there is no driver, or it knows no GPU.
-    pub fn open() -> Result<Self, TensorRtError> {
+    pub fn current() -> Result<Self, TensorRtError> {
         // SAFETY: opens the driver's library and closes it again, as every CUDA program does; asked first, because
         // `cudarc` panics where it is missing.
         if !unsafe { sys::is_culib_present() } {
             let why = "no CUDA driver is installed: there is no libcuda.so.1";
             return Err(TensorRtError::new(Kind::Driver, "a GPU", why));
         }
-        let refuse = |error| TensorRtError::new(Kind::Driver, "a GPU", format!("the driver answers: {}", text(error)));
-        let context = CudaContext::new(0).map_err(refuse)?;
-        let name = context.name().map_err(refuse)?;
-        let part = |attribute| context.attribute(attribute).map(|value| value.unsigned_abs()).map_err(refuse);
-        let major = part(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
-        let minor = part(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-        Ok(Self { context, name, sm: major * 10 + minor })
+        let first = || {
+            result::init()?;
+            let device = result::device::get(ORDINAL)?;
+            let name = result::device::get_name(device)?;
+            // SAFETY: the device is the driver's.
+            let part = |attribute| unsafe { result::device::get_attribute(device, attribute) }.map(i32::unsigned_abs);
+            let major = part(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+            let minor = part(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+            Ok(Self { sm: major * 10 + minor, name })
+        };
+        first().map_err(no_gpu)
+    }
+}
+
+/// The number of the GPU that is used, the driver's first.
+const ORDINAL: i32 = 0;
+
+fn no_gpu(error: DriverError) -> TensorRtError {
+    TensorRtError::new(Kind::Driver, "a GPU", format!("the driver answers: {}", text(error)))
+}
+
+/// The first GPU of the machine, with its primary CUDA context, which TensorRT uses too.
+#[derive(Debug, Clone)]
+pub struct Device {
+    context: Arc<CudaContext>,
+    gpu: Gpu,
+}
+
+impl Device {
+    /// Finds the GPU.
+    ///
+    /// # Errors
+    /// As [`Gpu::current`]; also where the driver makes no context.
+    pub fn open() -> Result<Self, TensorRtError> {
+        let gpu = Gpu::current()?;
+        Ok(Self { context: CudaContext::new(ORDINAL as usize).map_err(no_gpu)?, gpu })
     }
 
     /// The driver's name for it.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.gpu.name
     }
 
     /// Compute capability times ten: 87 for Orin.
     pub fn sm(&self) -> u32 {
-        self.sm
+        self.gpu.sm
     }
 
     /// Device memory in bytes: what is free, and all of it.
@@ -56,6 +87,30 @@ impl Device {
     pub fn memory(&self) -> Result<(u64, u64), TensorRtError> {
         let (free, total) = self.context.mem_get_info().map_err(failed)?;
         Ok((free as u64, total as u64))
+    }
+
+    /// How fast the device reads and writes its memory, in bytes a second, both together: the best of ten copies of
+    /// `bytes` from one place to another.
+    ///
+    /// # Errors
+    /// [`Kind::Memory`] where there is no room for both, [`Kind::Run`] where the driver fails.
+    pub fn copy_speed(&self, bytes: usize) -> Result<f64, TensorRtError> {
+        let (from, to) = (DeviceBuffer::new(self, bytes.max(1))?, DeviceBuffer::new(self, bytes.max(1))?);
+        let stream = Stream::new(self)?;
+        let rows = Rows { start: 0, pitch: from.bytes };
+        let mut best = 0f64;
+        for _ in 0..10 {
+            let copied = stream.mark(Mark::Start).and_then(|()| {
+                // SAFETY: both outlive the wait below, and are two.
+                unsafe { stream.copy_rows((Side::Device(&from), rows), (Side::Device(&to), rows), [from.bytes, 1]) }?;
+                stream.mark(Mark::Fed)
+            });
+            let finished = stream.finish();
+            copied.and(finished)?;
+            let seconds = f64::from(stream.between(Mark::Start, Mark::Fed)?) / 1e3;
+            best = best.max(2.0 * from.bytes as f64 / seconds.max(1e-9));
+        }
+        Ok(best)
     }
 
     /// Makes the context current on this thread: TensorRT works in the one that is.
@@ -157,6 +212,48 @@ impl Drop for HostBuffer {
     }
 }
 
+/// Pieces of memory at equal distances, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rows {
+    /// Where the first starts.
+    pub start: usize,
+    /// From the start of one to that of the next.
+    pub pitch: usize,
+}
+
+impl Rows {
+    /// Whether `count` rows of `width` bytes lie within `bytes`.
+    fn fit(self, width: usize, count: usize, bytes: usize) -> bool {
+        let end = count.checked_sub(1).and_then(|last| last.checked_mul(self.pitch)).unwrap_or(0);
+        let end = end.checked_add(self.start).and_then(|start| start.checked_add(width));
+        width <= self.pitch && end.is_some_and(|end| end <= bytes)
+    }
+}
+
+/// Memory on either side of the bus.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Side<'b> {
+    Host(&'b HostBuffer),
+    Device(&'b DeviceBuffer),
+}
+
+impl Side<'_> {
+    /// As the driver names it: of the two addresses the one that its type says counts.
+    fn place(self) -> (CUmemorytype, *mut c_void, CUdeviceptr) {
+        match self {
+            Self::Host(buffer) => (CUmemorytype::CU_MEMORYTYPE_HOST, buffer.address.as_ptr().cast(), 0),
+            Self::Device(buffer) => (CUmemorytype::CU_MEMORYTYPE_DEVICE, std::ptr::null_mut(), buffer.address),
+        }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Self::Host(buffer) => buffer.bytes,
+            Self::Device(buffer) => buffer.bytes,
+        }
+    }
+}
+
 /// Where the time of a run on the GPU went, by the GPU's own clock, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
@@ -236,6 +333,47 @@ impl Stream {
         unsafe { result::memcpy_dtoh_async(to, from.address, self.stream.cu_stream()) }.map_err(failed)
     }
 
+    /// Copies `count` rows of `width` bytes each.
+    ///
+    /// # Safety
+    /// As for [`upload`](Self::upload); the rows of both sides do not overlap.
+    pub(super) unsafe fn copy_rows(
+        &self,
+        (from, source): (Side<'_>, Rows),
+        (to, target): (Side<'_>, Rows),
+        [width, count]: [usize; 2],
+    ) -> Result<(), TensorRtError> {
+        if width == 0 || count == 0 {
+            return Ok(());
+        }
+        assert!(
+            source.fit(width, count, from.bytes()) && target.fit(width, count, to.bytes()),
+            "a copy stays within its buffers"
+        );
+        let ((src_type, src_host, src_device), (dst_type, dst_host, dst_device)) = (from.place(), to.place());
+        let copy = sys::CUDA_MEMCPY2D {
+            srcXInBytes: source.start,
+            srcY: 0,
+            srcMemoryType: src_type,
+            srcHost: src_host,
+            srcDevice: src_device,
+            srcArray: std::ptr::null_mut(),
+            srcPitch: source.pitch,
+            dstXInBytes: target.start,
+            dstY: 0,
+            dstMemoryType: dst_type,
+            dstHost: dst_host,
+            dstDevice: dst_device,
+            dstArray: std::ptr::null_mut(),
+            dstPitch: target.pitch,
+            WidthInBytes: width,
+            Height: count,
+        };
+        // SAFETY: within both buffers; the rest is the caller's to vouch for. The driver has read `copy` when it
+        // returns.
+        unsafe { sys::cuMemcpy2DAsync_v2(&copy, self.stream.cu_stream()) }.result().map_err(failed)
+    }
+
     /// Waits until all of the work is done.
     pub(super) fn finish(&self) -> Result<(), TensorRtError> {
         self.stream.synchronize().map_err(failed)
@@ -243,15 +381,17 @@ impl Stream {
 
     /// How long the parts of the last run took; every mark was passed.
     pub(super) fn times(&self) -> Result<RunTimes, TensorRtError> {
-        let between = |from: Mark, to: Mark| {
-            let (from, to) = (&self.marks[from as usize], &self.marks[to as usize]);
-            from.elapsed_ms(to).map_err(failed)
-        };
         Ok(RunTimes {
-            upload_ms: between(Mark::Start, Mark::Fed)?,
-            compute_ms: between(Mark::Fed, Mark::Computed)?,
-            download_ms: between(Mark::Computed, Mark::Fetched)?,
+            upload_ms: self.between(Mark::Start, Mark::Fed)?,
+            compute_ms: self.between(Mark::Fed, Mark::Computed)?,
+            download_ms: self.between(Mark::Computed, Mark::Fetched)?,
         })
+    }
+
+    /// Milliseconds between two marks that were passed.
+    fn between(&self, from: Mark, to: Mark) -> Result<f32, TensorRtError> {
+        let (from, to) = (&self.marks[from as usize], &self.marks[to as usize]);
+        from.elapsed_ms(to).map_err(failed)
     }
 }
 

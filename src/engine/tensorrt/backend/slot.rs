@@ -14,7 +14,7 @@ use crate::engine::{Data, Tensor};
 const MIN_BYTES: usize = 256;
 
 /// Memory on one side of the bus.
-trait Memory: Sized {
+pub(super) trait Memory: Sized {
     fn make(device: &Device, bytes: usize) -> Result<Self, TensorRtError>;
 }
 
@@ -32,7 +32,7 @@ impl Memory for HostBuffer {
 
 /// A buffer that grows when it must, and forgets what is in it then.
 #[derive(Debug)]
-struct Growing<B> {
+pub(super) struct Growing<B> {
     held: Option<B>,
     bytes: usize,
 }
@@ -44,8 +44,13 @@ impl<B> Default for Growing<B> {
 }
 
 impl<B: Memory> Growing<B> {
+    /// What there is.
+    pub(super) fn held(&self) -> Option<&B> {
+        self.held.as_ref()
+    }
+
     /// Makes room for `bytes`; grows by half at least, as a conversation grows by one token at a time.
-    fn fit(&mut self, bytes: usize, device: &Device) -> Result<&mut B, TensorRtError> {
+    pub(super) fn fit(&mut self, bytes: usize, device: &Device) -> Result<&mut B, TensorRtError> {
         if self.held.is_none() || bytes > self.bytes {
             let wanted = bytes.max(self.bytes + self.bytes / 2).max(MIN_BYTES);
             // First the old one goes: boards have little memory.

@@ -4,8 +4,9 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Instant;
 
+use super::super::backend::Gpu;
 use super::super::error::{TensorRtError, TensorRtErrorKind as Kind};
-use super::super::safe::{BuildOptions, Builder, Flavour, Gpu, Library, Progress};
+use super::super::safe::{BuildOptions, Builder, Flavour, Library, Progress};
 use super::key::PlanKey;
 use super::shapes::Profile;
 use super::store::{Plan, PlanStore};

@@ -147,12 +147,18 @@ impl PlanStore {
     /// The plan of `key`, whole; `None` where there is none. One that is there and unfit is said in the log and
     /// counts as none, so that it is built again.
     pub fn find(&self, key: &PlanKey) -> Option<Plan> {
+        let plan = self.look(key)?;
+        plan.read().inspect_err(|error| tracing::warn!(%error, "plan is built again")).ok()?;
+        Some(plan)
+    }
+
+    /// As [`find`](Self::find), but its bytes are not read: whoever reads them finds whether they are whole.
+    pub fn look(&self, key: &PlanKey) -> Option<Plan> {
         let path = self.path(key);
         if !record_path(&path).exists() {
             return None;
         }
-        let found = Plan::open(&path, key).and_then(|plan| plan.read().map(|_| plan));
-        found.inspect_err(|error| tracing::warn!(%error, "plan is built again")).ok()
+        Plan::open(&path, key).inspect_err(|error| tracing::warn!(%error, "plan is built again")).ok()
     }
 
     /// Waits until no other builder works on `key`, and keeps others out until the lock is dropped.

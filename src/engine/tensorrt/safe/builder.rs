@@ -67,8 +67,10 @@ impl Builder {
         let path = path.map(c_path).transpose();
         let path = path.map_err(|Refused| TensorRtError::new(Kind::Parse, graph, "its path has a zero byte"))?;
         let beside = path.as_ref().map_or(ptr::null(), |path| path.as_ptr());
-        // SAFETY: bytes and path outlive the call, after which the parser has no use for them.
-        let taken = unsafe { sys::trt_parser_parse(parser.as_ptr(), onnx.as_ptr(), onnx.len(), beside) };
+        // SAFETY: bytes and path outlive the call, after which the parser has no use for them; the network is the
+        // parser's, and lives.
+        let taken =
+            unsafe { sys::trt_parser_parse(parser.as_ptr(), network.raw.as_ptr(), onnx.as_ptr(), onnx.len(), beside) };
         if taken { Ok(network) } else { Err(TensorRtError::parse(graph, network.faults())) }
     }
 

@@ -1,4 +1,4 @@
-//! The libraries, their version, and the GPU at hand.
+//! The libraries, and their version.
 
 use std::ffi::c_char;
 use std::fmt;
@@ -130,29 +130,6 @@ fn check(headers: Version, library: Version) -> Result<(), TensorRtError> {
     }
     let why = format!("this binary was compiled against the headers of {headers}; install that, or build it again");
     Err(TensorRtError::new(Kind::Version, library.to_string(), why))
-}
-
-/// A GPU, as the driver tells it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Gpu {
-    /// Compute capability times ten: 87 for Orin.
-    pub sm: u32,
-    /// The driver's name for it.
-    pub name: String,
-}
-
-impl Gpu {
-    /// The first GPU of the machine.
-    ///
-    /// # Errors
-    /// [`Kind::Driver`] where there is no driver, or it knows no GPU.
-    pub fn current() -> Result<Self, TensorRtError> {
-        match result::gpu() {
-            Ok((sm, name)) => Ok(Self { sm, name }),
-            Err(why) => Err(TensorRtError::new(Kind::Driver, "a GPU", format!("no CUDA driver answers: {why}"))),
-        }
-    }
 }
 
 /// Forwards TensorRT's log.

@@ -17,5 +17,5 @@ mod runtime;
 pub use builder::{Builder, Dimension, Input, Network, Serialized};
 pub use config::{BuildOptions, Config, Phase, Progress, Reach};
 pub use context::{Context, OutputAllocator};
-pub use library::{Flavour, Gpu, LIBRARY_DIR, Library, Version};
+pub use library::{Flavour, LIBRARY_DIR, Library, Version};
 pub use runtime::{Engine, Port, Runtime};

@@ -135,6 +135,14 @@ impl Engine {
         (0..count).filter_map(port).collect()
     }
 
+    /// The input whose memory `output` has to have, as it is updated in place; `None` where it has its own.
+    pub fn alias(&self, output: &str) -> Option<String> {
+        let name = c_text(output).ok()?;
+        // SAFETY: the engine and the name live; the answer is null or a name that lives as long as the engine.
+        let input = unsafe { result::text(sys::trt_engine_alias(self.held.raw.as_ptr(), name.as_ptr())) };
+        (!input.is_empty()).then_some(input)
+    }
+
     /// Number of layers after fusion.
     pub fn layers(&self) -> usize {
         // SAFETY: the engine lives.
