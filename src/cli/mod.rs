@@ -23,6 +23,7 @@ mod replay;
 mod segment;
 mod serve;
 mod stages;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -55,6 +56,8 @@ enum Command {
     Segment(segment::Args),
     /// Answer commands and camera frames over gRPC.
     Serve(Box<serve::Args>),
+    /// Show a node's answers in the terminal, as they come.
+    Watch(watch::Args),
 }
 
 /// How a command prints its data.
@@ -82,6 +85,7 @@ pub fn run() -> ExitCode {
         Command::Replay(args) => replay::run(args),
         Command::Segment(args) => segment::run(args),
         Command::Serve(args) => serve::run(*args),
+        Command::Watch(args) => watch::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

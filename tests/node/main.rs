@@ -28,4 +28,5 @@ mod targets;
 mod time;
 mod unary;
 mod watchdog;
+mod watch;
 mod web;
