@@ -411,7 +411,7 @@ async fn the_shipped_bundle_answers_a_visitor() {
         return;
     }
     let assets = Assets::load("engines/tabletop").expect("loads");
-    let options = ClipOptions { seed: 3, frames: 60, size: (640, 480), split: Split::Val };
+    let options = ClipOptions { seed: 8, frames: 60, size: (640, 480), split: Split::Val };
     let clip = Clip::new(&assets, options);
     let jpeg = |scene: sam4mllm::dataset::Scene| {
         let mut out = Vec::new();
@@ -447,10 +447,10 @@ async fn the_shipped_bundle_answers_a_visitor() {
     // The clip's third command names something that is not there.
     tab.until("document.querySelectorAll('.verdict.FOUND').length >= 1").await;
     tab.until("document.querySelectorAll('.verdict.ABSENT').length >= 1").await;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/web");
+    tab.picture(&folder.join("desktop.jpg"), [1280, 760], true).await;
     tab.run("document.querySelector('.target summary').click()").await;
     tab.until("document.querySelector('.target table') !== null").await;
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/web");
-    tab.picture(&folder.join("desktop.jpg"), [1280, 800], true).await;
     tab.picture(&folder.join("phone.jpg"), [390, 844], true).await;
     tab.picture(&folder.join("light.jpg"), [1280, 800], false).await;
     // While the node starts the page was told to come again, which is no fault of its own.

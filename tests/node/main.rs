@@ -27,6 +27,6 @@ mod stream;
 mod targets;
 mod time;
 mod unary;
-mod watchdog;
 mod watch;
+mod watchdog;
 mod web;

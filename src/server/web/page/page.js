@@ -194,8 +194,15 @@ function close() {
 
 // ---- Targets
 
+/** A short name for a command: what stands behind its first article, up to what places it. */
+function nameOf(command) {
+  const words = command.replace(/^.*?\b(the|a|an)\s+/i, "").split(/\s+/);
+  const end = words.findIndex((word, i) => i > 0 && /^(near|next|to|on|in|at|of|with|left|right|behind|between|that|which|above|below)$/i.test(word));
+  return words.slice(0, end < 0 ? 3 : Math.min(end, 3)).join(" ").replace(/[,.!?]+$/, "") || "it";
+}
+
 function follow(command) {
-  const base = command.split(/\s+/).filter((word) => !/^(the|a|an|please|find|segment|show|me)$/i.test(word)).slice(0, 3).join(" ") || "it";
+  const base = nameOf(command);
   let id = base.slice(0, 40);
   for (let n = 2; state.cards.has(id); n++) id = `${base.slice(0, 40)} ${n}`;
   if (!send({ add_target: { target_id: id, command, hint: HINTS.any } })) return say(at("log"), "not connected", "bad");

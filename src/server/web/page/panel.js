@@ -76,7 +76,7 @@ export class Card {
       parts.verdict.textContent = verdict;
       parts.verdict.className = `verdict ${verdict}`;
     }
-    parts.bar.style.width = percent(target.confidence);
+    parts.bar.style.width = `${100 * target.confidence}%`;
     const [first] = target.instances, facts = [];
     if (target.confidence > 0) facts.push(`${percent(target.confidence)} sure`);
     if (first) facts.push(words(ENUMS.Origin[first.origin] ?? "?"), `grounded ${first.grounded_age_ms} ms ago`);
