@@ -448,7 +448,7 @@ async fn the_shipped_bundle_answers_a_visitor() {
     tab.until("document.querySelectorAll('.verdict.FOUND').length >= 1").await;
     tab.until("document.querySelectorAll('.verdict.ABSENT').length >= 1").await;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/web");
-    tab.picture(&folder.join("desktop.jpg"), [1280, 760], true).await;
+    tab.picture(&folder.join("desktop.jpg"), [1280, 800], true).await;
     tab.run("document.querySelector('.target summary').click()").await;
     tab.until("document.querySelector('.target table') !== null").await;
     tab.picture(&folder.join("phone.jpg"), [390, 844], true).await;

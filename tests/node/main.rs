@@ -21,6 +21,7 @@ mod metrics;
 mod questions;
 mod quotas;
 mod record;
+mod reflection;
 mod settings;
 mod strategies;
 mod stream;

@@ -76,10 +76,9 @@ impl View {
         self.frames += 1;
         self.latencies_ms.push(latency.as_secs_f64() * 1e3);
         self.times.push(Instant::now());
-        for over in [self.latencies_ms.len().saturating_sub(KEPT)] {
-            self.latencies_ms.drain(..over);
-            self.times.drain(..over);
-        }
+        let over = self.latencies_ms.len().saturating_sub(KEPT);
+        self.latencies_ms.drain(..over);
+        self.times.drain(..over);
         if self.terminal { self.draw(frame) } else { self.lines(frame, latency) }
     }
 

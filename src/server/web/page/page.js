@@ -198,7 +198,7 @@ function close() {
 function nameOf(command) {
   const words = command.replace(/^.*?\b(the|a|an)\s+/i, "").split(/\s+/);
   const end = words.findIndex((word, i) => i > 0 && /^(near|next|to|on|in|at|of|with|left|right|behind|between|that|which|above|below)$/i.test(word));
-  return words.slice(0, end < 0 ? 3 : Math.min(end, 3)).join(" ").replace(/[,.!?]+$/, "") || "it";
+  return words.slice(0, end < 0 ? 3 : Math.min(end, 3)).join(" ").replace(/( please)?[,.!?]*$/i, "") || "it";
 }
 
 function follow(command) {

@@ -92,7 +92,8 @@ export function draw(canvas, picture, targets, colourOf, show) {
   if (canvas.height !== picture.height) canvas.height = picture.height;
   const context = canvas.getContext("2d");
   context.drawImage(picture, 0, 0);
-  const unit = Math.max(picture.width / 640, 0.5);
+  // A pixel of the screen: lines and letters are of one size, however large the picture is.
+  const unit = picture.width / (canvas.clientWidth || picture.width);
   const labels = [];
   for (const target of targets) {
     const colour = colourOf(target.target_id);
