@@ -420,7 +420,8 @@ async fn the_shipped_bundle_answers_a_visitor() {
         out
     };
     let there: Vec<Vec<u8>> = (0..30).map(|i| jpeg(clip.frame(i))).collect();
-    let film: Vec<Vec<u8>> = there.iter().chain(there.iter().rev()).cloned().collect();
+    // Each for six of the camera's: a machine with other work answers few of them.
+    let film: Vec<Vec<u8>> = there.iter().chain(there.iter().rev()).flat_map(|f| vec![f.clone(); 6]).collect();
     // Free now, and asked for by nobody else within the moment.
     let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("binds").port();
     let _node = Shipped(

@@ -259,6 +259,7 @@ at("flip").onclick = () => {
 };
 at("stop").onclick = close;
 for (const id of ["masks", "boxes", "points"]) at(id).onchange = paint;
+addEventListener("resize", paint);
 
 connect();
 pump();
