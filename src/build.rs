@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::path::PathBuf;
 
+use prost_types::{DescriptorProto, EnumDescriptorProto, EnumValueDescriptorProto, FieldDescriptorProto};
+
 fn main() -> Result<(), Box<dyn Error>> {
     engine_version()?;
     onnx()?;
@@ -38,8 +40,45 @@ fn perception() -> Result<(), Box<dyn Error>> {
     compiler.open_files(["sam4mllm/v1/perception.proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("perception.bin"), compiler.encode_file_descriptor_set())?;
-    tonic_prost_build::configure().compile_fds(compiler.file_descriptor_set())?;
+    let descriptors = compiler.file_descriptor_set();
+    let contract = descriptors.file.iter().find(|file| file.package() == "sam4mllm.v1").ok_or("no contract")?;
+    let (messages, enums) = (contract.message_type.iter().map(message), contract.enum_type.iter().map(values));
+    let tables = [("MESSAGES", messages.collect::<String>()), ("ENUMS", enums.collect())];
+    let script = tables.map(|(name, rows)| format!("export const {name} = {{\n{rows}}};\n")).concat();
+    std::fs::write(out.join("contract.js"), format!("// Written by build.rs from perception.proto.\n{script}"))?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
     Ok(())
+}
+
+/// A message as the page's `wire.js` reads it: number, name, type and kind of each field, by number.
+fn message(message: &DescriptorProto) -> String {
+    let mut fields: Vec<_> = message.field.iter().collect();
+    fields.sort_by_key(|field| field.number());
+    let row = |field: &&FieldDescriptorProto| {
+        let scalar = field.r#type().as_str_name().trim_start_matches("TYPE_").to_lowercase();
+        let named = field.type_name().rsplit('.').next().filter(|name| !name.is_empty());
+        let kind = match (field.label().as_str_name(), field.oneof_index) {
+            ("LABEL_REPEATED", _) => "repeated",
+            (_, Some(_)) => "optional",
+            _ => "single",
+        };
+        format!(
+            "    [{}, \"{}\", \"{scalar}\", \"{kind}\", \"{}\"],\n",
+            field.number(),
+            field.name(),
+            named.unwrap_or("")
+        )
+    };
+    format!("  {}: [\n{}  ],\n", message.name(), fields.iter().map(row).collect::<String>())
+}
+
+/// An enum's words by number, without what they all begin with.
+fn values(values: &EnumDescriptorProto) -> String {
+    let common = values.value.first().map_or("", |zero| zero.name().trim_end_matches("UNSPECIFIED"));
+    let word = |value: &EnumValueDescriptorProto| {
+        format!("{}: \"{}\", ", value.number(), value.name().trim_start_matches(common))
+    };
+    format!("  {}: {{ {}}},\n", values.name(), values.value.iter().map(word).collect::<String>())
 }
 
 /// What recordings hold besides: messages, and the descriptors that are written into each.

@@ -28,6 +28,7 @@ mod ros2;
 mod segment;
 mod serve;
 mod stages;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -65,6 +66,8 @@ enum Command {
     Segment(segment::Args),
     /// Answer commands and camera frames over gRPC.
     Serve(Box<serve::Args>),
+    /// Show a node's answers in the terminal, as they come.
+    Watch(watch::Args),
 }
 
 /// How a command prints its data.
@@ -95,6 +98,7 @@ pub fn run() -> ExitCode {
         Command::Ros2(args) => ros2::run(args),
         Command::Segment(args) => segment::run(args),
         Command::Serve(args) => serve::run(*args),
+        Command::Watch(args) => watch::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

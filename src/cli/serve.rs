@@ -92,7 +92,11 @@ async fn sockets(settings: &Settings) -> anyhow::Result<Sockets> {
         Some(address) => Some(bind(address).await.context("listen for metrics")?),
         None => None,
     };
-    Ok(Sockets { tcp, tls, unix: unix.transpose()?, tokens, metrics })
+    let web = match settings.web_listen {
+        Some(address) => Some(bind(address).await.context("listen for browsers")?),
+        None => None,
+    };
+    Ok(Sockets { tcp, tls, unix: unix.transpose()?, tokens, metrics, web })
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -133,6 +137,10 @@ fn say_where(settings: &Settings, sockets: &Sockets) {
     }
     if let Some(Ok(address)) = sockets.metrics.as_ref().map(TcpListener::local_addr) {
         tracing::info!(%address, "telling metrics");
+    }
+    if let Some(Ok(address)) = sockets.web.as_ref().map(TcpListener::local_addr) {
+        let scheme = if sockets.tls.is_some() { "https" } else { "http" };
+        tracing::info!("page for browsers at {scheme}://{address}/");
     }
 }
 

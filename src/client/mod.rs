@@ -17,6 +17,7 @@
 //! ```
 
 mod stream;
+mod tls;
 
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,14 @@ pub enum ClientError {
     /// There is no node at the address, or the address is none.
     #[error("connect to node")]
     Connect(#[from] tonic::transport::Error),
+    /// Roots for the node's certificate cannot be read.
+    #[error("read roots `{path}`")]
+    Roots {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The node refused the call or ended it.
     #[error("{}: {}", .0.code(), .0.message())]
     Status(#[from] Status),

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::net::TcpStream;
-use tonic::metadata::MetadataMap;
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
@@ -124,21 +123,28 @@ pub(super) struct Guard {
     pub admission: Arc<Admission>,
 }
 
+impl Guard {
+    /// Who comes from `peer` with `token`.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` where a token is asked for, and this is none.
+    pub(super) fn client(&self, peer: Option<&Peer>, token: Option<&[u8]>) -> Result<Arc<str>, Status> {
+        let Some(tokens) = &self.tokens else {
+            return Ok(peer.map_or_else(|| "unknown".into(), |peer| peer.0.clone()));
+        };
+        token.and_then(|token| tokens.holder(token)).ok_or_else(|| {
+            self.admission.count_refused(Refusal::Token);
+            // The same for none, a wrong one and a malformed one: whoever guesses learns nothing.
+            Status::unauthenticated("authenticate: send `authorization: Bearer TOKEN` with a token of this node")
+        })
+    }
+}
+
 impl Interceptor for Guard {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let client = match &self.tokens {
-            None => request.extensions().get::<Peer>().map_or_else(|| "unknown".into(), |peer| peer.0.clone()),
-            Some(tokens) => {
-                let held = bearer(request.metadata()).and_then(|token| tokens.holder(token));
-                held.ok_or_else(|| {
-                    self.admission.count_refused(Refusal::Token);
-                    // The same for none, a wrong one and a malformed one: whoever guesses learns nothing.
-                    Status::unauthenticated(
-                        "authenticate: send `authorization: Bearer TOKEN` with a token of this node",
-                    )
-                })?
-            }
-        };
+        let header = request.metadata().get(HEADER);
+        let token = header.and_then(|value| bearer(value.as_bytes()));
+        let client = self.client(request.extensions().get::<Peer>(), token)?;
         // What follows has no need of the token, so no log can show it.
         request.metadata_mut().remove(HEADER);
         request.extensions_mut().insert(Client(client));
@@ -147,8 +153,7 @@ impl Interceptor for Guard {
 }
 
 /// The token of `authorization: Bearer TOKEN`. Source: RFC 6750, section 2.1; the scheme's case does not count.
-fn bearer(metadata: &MetadataMap) -> Option<&[u8]> {
-    let value = metadata.get(HEADER)?.as_bytes();
+pub(super) fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
@@ -198,16 +203,11 @@ mod tests {
 
     #[test]
     fn bearer_tokens_are_read() {
-        let read = |value: &str| {
-            let mut metadata = MetadataMap::new();
-            metadata.insert(HEADER, value.parse().expect("ascii"));
-            bearer(&metadata).map(<[u8]>::to_vec)
-        };
+        let read = |value: &str| bearer(value.as_bytes()).map(<[u8]>::to_vec);
         assert_eq!(read("Bearer abc"), Some(b"abc".to_vec()));
         assert_eq!(read("bEARER  abc "), Some(b"abc".to_vec()));
         for other in ["Basic abc", "Bearer", "abc", ""] {
             assert_eq!(read(other), None, "{other:?}");
         }
-        assert_eq!(bearer(&MetadataMap::new()), None);
     }
 }

@@ -14,7 +14,9 @@ mod replay;
 pub mod settings;
 mod socket;
 mod status;
+mod stream;
 mod tls;
+mod web;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -81,6 +83,8 @@ pub struct ServerConfig {
     pub grace: Duration,
     /// Where every stream is recorded. Default: nowhere.
     pub record: Option<RecordConfig>,
+    /// An origin under which the page may be opened besides the node's own. Default: none.
+    pub web_origin: Option<String>,
 }
 
 impl Default for ServerConfig {
@@ -93,6 +97,7 @@ impl Default for ServerConfig {
             http2_frame_bytes: 1 << 20,
             grace: Duration::from_secs(10),
             record: None,
+            web_origin: None,
         }
     }
 }
@@ -111,6 +116,10 @@ impl ServerConfig {
         }
         if !(1 << 14..1 << 24).contains(&self.http2_frame_bytes) {
             return Err(ConfigError::new("http2_frame_bytes", "must be in 16 KiB..16 MiB"));
+        }
+        if self.web_origin.as_deref().is_some_and(|origin| !web::is_origin(origin)) {
+            let what = "must be a scheme with a host and, if it is not the usual one, a port: https://robot.example";
+            return Err(ConfigError::new("web_origin", what));
         }
         self.limits.validate()?;
         self.node.validate()
@@ -216,7 +225,7 @@ impl Server {
     /// [`ServerError::Stages`] where a stage cannot be built; failures of the transport.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
         let Self { config, sockets, identity, node, recorder } = self;
-        let Sockets { tcp, tls, unix, tokens, metrics } = sockets;
+        let Sockets { tcp, tls, unix, tokens, metrics, web } = sockets;
         let admission = Admission::new(config.limits);
         let told = metrics::Told {
             node: node.clone(),
@@ -236,7 +245,10 @@ impl Server {
         let max_message_bytes = config.max_message_bytes;
         let kept = recorder.clone();
         let perception = Perception { node: node.clone(), provenance, max_message_bytes, admission, recorder };
-        let perception = PerceptionServer::new(perception)
+        let perception = Arc::new(perception);
+        let page = web::Web::new(perception.clone(), guard.clone(), config.web_origin.clone());
+        let page = web.map(|listener| page.serve(listener, tls.as_ref().map(Tls::over_http1)));
+        let perception = PerceptionServer::from_arc(perception)
             .max_decoding_message_size(config.max_message_bytes)
             .max_encoding_message_size(config.max_message_bytes);
         let (stop, stopping) = oneshot::channel::<()>();
@@ -268,8 +280,15 @@ impl Server {
         };
         // Open connections alone (a health watch, an idle client) do not hold the node up.
         let finished = async {
+            let both = async {
+                let ended = (&mut serving).await;
+                if let Some(page) = page {
+                    page.end().await;
+                }
+                ended.map_err(ServerError::from)
+            };
             tokio::select! {
-                ended = &mut serving => ended.map_err(ServerError::from),
+                ended = both => ended,
                 () = quiet => Ok(()),
             }
         };

@@ -5,37 +5,17 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::admission::Admission;
 use super::auth::Client;
-use super::intake::{Intake, Taken};
-use super::record::{Recorder, StreamRecord};
+use super::intake::Intake;
+use super::record::Recorder;
+use super::stream::{Outgoing, Reader, Requests, encoding_failed, write};
 use super::wire::{self, perception_server};
 use super::{convert, status};
 use crate::frame::{DepthEncoding, Encoding};
-use crate::node::{self, End, Node, NodeError, NodeErrorKind, Readiness, Replies, SessionInput, Witness};
-
-/// Where the replies of a stream go.
-#[derive(Clone)]
-struct Outgoing {
-    client: mpsc::Sender<Result<wire::PerceiveResponse, Status>>,
-    record: Option<Arc<StreamRecord>>,
-}
-
-impl Outgoing {
-    /// Fails where nobody reads any more.
-    async fn send(&self, reply: Result<wire::PerceiveResponse, Status>) -> Result<(), ()> {
-        if let (Some(record), Ok(reply)) = (&self.record, &reply) {
-            record.reply(reply);
-        }
-        self.client.send(reply).await.map_err(drop)
-    }
-
-    async fn closed(&self) {
-        self.client.closed().await;
-    }
-}
+use crate::node::{Node, NodeError, NodeErrorKind, Readiness, Witness};
 
 /// Implements the service over a node.
 pub(super) struct Perception {
@@ -73,30 +53,49 @@ impl perception_server::Perception for Perception {
         &self,
         request: Request<Streaming<wire::PerceiveRequest>>,
     ) -> Result<Response<Self::PerceiveStream>, Status> {
-        let admitted = self.admission.stream(&client(&request)?)?;
+        let client = client(&request)?;
+        Ok(Response::new(ReceiverStream::new(self.open(&client, request.into_inner()).await?)))
+    }
+
+    async fn describe(&self, _: Request<wire::DescribeRequest>) -> Result<Response<wire::DescribeResponse>, Status> {
+        Ok(Response::new(self.about()))
+    }
+}
+
+impl Perception {
+    /// Opens a stream of `client` and takes its requests; the replies, or why it ended.
+    ///
+    /// # Errors
+    /// Where the client has too many, memory is short, or the node takes none.
+    pub(super) async fn open(
+        &self,
+        client: &Arc<str>,
+        requests: impl Requests,
+    ) -> Result<mpsc::Receiver<Result<wire::PerceiveResponse, Status>>, Status> {
+        let admitted = self.admission.stream(client)?;
         let record = self.recorder.as_ref().and_then(|recorder| recorder.stream());
         let witness = record.clone().map(|record| record as Arc<dyn Witness>);
         let opened = self.node.open_for(admitted.allowance.clone(), witness).await;
         let (input, replies) = opened.map_err(|error| status::status(&error))?;
         // One reply on its way besides what the node holds: a slow reader shall get new frames, not a backlog.
-        let (client, stream) = mpsc::channel(1);
+        let (client, outgoing) = mpsc::channel(1);
         let out = Outgoing { client, record };
         let intake = Intake { phrasing: self.node.phrasing(), provenance: self.provenance.clone() };
-        let reader = Reader { input, intake, requests: 0, out: out.clone() };
-        tokio::spawn(reader.read(request.into_inner()));
+        tokio::spawn(Reader { input, intake, out: out.clone() }.read(requests));
         let writing = write(replies, self.provenance.clone(), out);
         // The stream has its place until its last reply.
         tokio::spawn(async move {
             writing.await;
             drop(admitted);
         });
-        Ok(Response::new(ReceiverStream::new(stream)))
+        Ok(outgoing)
     }
 
-    async fn describe(&self, _: Request<wire::DescribeRequest>) -> Result<Response<wire::DescribeResponse>, Status> {
+    /// What serves here.
+    pub(super) fn about(&self) -> wire::DescribeResponse {
         let (config, about) = (self.node.config(), &*self.provenance);
         let narrow = |v: usize| u32::try_from(v).unwrap_or(u32::MAX);
-        Ok(Response::new(wire::DescribeResponse {
+        wire::DescribeResponse {
             node_version: about.node_version.clone(),
             bundle_name: about.bundle_name.clone(),
             bundle_version: about.bundle_version.clone(),
@@ -117,7 +116,7 @@ impl perception_server::Perception for Perception {
             strategies: self.node.strategies().all().map(|s| convert::strategy(s).into()).collect(),
             default_strategy: convert::strategy(self.node.strategies().usual()).into(),
             ready: *self.node.readiness().borrow() == Readiness::Ready,
-        }))
+        }
     }
 }
 
@@ -125,89 +124,6 @@ impl perception_server::Perception for Perception {
 fn client<T>(request: &Request<T>) -> Result<Arc<str>, Status> {
     let client = request.extensions().get::<Client>().map(|client| client.0.clone());
     client.ok_or_else(|| Status::internal("identify client: the call came past the guard"))
-}
-
-fn encoding_failed() -> Status {
-    Status::new(Code::Internal, "encode reply: it panicked")
-}
-
-/// The client's side of a stream.
-struct Reader {
-    input: SessionInput,
-    intake: Intake,
-    /// Requests so far.
-    requests: u64,
-    out: Outgoing,
-}
-
-impl Reader {
-    /// Takes requests until the client closes its side or stops reading.
-    async fn read(mut self, mut inbound: Streaming<wire::PerceiveRequest>) {
-        loop {
-            let message = tokio::select! {
-                message = inbound.message() => message,
-                () = self.out.closed() => return,
-            };
-            let request = match message {
-                Ok(Some(request)) => request,
-                Ok(None) => return,
-                Err(status) => {
-                    // A message that is too large or no protocol buffer: what follows it cannot be told apart.
-                    tracing::debug!(%status, "stream broke");
-                    let _ = self.out.send(Err(status)).await;
-                    return;
-                }
-            };
-            self.requests += 1;
-            if let Some(record) = &self.out.record {
-                record.request(self.requests, &request);
-            }
-            match self.intake.take(&mut self.input, self.requests, request) {
-                Taken::Done => {}
-                Taken::Refused(refused) => {
-                    if self.out.send(Ok(*refused)).await.is_err() {
-                        return;
-                    }
-                }
-                Taken::Asked(asked, id) => {
-                    tokio::spawn(answer(asked, id, self.intake.provenance.clone(), self.out.clone()));
-                }
-            }
-        }
-    }
-}
-
-/// Sends the answer to a question; until it is sent the question counts as open.
-async fn answer(mut asked: node::Asked, id: String, provenance: Arc<wire::Provenance>, out: Outgoing) {
-    let outcome = tokio::select! {
-        outcome = asked.answer() => outcome,
-        () = out.closed() => return,
-    };
-    let message = tokio::task::spawn_blocking(move || convert::answer(id, outcome, &provenance)).await;
-    let _ = out.send(message.map_err(|_| encoding_failed())).await;
-}
-
-/// The node's side of a stream, until the session is over or nobody reads.
-async fn write(mut replies: Replies, provenance: Arc<wire::Provenance>, out: Outgoing) {
-    loop {
-        let reply = tokio::select! {
-            reply = replies.recv() => reply,
-            () = out.closed() => return,
-        };
-        let message = match reply {
-            Ok(reply) => {
-                let provenance = provenance.clone();
-                let message = tokio::task::spawn_blocking(move || convert::reply(reply, &provenance)).await;
-                message.map_err(|_| encoding_failed())
-            }
-            Err(End::Finished) => return,
-            Err(End::Draining) => Err(Status::new(Code::Unavailable, "serve stream: the node is shutting down")),
-        };
-        let last = message.is_err();
-        if out.send(message).await.is_err() || last {
-            return;
-        }
-    }
 }
 
 /// The caller's time limit. Source: gRPC over HTTP/2, "Timeout".

@@ -107,6 +107,11 @@ impl Settings {
                         on 127.0.0.1";
             return refuse("metrics_listen", what);
         }
+        if self.web_listen.is_some_and(open) && self.tls_certificate.is_none() {
+            let what = "is not this machine alone, and plain text can be read and changed on the way: set \
+                        `tls_certificate` and `tls_key`, or `allow_plaintext = true`";
+            return refuse("web_listen", what);
+        }
         if EnvFilter::try_new(&self.log_filter).is_err() {
             let what = "must be a level such as info, or targets with levels such as warn,sam4mllm::node=debug";
             return refuse("log_filter", what);
@@ -165,6 +170,7 @@ impl Settings {
             },
             max_message_bytes: mib(self.max_message_mib),
             window_bytes: self.window_mib.saturating_mul(1 << 20),
+            web_origin: self.web_origin.clone(),
             grace: Duration::from_secs(self.grace_s),
             record: self.record.clone().map(|folder| RecordConfig {
                 folder,

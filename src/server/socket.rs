@@ -38,6 +38,8 @@ pub struct Sockets {
     pub tokens: Option<Tokens>,
     /// Where metrics are told over plain HTTP.
     pub metrics: Option<TcpListener>,
+    /// Where the page for browsers is; encrypted as TCP is.
+    pub web: Option<TcpListener>,
 }
 
 impl From<TcpListener> for Sockets {

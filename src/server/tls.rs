@@ -73,6 +73,13 @@ impl Tls {
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
+
+    /// The same for HTTP/1.1 instead of HTTP/2: browsers open WebSockets over it.
+    pub(super) fn over_http1(&self) -> Self {
+        let mut config = ServerConfig::clone(self.acceptor.config());
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Self { acceptor: TlsAcceptor::from(Arc::new(config)) }
+    }
 }
 
 /// What `graviola` asks for; it would panic in the first handshake.

@@ -27,13 +27,13 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 
 use crate::harness::{RED, Running, Scene, Stream, backend, iou, of, soon, target};
 
-const TOKEN: &str = "6f1c0ba3a0b54e5a9b1e0f3c";
+pub(crate) const TOKEN: &str = "6f1c0ba3a0b54e5a9b1e0f3c";
 
 pub(crate) fn pem(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node/tls").join(name)
 }
 
-fn tls(client_ca: Option<&str>) -> Tls {
+pub(crate) fn tls(client_ca: Option<&str>) -> Tls {
     let files = TlsFiles { certificate: pem("server.pem"), key: pem("server.key"), client_ca: client_ca.map(pem) };
     Tls::load(&files).expect("the files are in order")
 }
@@ -139,7 +139,7 @@ fn files_that_do_not_fit_together_are_refused() {
     assert_eq!(load("server.pem", "server.key", Some("root.pem")), None);
 }
 
-fn tokens() -> Tokens {
+pub(crate) fn tokens() -> Tokens {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("tokens");
     std::fs::write(&path, format!("planner {TOKEN}\n")).expect("writes");

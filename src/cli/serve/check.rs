@@ -92,7 +92,7 @@ fn check_access(settings: &Settings, report: &mut Report) {
 /// Binds what serving would bind, and lets it go again.
 fn check_sockets(settings: &Settings, report: &mut Report) {
     let tcp = settings.tcp_address().ok().flatten();
-    for (what, address) in [("listen", tcp), ("metrics", settings.metrics_listen)] {
+    for (what, address) in [("listen", tcp), ("metrics", settings.metrics_listen), ("page", settings.web_listen)] {
         let Some(address) = address else { continue };
         let bound = std::net::TcpListener::bind(address).with_context(|| format!("bind {address}"));
         report.note(what, bound.map(|_| ((), address.to_string())));

@@ -151,5 +151,10 @@ settings! {
         tokens_file: PathBuf, "SAM4MLLM_TOKENS_FILE";
         /// Where metrics are told over HTTP, at /metrics. Default: nowhere.
         metrics_listen: SocketAddr, "SAM4MLLM_METRICS_LISTEN";
+        /// Where browsers find the live page, over HTTP, or over HTTPS where there is TLS. Default: nowhere.
+        web_listen: SocketAddr, "SAM4MLLM_WEB_LISTEN";
+        /// An origin under which the page may be opened besides the node's own, as behind a proxy:
+        /// https://robot.example. Default: none.
+        web_origin: String, "SAM4MLLM_WEB_ORIGIN";
     }
 }

@@ -69,6 +69,9 @@ fn contradictions_are_refused() {
         ("tls_key = \"a.pem\"", "tls_certificate"),
         ("tls_client_ca = \"a.pem\"", "tls_client_ca"),
         ("metrics_listen = \"0.0.0.0:9464\"", "metrics_listen"),
+        ("web_listen = \"0.0.0.0:8080\"", "web_listen"),
+        ("web_origin = \"robot.example\"", "web_origin"),
+        ("web_origin = \"https://robot.example/\"", "web_origin"),
         ("threads = 0", "threads"),
         ("max_sessions = 0", "max_sessions"),
         ("session_memory_mib = 0", "session_memory_mib"),
@@ -88,6 +91,8 @@ fn contradictions_are_refused() {
         "listen = \"0.0.0.0:1\"\ntls_certificate = \"a\"\ntls_key = \"b\"",
         "listen = \"[::ffff:127.0.0.1]:1\"",
         "listen = \"\"\nunix_socket = \"node.sock\"",
+        "listen = \"0.0.0.0:1\"\nweb_listen = \"0.0.0.0:2\"\ntls_certificate = \"a\"\ntls_key = \"b\"",
+        "web_origin = \"https://robot.example:8443\"",
         "listen = \"127.0.0.1:1\"\nmetrics_listen = \"[::1]:1\"",
     ] {
         load(text, &Overrides::default()).expect("is read").validate().expect(text);
