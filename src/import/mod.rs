@@ -16,6 +16,7 @@ mod graph;
 mod half;
 mod nn;
 mod onnx;
+mod torch;
 mod weights;
 
 use std::fs;
@@ -40,7 +41,7 @@ use onnx::{ModelProto, TensorProto, ValueInfoProto, type_proto};
 use weights::Weights;
 
 /// Grows with every change of what is written, so that cached graphs of older importers are not used.
-pub const IMPORTER_VERSION: u32 = 1;
+pub const IMPORTER_VERSION: u32 = 2;
 
 /// Which operators a graph may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -127,6 +128,9 @@ pub fn import_adapted(
     let (dir, out, start) = (dir.as_ref(), out.as_ref(), Instant::now());
     let mut checkpoint = Checkpoint::open(dir)?;
     let family = families::find(checkpoint.config())?;
+    if let Some(spelling) = family.spelling(&checkpoint) {
+        checkpoint.spell(spelling);
+    }
     let attach = |adapter: Adapter<'_>| adapter::attach(&mut checkpoint, &adapter, family.aliases());
     let adapter = adapter.map(attach).transpose()?;
     fs::create_dir_all(out).map_err(|e| ImportError::new(Kind::Write, out).because(e))?;

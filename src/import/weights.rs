@@ -48,6 +48,8 @@ pub(crate) struct Weights<'c> {
     adapted: BTreeSet<String>,
     data_types: BTreeMap<String, u64>,
     in_place_bytes: u64,
+    /// Which tensors may stay unused; anything may where nothing is said.
+    spare: Option<fn(&str) -> bool>,
 }
 
 /// What was done with the tensors of a checkpoint.
@@ -89,6 +91,7 @@ impl<'c> Weights<'c> {
             adapted: BTreeSet::new(),
             data_types: BTreeMap::new(),
             in_place_bytes: 0,
+            spare: None,
         }
     }
 
@@ -101,6 +104,7 @@ impl<'c> Weights<'c> {
     pub(crate) fn tensor(&mut self, name: &str, shape: &[usize], dims: &[usize]) -> Result<Initializer, ImportError> {
         debug_assert_eq!(shape.iter().product::<usize>(), dims.iter().product::<usize>(), "{name}");
         let checkpoint = self.checkpoint;
+        let name = &*checkpoint.stored_name(name);
         let located = checkpoint.locate(name, shape)?;
         let first_use = self.used.insert(name.to_owned());
         if first_use {
@@ -112,8 +116,8 @@ impl<'c> Weights<'c> {
             return Ok(Initializer { proto: external(dims, DataType::Float, SIDECAR, offset, bytes), half: false });
         }
         let direct = match located.dtype {
-            Dtype::F32 if located.offset.is_multiple_of(4) => Some(DataType::Float),
-            Dtype::F16 if located.offset.is_multiple_of(2) => Some(DataType::Float16),
+            Dtype::F32 if located.lies_in_order() && located.offset.is_multiple_of(4) => Some(DataType::Float),
+            Dtype::F16 if located.lies_in_order() && located.offset.is_multiple_of(2) => Some(DataType::Float16),
             _ => None,
         };
         let Some(data_type) = direct else {
@@ -127,6 +131,16 @@ impl<'c> Weights<'c> {
         let link = self.link(located.file)?;
         let proto = external(dims, data_type, &link, located.offset, located.bytes);
         Ok(Initializer { proto, half: data_type == DataType::Float16 })
+    }
+
+    /// The elements of the tensor `name`, for a constant that is computed of them.
+    pub(crate) fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ImportError> {
+        let values = self.checkpoint.read_f32(name, shape)?;
+        let name = self.checkpoint.stored_name(name).into_owned();
+        if let Some(located) = self.checkpoint.get(&name).filter(|_| self.used.insert(name.clone())) {
+            *self.data_types.entry(format!("{:?}", located.dtype)).or_default() += values.len() as u64;
+        }
+        Ok(values)
     }
 
     /// The low-rank change of the matrix `name` that is to be computed beside it. Who asks must compute it.
@@ -148,12 +162,25 @@ impl<'c> Weights<'c> {
         Ok(external(dims, DataType::Float, SIDECAR, offset, bytes.len() as u64))
     }
 
+    /// Computed integers, inline where they are few.
+    pub(crate) fn integers(&mut self, dims: &[usize], values: &[i32]) -> Result<TensorProto, ImportError> {
+        debug_assert_eq!(dims.iter().product::<usize>(), values.len());
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        if bytes.len() <= INLINE_BYTES {
+            return Ok(inline(dims, DataType::Int32, bytes));
+        }
+        let offset = self.align()?;
+        self.write(&bytes)?;
+        Ok(external(dims, DataType::Int32, SIDECAR, offset, bytes.len() as u64))
+    }
+
     /// Finishes the sidecar and says what was done.
     pub(crate) fn finish(mut self) -> Result<WeightReport, ImportError> {
         if let Some(mut file) = self.sidecar.take() {
             file.flush().map_err(|e| self.write_error(e))?;
         }
         self.check_adapted()?;
+        self.refuse_unknown()?;
         let mut unused: Vec<String> =
             self.checkpoint.names().filter(|name| !self.used.contains(*name)).map(str::to_owned).collect();
         unused.sort();
@@ -164,6 +191,25 @@ impl<'c> Weights<'c> {
             written_bytes: self.sidecar_bytes,
             unused,
         })
+    }
+
+    /// From now on every tensor of the checkpoint must be used, or be one that `spare` knows.
+    pub(crate) fn expect_all_but(&mut self, spare: fn(&str) -> bool) {
+        self.spare = Some(spare);
+    }
+
+    /// Refuses a checkpoint with tensors that belong to no part of the model: it is of another model, or damaged.
+    fn refuse_unknown(&self) -> Result<(), ImportError> {
+        let Some(spare) = self.spare else { return Ok(()) };
+        let mut unknown: Vec<&str> =
+            self.checkpoint.names().filter(|name| !self.used.contains(*name) && !spare(name)).collect();
+        unknown.sort_unstable();
+        let Some(first) = unknown.first() else { return Ok(()) };
+        let file = self.checkpoint.get(first).map_or(self.checkpoint.dir(), |l| &self.checkpoint.files()[l.file].path);
+        Err(ImportError::new(Kind::UnknownTensor, file).at(*first).because(match unknown.len() {
+            1 => "belongs to no part of the model".to_owned(),
+            more => format!("belongs to no part of the model, nor do {} others", more - 1),
+        }))
     }
 
     /// Writes a matrix to the sidecar with its low-rank change in it, once.
