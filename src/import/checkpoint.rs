@@ -115,8 +115,8 @@ impl Checkpoint {
     /// What the checkpoint calls the tensor that its family calls `name`.
     pub(crate) fn stored_name<'n>(&self, name: &'n str) -> Cow<'n, str> {
         match self.spelling {
-            Some(spelling) if !self.tensors.contains_key(name) => spelling(name).into(),
-            _ => name.into(),
+            Some(spelling) => spelling(name).into(),
+            None => name.into(),
         }
     }
 
@@ -184,7 +184,16 @@ impl Checkpoint {
 
     /// Finds a tensor and checks its shape.
     pub(crate) fn locate(&self, name: &str, shape: &[usize]) -> Result<&Located, ImportError> {
-        let name = &*self.stored_name(name);
+        self.locate_stored(&self.stored_name(name), shape)
+    }
+
+    /// The tensor that the checkpoint itself calls `name`.
+    pub(crate) fn get_stored(&self, name: &str) -> Option<&Located> {
+        self.tensors.get(name)
+    }
+
+    /// As [`Checkpoint::locate`], by the checkpoint's own name.
+    pub(crate) fn locate_stored(&self, name: &str, shape: &[usize]) -> Result<&Located, ImportError> {
         let Some(located) = self.tensors.get(name) else {
             // Where there is one file it is that one; of several it is not known which.
             let place = match &self.files[..] {

@@ -105,7 +105,7 @@ impl<'c> Weights<'c> {
         debug_assert_eq!(shape.iter().product::<usize>(), dims.iter().product::<usize>(), "{name}");
         let checkpoint = self.checkpoint;
         let name = &*checkpoint.stored_name(name);
-        let located = checkpoint.locate(name, shape)?;
+        let located = checkpoint.locate_stored(name, shape)?;
         let first_use = self.used.insert(name.to_owned());
         if first_use {
             let of_type = self.data_types.entry(format!("{:?}", located.dtype)).or_default();
@@ -137,7 +137,7 @@ impl<'c> Weights<'c> {
     pub(crate) fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ImportError> {
         let values = self.checkpoint.read_f32(name, shape)?;
         let name = self.checkpoint.stored_name(name).into_owned();
-        if let Some(located) = self.checkpoint.get(&name).filter(|_| self.used.insert(name.clone())) {
+        if let Some(located) = self.checkpoint.get_stored(&name).filter(|_| self.used.insert(name.clone())) {
             *self.data_types.entry(format!("{:?}", located.dtype)).or_default() += values.len() as u64;
         }
         Ok(values)
@@ -205,7 +205,8 @@ impl<'c> Weights<'c> {
             self.checkpoint.names().filter(|name| !self.used.contains(*name) && !spare(name)).collect();
         unknown.sort_unstable();
         let Some(first) = unknown.first() else { return Ok(()) };
-        let file = self.checkpoint.get(first).map_or(self.checkpoint.dir(), |l| &self.checkpoint.files()[l.file].path);
+        let file =
+            self.checkpoint.get_stored(first).map_or(self.checkpoint.dir(), |l| &self.checkpoint.files()[l.file].path);
         Err(ImportError::new(Kind::UnknownTensor, file).at(*first).because(match unknown.len() {
             1 => "belongs to no part of the model".to_owned(),
             more => format!("belongs to no part of the model, nor do {} others", more - 1),

@@ -94,8 +94,8 @@ impl Decoder {
         let part = config.part("mask_decoder_config")?;
         let mut decoder = Self::read(checkpoint, &config.part("prompt_encoder_config")?, &part, sizes)?;
         [decoder.intermediate, _] = *shape_of(checkpoint, "mask_decoder.transformer.layers.0.mlp.lin1.weight")?;
-        [decoder.iou_hidden, _] = *shape_of(checkpoint, "mask_decoder.iou_prediction_head.layers.0.weight")?;
-        [decoder.mask_channels, ..] = *shape_of::<4>(checkpoint, "prompt_encoder.mask_downscaling.3.weight")?;
+        [decoder.iou_hidden, _] = *shape_of(checkpoint, "mask_decoder.iou_prediction_head.proj_in.weight")?;
+        [decoder.mask_channels, ..] = *shape_of::<4>(checkpoint, "prompt_encoder.mask_embed.conv2.weight")?;
         config.divide("mask_input_channels", decoder.mask_channels, 4)?;
         Ok(decoder)
     }
