@@ -55,6 +55,7 @@ mod memory;
 pub mod model;
 pub mod node;
 pub mod overlay;
+mod pickle;
 pub mod pipeline;
 pub mod prompt;
 mod rng;

@@ -1,9 +1,11 @@
-//! Reading a Hugging Face checkpoint directory: `config.json` and one or several safetensors files.
+//! Reading a Hugging Face checkpoint directory: `config.json` and one or several safetensors files, or one file that
+//! `torch.save` wrote.
 //!
 //! Files come from outside, so headers are hostile until checked. Only headers are read here; a tensor's bytes are
 //! read when something must be computed from them, in pieces, never the whole file. Nothing is mapped into memory: a
 //! file that is truncated while it is mapped kills the process, a short read is an error.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -15,6 +17,8 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use super::adapter::{self, LowRank};
 use super::config::Config;
 use super::error::{ImportError, ImportErrorKind as Kind};
+use super::families::sam::sizes;
+use super::torch;
 
 /// Longest safetensors header that is read, in bytes; the format's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -30,6 +34,8 @@ pub(crate) struct Checkpoint {
     low_rank: BTreeMap<String, LowRank>,
     /// What an attached adapter replaced: its own key, and the tensor that was there, by name.
     replaced: BTreeMap<String, (String, Located)>,
+    /// What the checkpoint calls a tensor that the family calls otherwise.
+    spelling: Option<fn(&str) -> String>,
 }
 
 /// One safetensors file.
@@ -52,6 +58,16 @@ pub(crate) struct Located {
     pub offset: u64,
     /// Length in bytes.
     pub bytes: u64,
+    /// Steps between elements along each dimension, where they do not lie one after the other; then `bytes` is the
+    /// reach from the first to the last.
+    pub strides: Option<Vec<usize>>,
+}
+
+impl Located {
+    /// Whether the elements lie one after the other.
+    pub(crate) fn lies_in_order(&self) -> bool {
+        self.strides.is_none()
+    }
 }
 
 impl Checkpoint {
@@ -64,7 +80,10 @@ impl Checkpoint {
             return Err(ImportError::new(Kind::Unsupported, dir.join(adapter::SETTINGS))
                 .because("an adapter is given beside its base checkpoint, in a directory of its own"));
         }
-        let config = Config::read(&dir.join("config.json"))?;
+        let path = dir.join("config.json");
+        // Segmenters of other authors come as one file of tensors, without a word about their sizes.
+        let bare = !path.exists() && (single.exists() || pickled_file(dir)?.is_some());
+        let config = if bare { Config::absent(dir) } else { Config::read(&path)? };
         let mut checkpoint = Self {
             dir: dir.to_owned(),
             config,
@@ -72,13 +91,33 @@ impl Checkpoint {
             tensors: HashMap::new(),
             low_rank: BTreeMap::new(),
             replaced: BTreeMap::new(),
+            spelling: None,
         };
         if !single.exists() && index.exists() {
             checkpoint.read_shards(&index)?;
+        } else if let (false, Some(file)) = (single.exists(), pickled_file(dir)?) {
+            checkpoint.tensors = torch::tensors_of(&file, 0)?;
+            checkpoint.files.push(TensorFile { path: file });
         } else {
             checkpoint.read_file(single, None)?;
         }
+        if checkpoint.config.is_absent() {
+            checkpoint.config = sizes::infer(&checkpoint)?;
+        }
         Ok(checkpoint)
+    }
+
+    /// Sets what the checkpoint calls the tensors that its family calls otherwise.
+    pub(crate) fn spell(&mut self, spelling: fn(&str) -> String) {
+        self.spelling = Some(spelling);
+    }
+
+    /// What the checkpoint calls the tensor that its family calls `name`.
+    pub(crate) fn stored_name<'n>(&self, name: &'n str) -> Cow<'n, str> {
+        match self.spelling {
+            Some(spelling) => spelling(name).into(),
+            None => name.into(),
+        }
     }
 
     /// The directory.
@@ -103,12 +142,12 @@ impl Checkpoint {
 
     /// Whether there is a tensor of this name.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
+        self.tensors.contains_key(&*self.stored_name(name))
     }
 
     /// The tensor of this name.
     pub(crate) fn get(&self, name: &str) -> Option<&Located> {
-        self.tensors.get(name)
+        self.tensors.get(&*self.stored_name(name))
     }
 
     /// The low-rank changes of an attached adapter, by the name of the matrix that each changes.
@@ -145,8 +184,23 @@ impl Checkpoint {
 
     /// Finds a tensor and checks its shape.
     pub(crate) fn locate(&self, name: &str, shape: &[usize]) -> Result<&Located, ImportError> {
+        self.locate_stored(&self.stored_name(name), shape)
+    }
+
+    /// The tensor that the checkpoint itself calls `name`.
+    pub(crate) fn get_stored(&self, name: &str) -> Option<&Located> {
+        self.tensors.get(name)
+    }
+
+    /// As [`Checkpoint::locate`], by the checkpoint's own name.
+    pub(crate) fn locate_stored(&self, name: &str, shape: &[usize]) -> Result<&Located, ImportError> {
         let Some(located) = self.tensors.get(name) else {
-            return Err(ImportError::new(Kind::MissingTensor, &self.dir).at(name));
+            // Where there is one file it is that one; of several it is not known which.
+            let place = match &self.files[..] {
+                [file] => &file.path,
+                _ => &self.dir,
+            };
+            return Err(ImportError::new(Kind::MissingTensor, place).at(name));
         };
         if located.shape != shape {
             return Err(ImportError::new(Kind::Shape, &self.files[located.file].path)
@@ -180,6 +234,13 @@ impl Checkpoint {
             .ok_or_else(|| ImportError::new(Kind::Dtype, path).at(name).because(format!("is {:?}", located.dtype)))?;
         let mut file = File::open(path).map_err(open)?;
         file.seek(SeekFrom::Start(located.offset)).map_err(open)?;
+        if let Some(strides) = &located.strides {
+            let mut bytes = vec![0; located.bytes as usize];
+            file.read_exact(&mut bytes).map_err(open)?;
+            let mut values = Vec::with_capacity(bytes.len() / width);
+            convert(&bytes, &mut values);
+            return each(&mut torch::in_order(&values, &located.shape, strides));
+        }
         let mut left = located.bytes as usize;
         let mut bytes = vec![0; left.min(1 << 20)];
         let mut values = Vec::with_capacity(bytes.len() / width);
@@ -231,6 +292,29 @@ impl Checkpoint {
     }
 }
 
+/// The one file that `torch.save` wrote into `dir`, if there is one.
+fn pickled_file(dir: &Path) -> Result<Option<PathBuf>, ImportError> {
+    let open = |e| ImportError::new(Kind::Open, dir).because(e);
+    if !dir.is_dir() {
+        return Ok(None);
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(open)? {
+        let path = entry.map_err(open)?.path();
+        if path.extension().is_some_and(|e| e == "pt" || e == "pth") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    match &found[..] {
+        [] => Ok(None),
+        [one] => Ok(Some(one.clone())),
+        [_, second, ..] => {
+            Err(ImportError::new(Kind::Unsupported, second).because("more than one .pt or .pth file: which is meant?"))
+        }
+    }
+}
+
 /// The tensors of a file, in no order; `file` is the index that they are to name it by.
 fn tensors_of(path: &Path, file: usize) -> Result<Vec<(String, Located)>, ImportError> {
     let (data_start, metadata) = read_header(path)?;
@@ -240,6 +324,7 @@ fn tensors_of(path: &Path, file: usize) -> Result<Vec<(String, Located)>, Import
         shape: info.shape.clone(),
         offset: data_start + info.data_offsets.0 as u64,
         bytes: (info.data_offsets.1 - info.data_offsets.0) as u64,
+        strides: None,
     };
     Ok(metadata.tensors().into_iter().map(|(name, info)| (name, located(info))).collect())
 }

@@ -30,6 +30,21 @@ impl Config {
         Ok(Self { file: file.to_owned(), path: String::new(), value })
     }
 
+    /// Stands for a `config.json` that is not there.
+    pub(crate) fn absent(dir: &Path) -> Self {
+        Self { file: dir.join("config.json"), path: String::new(), value: Value::Null }
+    }
+
+    /// Whether there was no file.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.value.is_null()
+    }
+
+    /// Values that were found out otherwise; errors name `file`.
+    pub(crate) fn of(file: &Path, value: Value) -> Self {
+        Self { file: file.to_owned(), path: String::new(), value }
+    }
+
     /// The file this came from.
     pub(crate) fn file(&self) -> &Path {
         &self.file

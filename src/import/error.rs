@@ -19,6 +19,8 @@ pub enum ImportErrorKind {
     Corrupt,
     /// A tensor that the class needs is in none of the files.
     MissingTensor,
+    /// A tensor is there that no part of the model has.
+    UnknownTensor,
     /// A tensor has another shape than `config.json` says.
     Shape,
     /// A tensor has a dtype that cannot be read as float.
@@ -40,6 +42,7 @@ pub enum ImportErrorKind {
     ImportErrorKind::UnknownClass => "find importer for class in",
     ImportErrorKind::Corrupt => "read tensors of",
     ImportErrorKind::MissingTensor => "find tensor in",
+    ImportErrorKind::UnknownTensor => "place tensor of",
     ImportErrorKind::Shape => "check tensor shape in",
     ImportErrorKind::Dtype => "check tensor dtype in",
     ImportErrorKind::AdapterBase => "match base class of adapter",

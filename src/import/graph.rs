@@ -256,6 +256,12 @@ impl<'w, 'c> Graph<'w, 'c> {
         value
     }
 
+    /// A computed constant of integers.
+    pub(crate) fn integers(&mut self, dims: &[usize], values: &[i32]) -> Result<Value<I32>, ImportError> {
+        let proto = self.weights.integers(dims, values)?;
+        Ok(self.initializer(proto, "integers"))
+    }
+
     fn initializer<T>(&mut self, proto: TensorProto, kind: &str) -> Value<T> {
         self.count += 1;
         let name = format!("{kind}_{}", self.count);
@@ -328,6 +334,37 @@ impl<'w, 'c> Graph<'w, 'c> {
         let one = Attr::Ints(&[1, 1]);
         let attributes = [("pads", Attr::Ints(&[padding; 4])), ("strides", one), ("dilations", Attr::Ints(&[1, 1]))];
         self.op("Conv", &[&x.name, &kernel.name], &attributes)
+    }
+
+    /// Convolution of `[1, C, H, W]` with a bias, the same padding on all sides, in groups of channels.
+    pub(crate) fn conv_of(
+        &mut self,
+        x: &Value<F32>,
+        [kernel, bias]: [&Value<F32>; 2],
+        [stride, padding, groups]: [usize; 3],
+    ) -> Value<F32> {
+        let (stride, padding) = ([stride as i64; 2], [padding as i64; 4]);
+        let attributes = [
+            ("pads", Attr::Ints(&padding)),
+            ("strides", Attr::Ints(&stride)),
+            ("dilations", Attr::Ints(&[1, 1])),
+            ("group", Attr::Int(groups as i64)),
+        ];
+        self.op("Conv", &[&x.name, &kernel.name, &bias.name], &attributes)
+    }
+
+    /// Repeats dimensions of size 1 until the shape is `dims`.
+    pub(crate) fn expand<T>(&mut self, x: &Value<T>, dims: &[usize]) -> Value<T> {
+        let dims: Vec<i64> = dims.iter().map(|&d| d as i64).collect();
+        let dims = self.indices(&dims);
+        self.op("Expand", &[&x.name, &dims.name], &[])
+    }
+
+    /// Puts `after[i]` zeros behind each dimension.
+    pub(crate) fn pad_after(&mut self, x: &Value<F32>, after: &[usize]) -> Value<F32> {
+        let pads: Vec<i64> = vec![0; after.len()].into_iter().chain(after.iter().map(|&n| n as i64)).collect();
+        let pads = self.indices(&pads);
+        self.op("Pad", &[&x.name, &pads.name], &[])
     }
 
     /// Another shape for the same elements; 0 keeps the input's dimension of that index, -1 is computed.

@@ -23,6 +23,7 @@ mod product;
 mod quantise;
 #[cfg(feature = "tensorrt")]
 mod sizes;
+mod torch;
 mod weights;
 
 use std::collections::BTreeMap;
@@ -127,6 +128,9 @@ pub fn import_adapted(
     let (dir, out, start, form) = (dir.as_ref(), out.as_ref(), Instant::now(), form.into());
     let mut checkpoint = Checkpoint::open(dir)?;
     let family = families::find(checkpoint.config())?;
+    if let Some(spelling) = family.spelling(&checkpoint) {
+        checkpoint.spell(spelling);
+    }
     let attach = |adapter: Adapter<'_>| adapter::attach(&mut checkpoint, &adapter, family.aliases());
     let adapter = adapter.map(attach).transpose()?;
     fs::create_dir_all(out).map_err(|e| ImportError::new(Kind::Write, out).because(e))?;

@@ -53,6 +53,8 @@ pub(crate) struct Weights<'c> {
     data_types: BTreeMap<String, u64>,
     in_place_bytes: u64,
     quantised: u64,
+    /// Which tensors may stay unused; anything may where nothing is said.
+    spare: Option<fn(&str) -> bool>,
 }
 
 /// What was done with the tensors of a checkpoint.
@@ -113,6 +115,7 @@ impl<'c> Weights<'c> {
             data_types: BTreeMap::new(),
             in_place_bytes: 0,
             quantised: 0,
+            spare: None,
         }
     }
 
@@ -130,15 +133,16 @@ impl<'c> Weights<'c> {
     pub(crate) fn tensor(&mut self, name: &str, shape: &[usize], dims: &[usize]) -> Result<Initializer, ImportError> {
         debug_assert_eq!(shape.iter().product::<usize>(), dims.iter().product::<usize>(), "{name}");
         let checkpoint = self.checkpoint;
-        let located = checkpoint.locate(name, shape)?;
+        let name = &*checkpoint.stored_name(name);
+        let located = checkpoint.locate_stored(name, shape)?;
         let first_use = self.count(name, located);
         if let (AdapterMode::Merge, Some(pair)) = (self.mode, checkpoint.low_rank().get(name)) {
             let (offset, bytes) = self.merge(name, located, pair)?;
             return Ok(Initializer { proto: external(dims, DataType::Float, SIDECAR, offset, bytes), half: false });
         }
         let direct = match located.dtype {
-            Dtype::F32 if located.offset.is_multiple_of(4) => Some(DataType::Float),
-            Dtype::F16 if located.offset.is_multiple_of(2) => Some(DataType::Float16),
+            Dtype::F32 if located.lies_in_order() && located.offset.is_multiple_of(4) => Some(DataType::Float),
+            Dtype::F16 if located.lies_in_order() && located.offset.is_multiple_of(2) => Some(DataType::Float16),
             _ => None,
         };
         let Some(data_type) = direct else {
@@ -174,7 +178,8 @@ impl<'c> Weights<'c> {
             return Ok(None);
         }
         let checkpoint = self.checkpoint;
-        let located = checkpoint.locate(name, &[output, input])?;
+        let name = &*checkpoint.stored_name(name);
+        let located = checkpoint.locate_stored(name, &[output, input])?;
         let merged = checkpoint.low_rank().get(name).filter(|_| self.mode == AdapterMode::Merge);
         let mut merge = merged.map(|pair| self.merge_of(name, [output, input], pair)).transpose()?;
         let mut values = Vec::with_capacity(output * input);
@@ -203,6 +208,16 @@ impl<'c> Weights<'c> {
         Ok(external(dims, data_type, SIDECAR, offset, bytes.len() as u64))
     }
 
+    /// The elements of the tensor `name`, for a constant that is computed of them.
+    pub(crate) fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ImportError> {
+        let checkpoint = self.checkpoint;
+        let values = checkpoint.read_f32(name, shape)?;
+        let name = &*checkpoint.stored_name(name);
+        let located = checkpoint.locate_stored(name, shape)?;
+        self.count(name, located);
+        Ok(values)
+    }
+
     /// The low-rank change of the matrix `name` that is to be computed beside it. Who asks must compute it.
     pub(crate) fn side_path(&mut self, name: &str) -> Option<&'c LowRank> {
         let pair = self.checkpoint.low_rank().get(name).filter(|_| self.mode == AdapterMode::Keep)?;
@@ -220,12 +235,23 @@ impl<'c> Weights<'c> {
         self.put(dims, DataType::Float, &bytes)
     }
 
+    /// Computed integers, inline where they are few.
+    pub(crate) fn integers(&mut self, dims: &[usize], values: &[i32]) -> Result<TensorProto, ImportError> {
+        debug_assert_eq!(dims.iter().product::<usize>(), values.len());
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        if bytes.len() <= INLINE_BYTES {
+            return Ok(inline(dims, DataType::Int32, bytes));
+        }
+        self.put(dims, DataType::Int32, &bytes)
+    }
+
     /// Finishes the sidecar and says what was done.
     pub(crate) fn finish(mut self) -> Result<WeightReport, ImportError> {
         if let Some(mut file) = self.sidecar.take() {
             file.flush().map_err(|e| self.write_error(e))?;
         }
         self.check_adapted()?;
+        self.refuse_unknown()?;
         let mut unused: Vec<String> =
             self.checkpoint.names().filter(|name| !self.used.contains(*name)).map(str::to_owned).collect();
         unused.sort();
@@ -237,6 +263,26 @@ impl<'c> Weights<'c> {
             quantised: self.quantised,
             unused,
         })
+    }
+
+    /// From now on every tensor of the checkpoint must be used, or be one that `spare` knows.
+    pub(crate) fn expect_all_but(&mut self, spare: fn(&str) -> bool) {
+        self.spare = Some(spare);
+    }
+
+    /// Refuses a checkpoint with tensors that belong to no part of the model: it is of another model, or damaged.
+    fn refuse_unknown(&self) -> Result<(), ImportError> {
+        let Some(spare) = self.spare else { return Ok(()) };
+        let mut unknown: Vec<&str> =
+            self.checkpoint.names().filter(|name| !self.used.contains(*name) && !spare(name)).collect();
+        unknown.sort_unstable();
+        let Some(first) = unknown.first() else { return Ok(()) };
+        let file =
+            self.checkpoint.get_stored(first).map_or(self.checkpoint.dir(), |l| &self.checkpoint.files()[l.file].path);
+        Err(ImportError::new(Kind::UnknownTensor, file).at(*first).because(match unknown.len() {
+            1 => "belongs to no part of the model".to_owned(),
+            more => format!("belongs to no part of the model, nor do {} others", more - 1),
+        }))
     }
 
     /// Writes a matrix to the sidecar with its low-rank change in it, once.

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod metrics;
+mod segmenters;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -24,7 +24,6 @@ mod image;
 mod json;
 mod leakage;
 mod llava;
-mod pickle;
 mod reason_seg;
 mod record;
 mod refcoco;
@@ -36,10 +35,10 @@ mod tests;
 
 use self::damage::Damage;
 
+pub use crate::pickle::{PickleError, PickleErrorKind};
 pub use error::{ReadError, ReadErrorKind};
 pub use image::{ImageId, ImageRef};
 pub use leakage::{Dropped, HeldOut};
-pub use pickle::{PickleError, PickleErrorKind};
 pub use record::{Content, Files, Record, Referring, Source, SourceExpression, SourceSplit, Speaker, Target, Turn};
 pub use region::Region;
 pub use summary::SourceSummary;

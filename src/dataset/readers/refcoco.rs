@@ -8,9 +8,9 @@
 use super::damage::Damage;
 use super::error::{ReadError, ReadErrorKind};
 use super::json::read_bounded;
-use super::pickle::{Fields, Limits, Pickle, ValueId};
 use super::record::{Files, SourceExpression, SourceSplit};
 use super::refs::Ref;
+use crate::pickle::{Fields, Limits, Pickle, ValueId};
 
 /// Largest file that is accepted; the largest of the three sets has some tens of millions of bytes.
 const MAX_BYTES: u64 = 256 << 20;

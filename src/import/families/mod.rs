@@ -11,7 +11,7 @@
 //! | `embed` | `input_ids` i32\[1, S\] | `inputs_embeds` f32\[1, S, D\] |
 //! | `decoder` | `inputs_embeds` f32\[1, S, D\], `position_ids` i32\[1, S\], `attention_bias` f32\[1, 1, S, P+S\] (added to the scores: 0, or a large negative number where a position must not look), `logit_indices` i32\[L\], `past_key.{i}`, `past_value.{i}` f32\[1, KV, P, d\] | `logits` f32\[1, L, V\], `present_key.{i}`, `present_value.{i}` f32\[1, KV, P+S, d\] |
 //!
-//! Segmenters ([`SamModel`](sam)); B prompts of T points:
+//! Segmenters ([`SamModel`, `EfficientViTSam`, `MobileSam`](sam)); B prompts of T points:
 //!
 //! | graph | takes | gives |
 //! |---|---|---|
@@ -42,9 +42,11 @@ pub(crate) struct Family {
 }
 
 /// Every family there is.
-const FAMILIES: [Family; 2] = [
+const FAMILIES: [Family; 4] = [
     Family { class: "LlavaForConditionalGeneration", aliases: llava::ALIASES, build: llava::build },
-    Family { class: "SamModel", aliases: &[], build: sam::build },
+    Family { class: sam::SAM, aliases: &[], build: sam::build },
+    Family { class: sam::EFFICIENT_VIT, aliases: &[], build: sam::build_efficient_vit },
+    Family { class: sam::MOBILE, aliases: &[], build: sam::build_mobile },
 ];
 
 impl Family {
@@ -56,6 +58,11 @@ impl Family {
     /// Names that the same part of the model has in one version of `transformers` or another.
     pub(crate) fn aliases(&self) -> &'static [&'static [&'static str]] {
         self.aliases
+    }
+
+    /// What the checkpoint calls the tensors that the class calls otherwise, where it does.
+    pub(crate) fn spelling(&self, checkpoint: &Checkpoint) -> Option<fn(&str) -> String> {
+        sam::CLASSES.contains(&self.class).then(|| sam::spelling(checkpoint)).flatten()
     }
 
     /// Builds the class's graphs for one checkpoint.

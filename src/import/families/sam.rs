@@ -1,9 +1,18 @@
-//! `SamModel`: a plain ViT image encoder and the prompt-driven mask decoder.
+//! Segmenters with SAM's mask decoder: `SamModel` with its ViT, `EfficientViTSam` and `MobileSam` with theirs.
 //!
-//! Source: `transformers`, `models/sam`; arXiv 2304.02643.
+//! The last two are no classes of `transformers`; they are read from their authors' files, with or without a
+//! `config.json` beside them that says `{"architectures": ["MobileSam"], "image_size": 1024}`.
+//!
+//! Source: `transformers`, `models/sam`; arXiv 2304.02643, 2402.05008, 2306.14289, 2207.10666.
 
+mod authors;
+mod convolutions;
 mod decoder;
+mod efficient_vit;
 mod encoder;
+mod positions;
+pub(in crate::import) mod sizes;
+mod tiny_vit;
 
 use std::f32::consts::PI;
 
@@ -14,14 +23,28 @@ use crate::import::error::ImportError;
 use crate::import::onnx::ModelProto;
 use crate::import::weights::Weights;
 
+pub(super) use authors::spelling;
 use decoder::Decoder;
+use efficient_vit::EfficientVit;
 use encoder::Encoder;
+use tiny_vit::TinyVit;
+
+/// SAM itself.
+pub(super) const SAM: &str = "SamModel";
+/// EfficientViT-SAM, L0 to XL1.
+pub(super) const EFFICIENT_VIT: &str = "EfficientViTSam";
+/// MobileSAM.
+pub(super) const MOBILE: &str = "MobileSam";
+/// All of them.
+pub(super) const CLASSES: [&str; 3] = [SAM, EFFICIENT_VIT, MOBILE];
 
 /// The sizes that both halves share.
 #[derive(Debug, Clone, Copy)]
 struct Sizes {
     /// Width and height of the image, in pixels.
     side: usize,
+    /// The same as the prompts were taught: a prompt's half pixel is one of these.
+    prompt_side: usize,
     /// Width and height of the embedding, in cells.
     grid: usize,
     /// Channels of the embedding.
@@ -39,9 +62,52 @@ pub(super) fn build(
     let config = checkpoint.config();
     let (vision, prompt) = (config.part("vision_config")?, config.part("prompt_encoder_config")?);
     let sizes = Sizes::read(config, &vision, &prompt)?;
+    weights.expect_all_but(is_spare);
     let encoder = Encoder::read(&vision, sizes)?;
     let decoder = Decoder::read(checkpoint, &prompt, &config.part("mask_decoder_config")?, sizes)?;
     Ok(vec![encoder.build(level, weights)?, decoder.build(level, weights)?])
+}
+
+/// Builds `image_encoder` and `mask_decoder` of an EfficientViT-SAM.
+pub(super) fn build_efficient_vit(
+    checkpoint: &Checkpoint,
+    level: Level,
+    weights: &mut Weights<'_>,
+) -> Result<Vec<ModelProto>, ImportError> {
+    let config = checkpoint.config();
+    let side = config.square("image_size", 1024)?;
+    weights.expect_all_but(is_spare);
+    let encoder = EfficientVit::read(checkpoint, config, side)?;
+    let (grid, channels) = (encoder.grid, encoder.channels);
+    // Prompts are in pixels of an input of 16 to a cell, whatever the encoder itself sees.
+    let sizes = Sizes { side, prompt_side: 16 * grid, grid, channels, features: channels / 2 };
+    let decoder = Decoder::of_authors(checkpoint, config, sizes)?;
+    Ok(vec![encoder.build(level, weights)?, decoder.build(level, weights)?])
+}
+
+/// Builds `image_encoder` and `mask_decoder` of a MobileSAM.
+pub(super) fn build_mobile(
+    checkpoint: &Checkpoint,
+    level: Level,
+    weights: &mut Weights<'_>,
+) -> Result<Vec<ModelProto>, ImportError> {
+    let config = checkpoint.config();
+    let side = config.square("image_size", 1024)?;
+    weights.expect_all_but(is_spare);
+    let encoder = TinyVit::read(checkpoint, config, side)?;
+    let (grid, channels) = (encoder.grid, encoder.channels);
+    let sizes = Sizes { side, prompt_side: side, grid, channels, features: channels / 2 };
+    let decoder = Decoder::of_authors(checkpoint, config, sizes)?;
+    Ok(vec![encoder.build(level, weights)?, decoder.build(level, weights)?])
+}
+
+/// Tensors that a checkpoint may have and no graph needs: a second copy, counters, the classifier of the pretraining.
+fn is_spare(name: &str) -> bool {
+    name == "prompt_encoder.shared_embedding.positional_embedding"
+        || name.ends_with(".num_batches_tracked")
+        || name.ends_with(".attention_bias_idxs")
+        || ["image_encoder.norm_head.", "image_encoder.head."].iter().any(|prefix| name.starts_with(prefix))
+        || ["pixel_mean", "pixel_std"].contains(&name)
 }
 
 impl Sizes {
@@ -57,7 +123,7 @@ impl Sizes {
         let mask = config.part("mask_decoder_config")?.dim("hidden_size", 256)?;
         agree(mask == channels, "hidden_size", "differs from mask_decoder_config.hidden_size")?;
         agree(features * 2 == channels, "hidden_size", "is not twice vision_config.num_pos_feats")?;
-        Ok(Self { side, grid, channels, features })
+        Ok(Self { side, prompt_side: side, grid, channels, features })
     }
 
     /// The Fourier features of every cell's centre, `[grid · grid, channels]`: what tells the image's tokens where

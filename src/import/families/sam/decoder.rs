@@ -4,6 +4,7 @@
 //! stride, transposed ones too, are products of matrices between reshapes: no image of channels is ever padded.
 
 use super::Sizes;
+use super::sizes::shape_of;
 use crate::import::Level;
 use crate::import::checkpoint::Checkpoint;
 use crate::import::config::Config;
@@ -87,6 +88,18 @@ impl Decoder {
         })
     }
 
+    /// The decoder in the files of SAM's authors and their followers, which all have it alike; widths that the shapes
+    /// tell are read from them.
+    pub(super) fn of_authors(checkpoint: &Checkpoint, config: &Config, sizes: Sizes) -> Result<Self, ImportError> {
+        let part = config.part("mask_decoder_config")?;
+        let mut decoder = Self::read(checkpoint, &config.part("prompt_encoder_config")?, &part, sizes)?;
+        [decoder.intermediate, _] = *shape_of(checkpoint, "mask_decoder.transformer.layers.0.mlp.lin1.weight")?;
+        [decoder.iou_hidden, _] = *shape_of(checkpoint, "mask_decoder.iou_prediction_head.proj_in.weight")?;
+        [decoder.mask_channels, ..] = *shape_of::<4>(checkpoint, "prompt_encoder.mask_embed.conv2.weight")?;
+        config.divide("mask_input_channels", decoder.mask_channels, 4)?;
+        Ok(decoder)
+    }
+
     /// Builds the graph `mask_decoder`.
     pub(super) fn build(&self, level: Level, weights: &mut Weights<'_>) -> Result<ModelProto, ImportError> {
         let mut graph = Graph::new("mask_decoder", level, weights);
@@ -125,9 +138,9 @@ impl Decoder {
         coords: &Value<F32>,
         labels: &Value<I32>,
     ) -> Result<Value<F32>, ImportError> {
-        let Sizes { side, channels, features, .. } = self.sizes;
+        let Sizes { side, prompt_side, channels, features, .. } = self.sizes;
         // A point stands for its pixel's centre; then 0..side becomes -1..1.
-        let (scale, shift) = (2.0 / side as f32, 1.0 / side as f32 - 1.0);
+        let (scale, shift) = (2.0 / side as f32, 1.0 / prompt_side as f32 - 1.0);
         let (scale, shift) = (g.scalar(scale), g.scalar(shift));
         let x = g.mul(coords, &scale);
         let x = g.add(&x, &shift);
@@ -207,7 +220,7 @@ impl Decoder {
 
     fn transformer(&self, g: &mut Graph<'_, '_>, start: Streams) -> Result<Streams, ImportError> {
         let Sizes { grid, channels, features, .. } = self.sizes;
-        let projection = g.weights().checkpoint().read_f32(IMAGE_PROJECTION, &[2, features])?;
+        let projection = g.weights_mut().read(IMAGE_PROJECTION, &[2, features])?;
         let positions = g.constant(&[grid * grid, channels], &self.sizes.positions(&projection))?;
         let prompt = start.tokens.clone();
         let mut streams = start;

@@ -1,6 +1,8 @@
-//! SAM's image encoder: a ViT with absolute positions and global attention, and a neck of two convolutions.
+//! SAM's image encoder: a ViT with absolute and relative positions whose layers look at windows or at everything, and
+//! a neck of two convolutions.
 
 use super::Sizes;
+use super::positions::{KeyMarks, Relative, Windows};
 use crate::import::Level;
 use crate::import::config::Config;
 use crate::import::error::ImportError;
@@ -20,7 +22,9 @@ pub(super) struct Encoder {
     patch: usize,
     hidden: usize,
     intermediate: usize,
-    layers: usize,
+    /// Of each layer the side of its windows in cells; none where every cell sees every other.
+    windows: Vec<Option<usize>>,
+    relative_positions: bool,
     heads: usize,
     head_width: usize,
     activation: Activation,
@@ -32,15 +36,14 @@ pub(super) struct Encoder {
 impl Encoder {
     /// Reads a `vision_config`.
     pub(super) fn read(config: &Config, sizes: Sizes) -> Result<Self, ImportError> {
-        if config.flag("use_rel_pos", true)? {
-            return Err(config.unsupported("use_rel_pos", "relative positions cannot be imported, only absolute ones"));
-        }
         let layers = config.dim("num_hidden_layers", 12)?;
-        let window = config.integers("window_size", &[14])?;
+        let windows = match config.integers("window_size", &[14])?[..] {
+            [0] => None,
+            [n] if (1..=4096).contains(&n) => Some(n as usize),
+            _ => return Err(config.wrong("window_size", "is not in 0..=4096")),
+        };
         let global = config.integers("global_attn_indexes", &[2, 5, 8, 11])?;
-        if window != [0] && (0..layers as i64).any(|layer| !global.contains(&layer)) {
-            return Err(config.unsupported("window_size", "windowed attention cannot be imported, only global"));
-        }
+        let window_of = |layer| windows.filter(|_| !global.contains(&(layer as i64)));
         let hidden = config.dim("hidden_size", 768)?;
         let heads = config.dim("num_attention_heads", 12)?;
         let ratio = config.number("mlp_ratio", 4.0)?;
@@ -50,7 +53,8 @@ impl Encoder {
             patch: config.square("patch_size", 16)?,
             hidden,
             intermediate: config.dim("mlp_dim", (hidden as f64 * ratio) as usize)?,
-            layers,
+            windows: (0..layers).map(window_of).collect(),
+            relative_positions: config.flag("use_rel_pos", true)?,
             heads,
             head_width: config.divide("num_attention_heads", hidden, heads)?,
             activation: Activation::read(config, "hidden_act", "gelu")?,
@@ -70,10 +74,11 @@ impl Encoder {
             &[Dim::Fixed(1), Dim::Fixed(self.image_channels), Dim::Fixed(side), Dim::Fixed(side)],
         );
         let mut x = g.scoped("embeddings", |g| self.embeddings(g, &pixels))?;
-        for layer in 0..self.layers {
-            x = g.scoped(&format!("layer_{layer}"), |g| self.layer(g, &x, layer))?;
+        let mut marks = KeyMarks::default();
+        for layer in 0..self.windows.len() {
+            x = g.scoped(&format!("layer_{layer}"), |g| self.layer(g, &x, layer, &mut marks))?;
         }
-        let embedding = g.scoped("neck", |g| self.neck(g, &x))?;
+        let embedding = g.scoped("neck", |g| neck(g, &x, "vision_encoder.neck", self.hidden, self.sizes))?;
         g.output(
             "image_embedding",
             &embedding,
@@ -96,16 +101,31 @@ impl Encoder {
         Ok(g.add(&x, &positions))
     }
 
-    fn layer(&self, g: &mut Graph<'_, '_>, x: &Value<F32>, layer: usize) -> Result<Value<F32>, ImportError> {
+    fn layer(
+        &self,
+        g: &mut Graph<'_, '_>,
+        x: &Value<F32>,
+        layer: usize,
+        marks: &mut KeyMarks,
+    ) -> Result<Value<F32>, ImportError> {
         let name = format!("vision_encoder.layers.{layer}");
-        let hidden = self.hidden;
+        let (hidden, grid) = (self.hidden, self.sizes.grid);
         let normal = nn::layer_norm(g, x, &format!("{name}.layer_norm1"), hidden, self.epsilon)?;
+        let windows = self.windows[layer].map(|side| Windows { grid, side });
+        let normal = windows.map_or_else(|| normal.clone(), |windows| windows.cut(g, &normal, hidden));
         let all = nn::linear(g, &normal, &format!("{name}.attn.qkv"), [hidden, 3 * hidden], self.qkv_bias)?;
         let parts = g.split(&all, -1, &[hidden; 3]);
         let attention =
             Attention { query: &parts[0], key: &parts[1], value: &parts[2], heads: self.heads, width: self.head_width };
-        let context = attention.build(g);
+        let context = if self.relative_positions {
+            let side = self.windows[layer].unwrap_or(grid);
+            let count = windows.map_or(1, |windows| windows.count());
+            Relative { attention, side, count }.build(g, &format!("{name}.attn"), marks)?
+        } else {
+            attention.build(g)
+        };
         let context = nn::linear(g, &context, &format!("{name}.attn.proj"), [hidden, hidden], true)?;
+        let context = windows.map_or_else(|| context.clone(), |windows| windows.join(g, &context, hidden));
         let x = g.add(x, &context);
         let normal = nn::layer_norm(g, &x, &format!("{name}.layer_norm2"), hidden, self.epsilon)?;
         let inner = nn::linear(g, &normal, &format!("{name}.mlp.lin1"), [hidden, self.intermediate], true)?;
@@ -113,25 +133,28 @@ impl Encoder {
         let inner = nn::linear(g, &inner, &format!("{name}.mlp.lin2"), [self.intermediate, hidden], true)?;
         Ok(g.add(&x, &inner))
     }
+}
 
-    /// `[1, grid · grid, hidden]` → `[1, channels, grid, grid]`. The first convolution has a 1×1 kernel: a product of
-    /// matrices while the channels are still last.
-    fn neck(&self, g: &mut Graph<'_, '_>, x: &Value<F32>) -> Result<Value<F32>, ImportError> {
-        const NAME: &str = "vision_encoder.neck";
-        let Sizes { grid, channels, .. } = self.sizes;
-        let image = [1, channels as i64, grid as i64, grid as i64];
-        let kernel =
-            g.weight_as(&format!("{NAME}.conv1.weight"), &[channels, self.hidden, 1, 1], &[channels, self.hidden])?;
-        let x = nn::times_transposed(g, x, &kernel);
-        let x = nn::layer_norm(g, &x, &format!("{NAME}.layer_norm1"), channels, NECK_EPSILON)?;
-        let x = g.transpose(&x, &[0, 2, 1]);
-        let x = g.reshape(&x, &image);
-        let kernel = g.weight(&format!("{NAME}.conv2.weight"), &[channels, channels, 3, 3])?;
-        let x = g.conv(&x, &kernel, 1);
-        let x = g.reshape(&x, &[1, channels as i64, -1]);
-        let x = g.transpose(&x, &[0, 2, 1]);
-        let x = nn::layer_norm(g, &x, &format!("{NAME}.layer_norm2"), channels, NECK_EPSILON)?;
-        let x = g.transpose(&x, &[0, 2, 1]);
-        Ok(g.reshape(&x, &image))
-    }
+/// `[1, grid · grid, hidden]` → `[1, channels, grid, grid]`. The first convolution has a 1×1 kernel: a product of
+/// matrices while the channels are still last.
+pub(super) fn neck(
+    g: &mut Graph<'_, '_>,
+    x: &Value<F32>,
+    name: &str,
+    hidden: usize,
+    Sizes { grid, channels, .. }: Sizes,
+) -> Result<Value<F32>, ImportError> {
+    let image = [1, channels as i64, grid as i64, grid as i64];
+    let kernel = g.weight_as(&format!("{name}.conv1.weight"), &[channels, hidden, 1, 1], &[channels, hidden])?;
+    let x = nn::times_transposed(g, x, &kernel);
+    let x = nn::layer_norm(g, &x, &format!("{name}.layer_norm1"), channels, NECK_EPSILON)?;
+    let x = g.transpose(&x, &[0, 2, 1]);
+    let x = g.reshape(&x, &image);
+    let kernel = g.weight(&format!("{name}.conv2.weight"), &[channels, channels, 3, 3])?;
+    let x = g.conv(&x, &kernel, 1);
+    let x = g.reshape(&x, &[1, channels as i64, -1]);
+    let x = g.transpose(&x, &[0, 2, 1]);
+    let x = nn::layer_norm(g, &x, &format!("{name}.layer_norm2"), channels, NECK_EPSILON)?;
+    let x = g.transpose(&x, &[0, 2, 1]);
+    Ok(g.reshape(&x, &image))
 }

@@ -25,8 +25,8 @@ pub enum PickleErrorKind {
 }
 
 /// A pickle could not be read; says at which instruction and byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("unpickle opcode {} (0x{opcode:02x}) at byte {at}: {}", self.opcode_name(), match .kind {
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unpickle opcode {} (0x{opcode:02x}) at byte {at}{}: {}", self.opcode_name(), self.named(), match .kind {
     PickleErrorKind::Refused => "not an instruction of plain data, refused",
     PickleErrorKind::Unknown => "no such instruction",
     PickleErrorKind::Truncated => "input ends early",
@@ -40,11 +40,23 @@ pub struct PickleError {
     kind: PickleErrorKind,
     opcode: u8,
     at: usize,
+    /// What was named and is not on the list.
+    name: Option<String>,
 }
 
 impl PickleError {
     pub(super) fn new(kind: PickleErrorKind, opcode: u8, at: usize) -> Self {
-        Self { kind, opcode, at }
+        Self { kind, opcode, at, name: None }
+    }
+
+    /// Says what was named, as far as a reader needs it.
+    pub(super) fn naming(mut self, name: String) -> Self {
+        self.name = Some(name.chars().take(200).collect());
+        self
+    }
+
+    fn named(&self) -> String {
+        self.name.as_ref().map(|name| format!(", `{}`", name.escape_debug())).unwrap_or_default()
     }
 
     /// What kind of failure this is.

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn read(input: &[u8]) -> Result<Pickle<'_>, PickleError> {
-    Pickle::read(input, Limits { values: 1 << 16, depth: 64 })
+    Pickle::read(input, Limits { values: 1 << 16, depth: 64, names: &[] })
 }
 
 /// A value as Python prints it, to compare whole pickles by.
@@ -19,6 +19,9 @@ fn show(pickle: &Pickle<'_>, id: ValueId) -> String {
         Text(t) => format!("{t:?}"),
         List(items) => format!("[{}]", list(items)),
         Tuple(items) => format!("({})", list(items)),
+        Name(name) => format!("<{name}>"),
+        Call { name, arguments } => format!("{name}{}", show(pickle, *arguments)),
+        Persistent(what) => format!("@{}", show(pickle, *what)),
         Dict(pairs) => {
             let pair = |(k, v): &(ValueId, ValueId)| format!("{}: {}", show(pickle, *k), show(pickle, *v));
             format!("{{{}}}", pairs.iter().map(pair).collect::<Vec<_>>().join(", "))
@@ -73,6 +76,34 @@ fn whatever_would_do_something_is_refused_by_name_and_place() {
         let error = read(input).expect_err(name);
         assert_eq!((error.kind(), error.opcode_name(), error.at()), (PickleErrorKind::Refused, name, at));
         assert!(error.to_string().contains(&format!("{name} (0x")), "{error}");
+    }
+}
+
+#[test]
+fn names_that_are_listed_are_noted_and_never_called() {
+    const NAMES: &[&str] = &["torch._utils._rebuild_tensor_v2", "collections.OrderedDict", "torch.FloatStorage"];
+    let read = |input| Pickle::read(input, Limits { values: 1 << 16, depth: 64, names: NAMES });
+    let cases: [(&[u8], &str); 4] = [
+        (b"ctorch._utils\n_rebuild_tensor_v2\n(K\x01tR.", "torch._utils._rebuild_tensor_v2(1)"),
+        (b"\x80\x04\x8c\x0bcollections\x8c\x0bOrderedDict\x93)R.", "{}"),
+        (b"ccollections\nOrderedDict\n)R}b.", "{}"),
+        (b"U\x01sctorch\nFloatStorage\n\x86Q.", "@(b\"s\", <torch.FloatStorage>)"),
+    ];
+    for (input, expected) in cases {
+        let pickle = read(input).expect("listed");
+        assert_eq!(show(&pickle, pickle.root()), expected);
+    }
+    let refused: [(&[u8], &str); 5] = [
+        (b"cos\nsystem\n(S'true'\ntR.", "`os.system`"),
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "`os.system`"),
+        (b"S'torch.FloatStorage'\n)R.", "REDUCE"),
+        (b"(icollections\nOrderedDict\n.", "INST"),
+        (b"ccollections\nOrderedDict\n)\x81.", "NEWOBJ"),
+    ];
+    for (input, what) in refused {
+        let error = read(input).expect_err(what);
+        assert_eq!(error.kind(), PickleErrorKind::Refused, "{what}");
+        assert!(error.to_string().contains(what), "{error}");
     }
 }
 

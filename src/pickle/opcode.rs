@@ -36,13 +36,15 @@ opcodes! {
     EMPTY_SET = 0x8f, ADDITEMS = 0x90, FROZENSET = 0x91,
     // The memo.
     PUT = b'p', BINPUT = b'q', LONG_BINPUT = b'r', MEMOIZE = 0x94, GET = b'g', BINGET = b'h', LONG_BINGET = b'j',
+    // What names, calls or stands for something: refused unless names are listed.
+    GLOBAL = b'c', STACK_GLOBAL = 0x93, REDUCE = b'R', BUILD = b'b', BINPERSID = b'Q',
 }
 
 /// Instructions that are refused: they import, call or build, or no pickler writes them for plain data.
 mod refused {
     opcodes! {
-        GLOBAL = b'c', STACK_GLOBAL = 0x93, REDUCE = b'R', BUILD = b'b', INST = b'i', OBJ = b'o', NEWOBJ = 0x81,
-        NEWOBJ_EX = 0x92, EXT1 = 0x82, EXT2 = 0x83, EXT4 = 0x84, PERSID = b'P', BINPERSID = b'Q',
+        INST = b'i', OBJ = b'o', NEWOBJ = 0x81,
+        NEWOBJ_EX = 0x92, EXT1 = 0x82, EXT2 = 0x83, EXT4 = 0x84, PERSID = b'P',
         POP = b'0', POP_MARK = b'1', DUP = b'2', BYTEARRAY8 = 0x96, NEXT_BUFFER = 0x97, READONLY_BUFFER = 0x98,
     }
 }

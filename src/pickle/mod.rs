@@ -2,7 +2,9 @@
 //!
 //! A pickle is a program for a stack machine. This one knows the instructions that make containers, numbers, text,
 //! bytes, booleans and `None`, those that remember and recall them (the memo), and no other: whatever names a class or
-//! calls something is refused by its name and place before anything after it is looked at. Protocols 0 to 4 are read,
+//! calls something is refused by its name and place before anything after it is looked at. Where [`Limits::names`] lists
+//! names, those may be named and called, and the call is noted as data: callee and arguments, nothing more happens; so are
+//! persistent ids. That is what `torch.save` needs ([`import`](crate::import)). Protocols 0 to 4 are read,
 //! 5 as far as it uses the same instructions, Python 2's byte strings included.
 //!
 //! Hostile bytes cost little. Values lie in one arena and containers hold their indices, so that a value that is
@@ -22,20 +24,22 @@ mod tests;
 mod value;
 
 pub use error::{PickleError, PickleErrorKind};
-pub(super) use value::{Fields, Pickle, ValueId};
+pub(crate) use value::{Fields, Pickle, ValueId};
 
 /// How much a pickle may ask for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(crate) struct Limits {
     /// Values pushed on the stack, recalled ones included. Default: 32 million, ten times those of RefCOCO;
     /// about 2 GiB at worst.
     pub values: usize,
     /// Containers that are open at once. Default: 64.
     pub depth: usize,
+    /// What may be named and called, as `module.name`; a call is noted and not made. Default: nothing.
+    pub names: &'static [&'static str],
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { values: 32 << 20, depth: 64 }
+        Self { values: 32 << 20, depth: 64, names: &[] }
     }
 }

@@ -92,11 +92,64 @@ impl<'a> Machine<'a> {
             | op::DICT
             | op::EMPTY_SET
             | op::FROZENSET => self.container(opcode),
+            op::GLOBAL | op::STACK_GLOBAL | op::REDUCE | op::BUILD | op::BINPERSID if !self.limits.names.is_empty() => {
+                self.note(opcode)
+            }
             // What has a name but no arm above imports, calls or builds.
             _ => Err(self.error(match op::name(opcode) {
                 Some(_) => PickleErrorKind::Refused,
                 None => PickleErrorKind::Unknown,
             })),
+        }
+    }
+
+    /// Notes a name, a call or a persistent id; what is not listed is refused.
+    fn note(&mut self, opcode: u8) -> Result<(), PickleError> {
+        match opcode {
+            op::GLOBAL => {
+                let (module, name) = (self.cursor.line()?, self.cursor.line()?);
+                self.name([module, name].map(|part| String::from_utf8_lossy(part).into_owned()))
+            }
+            op::STACK_GLOBAL => {
+                let parts = self.pop_many(2)?;
+                let text = |id: &ValueId| match &self.values[id.0 as usize] {
+                    Value::Text(text) => Ok(text.clone().into_owned()),
+                    _ => Err(self.error(PickleErrorKind::Stack)),
+                };
+                let (module, name) = (text(&parts[0])?, text(&parts[1])?);
+                self.name([module, name])
+            }
+            op::REDUCE => {
+                let parts = self.pop_many(2)?;
+                match (&self.values[parts[0].0 as usize], &self.values[parts[1].0 as usize]) {
+                    // The one class that is plain data itself.
+                    (Value::Name("collections.OrderedDict"), Value::Tuple(none)) if none.is_empty() => {
+                        self.push_new(Value::Dict(Vec::new()))
+                    }
+                    (Value::Name(name), Value::Tuple(_)) => self.push_new(Value::Call { name, arguments: parts[1] }),
+                    _ => Err(self.error(PickleErrorKind::Refused)),
+                }
+            }
+            // Attributes of a dictionary, such as the versions of a state dict's modules: nobody asks for them.
+            op::BUILD => {
+                let object = self.pop_many(2)?[0];
+                match self.values[object.0 as usize] {
+                    Value::Dict(_) => self.push(object),
+                    _ => Err(self.error(PickleErrorKind::Refused)),
+                }
+            }
+            _ => {
+                let what = self.pop()?;
+                self.push_new(Value::Persistent(what))
+            }
+        }
+    }
+
+    fn name(&mut self, [module, name]: [String; 2]) -> Result<(), PickleError> {
+        let full = format!("{module}.{name}");
+        match self.limits.names.iter().find(|known| **known == full) {
+            Some(known) => self.push_new(Value::Name(known)),
+            None => Err(self.error(PickleErrorKind::Refused).naming(full)),
         }
     }
 

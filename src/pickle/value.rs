@@ -26,6 +26,15 @@ pub(super) enum Value<'a> {
     Tuple(Vec<ValueId>),
     /// Pairs in the order in which they were written; of equal keys the last counts.
     Dict(Vec<(ValueId, ValueId)>),
+    /// One of the names that are listed.
+    Name(&'static str),
+    /// What calling that name with a tuple would have made.
+    Call {
+        name: &'static str,
+        arguments: ValueId,
+    },
+    /// What is kept outside the pickle, by what it is known as there.
+    Persistent(ValueId),
 }
 
 /// The values of one pickle, of `'a`, its bytes.
@@ -66,6 +75,38 @@ impl<'a> Pickle<'a> {
     pub(crate) fn fields(&self, id: ValueId) -> Option<Fields<'_, 'a>> {
         match self.value(id) {
             Value::Dict(pairs) if pairs.len() <= MAX_FIELDS => Some(Fields { pickle: self, pairs }),
+            _ => None,
+        }
+    }
+
+    /// All pairs of a dictionary, as they were written.
+    pub(crate) fn pairs(&self, id: ValueId) -> Option<&[(ValueId, ValueId)]> {
+        match self.value(id) {
+            Value::Dict(pairs) => Some(pairs),
+            _ => None,
+        }
+    }
+
+    /// A listed name.
+    pub(crate) fn name(&self, id: ValueId) -> Option<&'static str> {
+        match self.value(id) {
+            Value::Name(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// A noted call: the listed name and its arguments.
+    pub(crate) fn call(&self, id: ValueId) -> Option<(&'static str, &[ValueId])> {
+        match self.value(id) {
+            Value::Call { name, arguments } => Some((name, self.items(*arguments)?)),
+            _ => None,
+        }
+    }
+
+    /// What a persistent id is known as outside.
+    pub(crate) fn persistent(&self, id: ValueId) -> Option<&[ValueId]> {
+        match self.value(id) {
+            Value::Persistent(what) => self.items(*what),
             _ => None,
         }
     }
