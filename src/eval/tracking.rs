@@ -58,7 +58,7 @@ pub struct Followed {
     pub without: [[u32; 2]; 2],
     /// Groundings of the command.
     pub groundings: u32,
-    /// JPEG files, with the masks, and the frames that they are of.
+    /// JPEG files, with the masks, and the frames that they are of; none of a clip that was read from a file.
     #[serde(skip)]
     pub pictures: Vec<(usize, Vec<u8>)>,
 }
