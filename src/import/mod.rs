@@ -40,7 +40,7 @@ use onnx::{ModelProto, TensorProto, ValueInfoProto, type_proto};
 use weights::Weights;
 
 /// Grows with every change of what is written, so that cached graphs of older importers are not used.
-pub const IMPORTER_VERSION: u32 = 1;
+pub const IMPORTER_VERSION: u32 = 2;
 
 /// Which operators a graph may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,11 +1,14 @@
-//! The text model of language models: `LlamaModel` with its head, grouped-query attention included.
+//! The text model of language models: `LlamaModel` with its head, and the models that are Llamas but for a detail:
+//! Mistral, Qwen2, Qwen3, and those of Qwen2.5-VL and Qwen3-VL.
 //!
-//! Source: `transformers`, `models/llama`.
+//! Source: `transformers`, `models/llama`, `models/mistral`, `models/qwen2`, `models/qwen3`, `models/qwen2_5_vl`,
+//! `models/qwen3_vl`.
 
+use super::rope::{Axes, Rope};
 use crate::import::config::Config;
 use crate::import::error::ImportError;
 use crate::import::graph::{Dim, F32, Graph, I32, Value};
-use crate::import::nn::{self, Activation};
+use crate::import::nn::{self, Activation, Rotation};
 
 /// A text model as its configuration describes it.
 #[derive(Debug)]
@@ -22,31 +25,83 @@ pub(super) struct Llama {
     head_width: usize,
     activation: Activation,
     epsilon: f32,
+    /// Whether queries, keys and values have a bias.
     attention_bias: bool,
+    /// Whether the projection behind the attention has one.
+    output_bias: bool,
     mlp_bias: bool,
-    frequencies: Vec<f32>,
+    /// Whether the heads of queries and keys are normalised.
+    head_norm: bool,
+    rope: Rope,
+    /// Layers whose output gets something added, from the first on.
+    deepstack: usize,
 }
 
-/// Cosine and sine of every position's angles, `[1, 1, S, width / 2]` each.
-struct Rotation {
-    cos: Value<F32>,
-    sin: Value<F32>,
+/// What the kinds of text model differ in; where a configuration may be silent, its default.
+struct Kind {
+    kv_heads: Option<usize>,
+    head_width: Option<usize>,
+    epsilon: f64,
+    theta: f64,
+    axes: Axes,
+    /// `None`: as `attention_bias` says, the output's too.
+    attention_bias: Option<bool>,
+    head_norm: bool,
+}
+
+impl Kind {
+    fn read(config: &Config) -> Result<Self, ImportError> {
+        let llama = Self {
+            kv_heads: None,
+            head_width: None,
+            epsilon: 1e-6,
+            theta: 10_000.0,
+            axes: Axes::One,
+            attention_bias: None,
+            head_norm: false,
+        };
+        match config.text("model_type", "llama")? {
+            "llama" => Ok(llama),
+            "mistral" => Ok(Self { kv_heads: Some(8), attention_bias: Some(false), ..llama }),
+            "qwen2" => Ok(Self { kv_heads: Some(32), attention_bias: Some(true), ..llama }),
+            "qwen3" => Ok(Self { kv_heads: Some(32), head_width: Some(128), head_norm: true, ..llama }),
+            // The second is what older checkpoints, whose text model has no part of its own, call the whole.
+            "qwen2_5_vl_text" | "qwen2_5_vl" => Ok(Self {
+                kv_heads: Some(8),
+                epsilon: 1e-5,
+                theta: 1e6,
+                axes: Axes::Sections,
+                attention_bias: Some(true),
+                ..llama
+            }),
+            "qwen3_vl_text" => Ok(Self {
+                kv_heads: Some(32),
+                head_width: Some(128),
+                theta: 5e5,
+                axes: Axes::Interleaved,
+                head_norm: true,
+                ..llama
+            }),
+            other => {
+                let known = "llama, mistral, qwen2, qwen3, qwen2_5_vl_text, qwen3_vl_text";
+                Err(config.unsupported("model_type", format!("`{other}` is none of {known}")))
+            }
+        }
+    }
 }
 
 impl Llama {
     /// Reads a `text_config`; tensors are under `prefix`, those of the head under `head` where it is there.
     pub(super) fn read(config: &Config, prefix: &str, head: Option<&str>, tied: bool) -> Result<Self, ImportError> {
-        match config.text("model_type", "llama")? {
-            "llama" => {}
-            other => return Err(config.unsupported("model_type", format!("`{other}` is not llama"))),
-        }
+        let kind = Kind::read(config)?;
         let hidden = config.dim("hidden_size", 4096)?;
         let heads = config.dim("num_attention_heads", 32)?;
-        let kv_heads = config.dim("num_key_value_heads", heads)?;
+        let kv_heads = config.dim("num_key_value_heads", kind.kv_heads.unwrap_or(heads))?;
         config.divide("num_key_value_heads", heads, kv_heads)?;
-        let head_width = match config.get("head_dim") {
-            Some(_) => config.required_dim("head_dim")?,
-            None => config.divide("num_attention_heads", hidden, heads)?,
+        let head_width = match (config.get("head_dim"), kind.head_width) {
+            (Some(_), _) => config.required_dim("head_dim")?,
+            (None, Some(width)) => width,
+            (None, None) => config.divide("num_attention_heads", hidden, heads)?,
         };
         config.divide("head_dim", head_width, 2)?;
         let tied = tied || config.flag("tie_word_embeddings", false)?;
@@ -66,11 +121,22 @@ impl Llama {
             kv_heads,
             head_width,
             activation: Activation::read(config, "hidden_act", "silu")?,
-            epsilon: config.epsilon("rms_norm_eps", 1e-6)?,
-            attention_bias: config.flag("attention_bias", false)?,
+            epsilon: config.epsilon("rms_norm_eps", kind.epsilon)?,
+            attention_bias: kind.attention_bias.map_or_else(|| config.flag("attention_bias", false), Ok)?,
+            output_bias: kind.attention_bias.map_or_else(|| config.flag("attention_bias", false), |_| Ok(false))?,
             mlp_bias: config.flag("mlp_bias", false)?,
-            frequencies: frequencies(config, head_width)?,
+            head_norm: kind.head_norm,
+            rope: Rope::read(config, head_width, kind.theta, kind.axes)?,
+            deepstack: 0,
         })
+    }
+
+    /// The same with something added to the output of each of the first `layers` layers: `deepstack.{i}`.
+    ///
+    /// Source: arXiv 2406.04334.
+    pub(super) fn with_deepstack(mut self, layers: usize) -> Self {
+        self.deepstack = layers.min(self.layers);
+        self
     }
 
     /// Width of the hidden states.
@@ -91,7 +157,8 @@ impl Llama {
     pub(super) fn build_decoder(&self, g: &mut Graph<'_, '_>) -> Result<(), ImportError> {
         let (one, sequence) = (Dim::Fixed(1), Dim::Named("sequence"));
         let mut x = g.input::<F32>("inputs_embeds", &[one, sequence, Dim::Fixed(self.hidden)]);
-        let positions = g.input::<I32>("position_ids", &[one, sequence]);
+        let places: &[Dim] = if self.rope.axes.is_some() { &[one, sequence, Dim::Fixed(3)] } else { &[one, sequence] };
+        let positions = g.input::<I32>("position_ids", places);
         let bias = g.input::<F32>("attention_bias", &[one, one, sequence, Dim::Named("total")]);
         let indices = g.input::<I32>("logit_indices", &[Dim::Named("logits")]);
         let rotation = g.scoped("rotation", |g| self.rotation(g, &positions))?;
@@ -100,6 +167,10 @@ impl Llama {
                 let x = self.attention(g, &x, layer, &rotation, &bias)?;
                 self.mlp(g, &x, layer)
             })?;
+            if layer < self.deepstack {
+                let more = g.input::<F32>(&format!("deepstack.{layer}"), &[one, sequence, Dim::Fixed(self.hidden)]);
+                x = g.add(&x, &more);
+            }
         }
         // Only the positions of interest reach the final normalisation and the head, which is wide.
         let x = g.gather(&x, &indices, 1);
@@ -114,10 +185,35 @@ impl Llama {
     /// The angles are computed, not looked up: no longest sequence is built into the graph.
     fn rotation(&self, g: &mut Graph<'_, '_>, positions: &Value<I32>) -> Result<Rotation, ImportError> {
         let positions = g.cast::<I32, F32>(positions);
-        let positions = g.reshape(&positions, &[1, 1, -1, 1]);
-        let frequencies = g.constant(&[self.frequencies.len()], &self.frequencies)?;
-        let angles = g.mul(&positions, &frequencies);
-        Ok(Rotation { cos: g.map("Cos", &angles), sin: g.map("Sin", &angles) })
+        let frequencies = &self.rope.frequencies;
+        let angles = match &self.rope.axes {
+            None => {
+                let positions = g.reshape(&positions, &[1, 1, -1, 1]);
+                let frequencies = g.constant(&[frequencies.len()], frequencies)?;
+                g.mul(&positions, &frequencies)
+            }
+            Some(axes) => {
+                let positions = g.reshape(&positions, &[1, 1, -1, 3]);
+                let mut sum: Option<Value<F32>> = None;
+                for (axis, places) in g.split(&positions, -1, &[1; 3]).iter().enumerate() {
+                    // Sums of products with zero: exact, whatever a backend makes of matrix products.
+                    let own = frequencies.iter().zip(axes).map(|(f, a)| if *a == axis { *f } else { 0.0 });
+                    let own = g.constant(&[frequencies.len()], &own.collect::<Vec<_>>())?;
+                    let part = g.mul(places, &own);
+                    sum = Some(sum.map_or_else(|| part.clone(), |sum| g.add(&sum, &part)));
+                }
+                sum.expect("there are three axes")
+            }
+        };
+        let mut part = |function: &str| {
+            let value = g.map(function, &angles);
+            if self.rope.scale == 1.0 {
+                return value;
+            }
+            let scale = g.scalar(self.rope.scale);
+            g.mul(&value, &scale)
+        };
+        Ok(Rotation { cos: part("Cos"), sin: part("Sin") })
     }
 
     fn attention(
@@ -140,7 +236,7 @@ impl Llama {
         g.output(&format!("present_value.{layer}"), &value, &cache);
         let context = self.attend(g, &query, &key, &value, bias);
         let sizes = [self.heads * self.head_width, self.hidden];
-        let context = nn::linear(g, &context, &format!("{name}.self_attn.o_proj"), sizes, self.attention_bias)?;
+        let context = nn::linear(g, &context, &format!("{name}.self_attn.o_proj"), sizes, self.output_bias)?;
         Ok(g.add(x, &context))
     }
 
@@ -152,26 +248,23 @@ impl Llama {
         name: &str,
         rotation: &Rotation,
     ) -> Result<[Value<F32>; 3], ImportError> {
-        let mut project = |which: &str, heads: usize| {
+        let mut project = |which: &str, heads: usize, norm: Option<&str>| {
             let sizes = [self.hidden, heads * self.head_width];
             let y = nn::linear(g, x, &format!("{name}.self_attn.{which}"), sizes, self.attention_bias)?;
-            let y = g.reshape(&y, &[0, 0, heads as i64, self.head_width as i64]);
+            let mut y = g.reshape(&y, &[0, 0, heads as i64, self.head_width as i64]);
+            if let Some(norm) = norm.filter(|_| self.head_norm) {
+                y = nn::rms_norm(g, &y, &format!("{name}.self_attn.{norm}"), self.head_width, self.epsilon)?;
+            }
             Ok::<_, ImportError>(g.transpose(&y, &[0, 2, 1, 3]))
         };
-        let query = project("q_proj", self.heads)?;
-        let key = project("k_proj", self.kv_heads)?;
-        let value = project("v_proj", self.kv_heads)?;
+        let query = project("q_proj", self.heads, Some("q_norm"))?;
+        let key = project("k_proj", self.kv_heads, Some("k_norm"))?;
+        let value = project("v_proj", self.kv_heads, None)?;
         Ok([self.rotate(g, &query, rotation), self.rotate(g, &key, rotation), value])
     }
 
     fn rotate(&self, g: &mut Graph<'_, '_>, x: &Value<F32>, rotation: &Rotation) -> Value<F32> {
-        let half = self.head_width / 2;
-        let halves = g.split(x, -1, &[half, half]);
-        let (first, second) = (&halves[0], &halves[1]);
-        let (a, b) = (g.mul(first, &rotation.cos), g.mul(second, &rotation.sin));
-        let (c, d) = (g.mul(second, &rotation.cos), g.mul(first, &rotation.sin));
-        let (low, high) = (g.sub(&a, &b), g.add(&c, &d));
-        g.concat(&[&low, &high], -1)
+        nn::rotate(g, x, rotation, self.head_width)
     }
 
     /// Attention of `[1, heads, S, width]` over `[1, kv_heads, T, width]`: `[1, S, heads · width]`.
@@ -212,53 +305,4 @@ impl Llama {
         let inner = nn::linear(g, &inner, &format!("{name}.mlp.down_proj"), sizes, self.mlp_bias)?;
         Ok(g.add(x, &inner))
     }
-}
-
-/// The rotation's angle a position, for each pair of a head's dimensions. `rope_parameters` in 5.x; before, its parts
-/// were `rope_theta` and `rope_scaling`.
-fn frequencies(config: &Config, width: usize) -> Result<Vec<f32>, ImportError> {
-    let parameters =
-        config.part(if config.get("rope_parameters").is_some() { "rope_parameters" } else { "rope_scaling" })?;
-    let theta = match parameters.get("rope_theta") {
-        Some(_) => parameters.number("rope_theta", 10_000.0)?,
-        None => config.number("rope_theta", 10_000.0)?,
-    };
-    if theta < 1.0 {
-        return Err(config.unsupported("rope_theta", "is below 1"));
-    }
-    let base = (0..width / 2).map(|i| 1.0 / theta.powf(2.0 * i as f64 / width as f64));
-    let kind = parameters.text("rope_type", parameters.text("type", "default")?)?;
-    match kind {
-        "default" => Ok(base.map(|f| f as f32).collect()),
-        "linear" => {
-            let factor = positive(&parameters, "factor")?;
-            Ok(base.map(|f| (f / factor) as f32).collect())
-        }
-        "llama3" => {
-            let factor = positive(&parameters, "factor")?;
-            let low = positive(&parameters, "low_freq_factor")?;
-            let high = positive(&parameters, "high_freq_factor")?;
-            let context = positive(&parameters, "original_max_position_embeddings")?;
-            Ok(base.map(|f| stretch(f, factor, low, high, context) as f32).collect())
-        }
-        other => Err(parameters.unsupported("rope_type", format!("`{other}` is none of default, linear, llama3"))),
-    }
-}
-
-/// Llama 3's scaling: long waves are stretched by `factor`, short ones kept, those between interpolated.
-fn stretch(frequency: f64, factor: f64, low: f64, high: f64, context: f64) -> f64 {
-    let wavelength = 2.0 * std::f64::consts::PI / frequency;
-    if wavelength > context / low {
-        frequency / factor
-    } else if wavelength < context / high {
-        frequency
-    } else {
-        let smooth = (context / wavelength - low) / (high - low);
-        (1.0 - smooth) * frequency / factor + smooth * frequency
-    }
-}
-
-fn positive(config: &Config, key: &str) -> Result<f64, ImportError> {
-    let value = config.number(key, 0.0)?;
-    if value > 0.0 { Ok(value) } else { Err(config.unsupported(key, "must be given and positive")) }
 }
