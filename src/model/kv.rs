@@ -63,12 +63,14 @@ impl KvLayout {
 pub struct KvCache {
     parts: Vec<Vec<f32>>,
     tokens: usize,
+    /// Position of the next token less the number of tokens: an image may take fewer positions than tokens.
+    shift: i32,
 }
 
 impl KvCache {
     /// The cache of an empty conversation.
     pub(crate) fn empty(layout: &KvLayout) -> Self {
-        Self { parts: vec![Vec::new(); layout.past.len()], tokens: 0 }
+        Self { parts: vec![Vec::new(); layout.past.len()], tokens: 0, shift: 0 }
     }
 
     /// A cache of `tokens` tokens from the decoder's `present_*` outputs.
@@ -79,7 +81,18 @@ impl KvCache {
     ) -> Result<Self, ModelError> {
         let shape = layout.shape(tokens);
         let parts: Vec<_> = outputs.map(|t| take_f32(t, &shape, DECODER, "present")).collect::<Result<_, _>>()?;
-        Ok(Self { parts, tokens })
+        Ok(Self { parts, tokens, shift: 0 })
+    }
+
+    /// The same conversation, whose next token is at its length plus `shift`.
+    #[must_use]
+    pub(crate) fn shifted(self, shift: i32) -> Self {
+        Self { shift, ..self }
+    }
+
+    /// Position of the next token less the number of tokens.
+    pub(crate) fn shift(&self) -> i32 {
+        self.shift
     }
 
     /// Length of the conversation in tokens.
@@ -133,7 +146,7 @@ mod tests {
             present: vec!["present_key.0".into(), "present_value.0".into()],
         };
         let part: Vec<f32> = (0..4 * tokens).map(|v| v as f32).collect();
-        (layout, KvCache { parts: vec![part.clone(), part], tokens })
+        (layout, KvCache { parts: vec![part.clone(), part], tokens, shift: 0 })
     }
 
     #[test]

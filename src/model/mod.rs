@@ -10,6 +10,7 @@ pub mod plans;
 pub mod preprocess;
 pub mod sam;
 pub mod selftest;
+pub mod sight;
 pub mod speech;
 pub mod stages;
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::plans::tolerance;
 use super::sam::{SamDecoder, SamEncoder};
 use super::selftest::{self, SelfTestError, Tested};
 use super::speech::Speech;
-use super::{ModelError, Timings};
+use super::{ModelError, Timings, sight};
 use crate::engine::bundle::Bundle;
 #[cfg(feature = "tensorrt")]
 use crate::engine::paired::{Notes, Paired};
@@ -150,7 +150,8 @@ pub fn load_mllm(bundle: &Bundle, options: &LoadOptions) -> Result<(Mllm, Timing
         Ok::<_, LoadError>((speech.with_limits(options.limits), config))
     })?;
     let limits = MllmLimits { max_answer_tokens: manifest.mllm.max_answer_tokens, max_positions: config.max_positions };
-    Ok((Mllm::new(engines, &manifest.mllm.image, speech, limits)?, timings))
+    let sight = sight::open(&bundle.mllm_dir(), manifest.mllm.image.as_ref(), &*engines.vision)?;
+    Ok((Mllm::new(engines, sight, speech, limits)?, timings))
 }
 
 /// Loads SAM of `bundle` alone, and says where the time went.
@@ -268,12 +269,26 @@ impl Config {
         // `transformers` has written both names.
         let image_token = ["image_token_index", "image_token_id"].into_iter().find_map(|key| config[key].as_u64());
         let image_token = image_token.and_then(|id| u32::try_from(id).ok());
-        let positions = config["text_config"]["max_position_embeddings"].as_u64();
         Ok(Self {
             image_token: image_token.ok_or_else(|| error("has no `image_token_index`".into()))?,
-            max_positions: positions
+            max_positions: max_positions_of(&config)
                 .and_then(|p| usize::try_from(p).ok())
                 .ok_or_else(|| error("has no `text_config.max_position_embeddings`".into()))?,
         })
     }
+}
+
+/// Longest conversation that the text model of a `config.json` knows. Where it would see no further back than a window,
+/// that is the longest: within it the window changes nothing.
+fn max_positions_of(config: &serde_json::Value) -> Option<u64> {
+    // Older Qwen-VL have the text model's keys beside `vision_config`.
+    let text = if config["text_config"].is_object() { &config["text_config"] } else { config };
+    let positions = text["max_position_embeddings"].as_u64()?;
+    let window = match (text["model_type"].as_str(), text.get("sliding_window")) {
+        (Some("mistral"), None) => Some(4096),
+        (Some("mistral"), Some(window)) => window.as_u64(),
+        (_, Some(window)) if text["use_sliding_window"].as_bool() == Some(true) => window.as_u64(),
+        _ => None,
+    };
+    Some(window.map_or(positions, |window| positions.min(window)))
 }

@@ -57,8 +57,10 @@ pub struct Mllm {
     /// What becomes of the adapter. Default: merge.
     #[serde(default)]
     pub adapter_mode: AdapterMode,
-    /// What its vision tower is fed.
-    pub image: ImageSpec,
+    /// What its vision tower is fed, for classes that see one square. Default: what the checkpoint's own
+    /// `preprocessor_config.json` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageSpec>,
 }
 
 /// What becomes of a LoRA adapter when its base is imported.

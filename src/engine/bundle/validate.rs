@@ -24,7 +24,7 @@ impl Manifest {
         require(!self.mllm.class.is_empty(), "mllm.class", "a class name")?;
         require(!self.sam.class.is_empty(), "sam.class", "a class name")?;
         require((1..=4096).contains(&self.mllm.max_answer_tokens), "mllm.max_answer_tokens", "1..=4096")?;
-        self.mllm.image.validate("mllm.image")?;
+        self.mllm.image.as_ref().map_or(Ok(()), |image| image.validate("mllm.image"))?;
         self.sam.image.validate("sam.image")?;
         self.sam.zoom.as_ref().map_or(Ok(()), Zoom::validate)?;
         self.dialect.validate()?;
