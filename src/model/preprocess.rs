@@ -3,7 +3,7 @@
 use fast_image_resize::images::{Image as Resized, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
-use super::ModelError;
+use super::{ModelError, resample};
 use crate::engine::Tensor;
 use crate::engine::bundle::{Filter, Fit, ImageSpec};
 use crate::frame::Image;
@@ -50,13 +50,20 @@ pub(crate) struct Pixels {
     /// `(value / 255 - mean) / std` of every byte, by channel.
     normalised: [[f32; 256]; 3],
     resizer: Resizer,
+    /// Whether bytes are Pillow's own rather than within one level of them.
+    exact: bool,
 }
 
 impl Pixels {
+    /// The same, to the very bytes that Pillow gives; slower.
+    pub(crate) fn exact(filter: Filter, mean: [f32; 3], std: [f32; 3]) -> Self {
+        Self { exact: true, ..Self::new(filter, mean, std) }
+    }
+
     /// Of `std`, nothing is zero.
     pub(crate) fn new(filter: Filter, mean: [f32; 3], std: [f32; 3]) -> Self {
         let normalised = std::array::from_fn(|c| std::array::from_fn(|byte| (byte as f32 / 255.0 - mean[c]) / std[c]));
-        Self { filter, normalised, resizer: Resizer::new() }
+        Self { filter, normalised, resizer: Resizer::new(), exact: false }
     }
 
     /// A channel's value for a byte.
@@ -87,6 +94,10 @@ impl Pixels {
         let from = image.size();
         if (from.width, from.height) == (to.width, to.height) {
             return Ok(image.rgb().to_vec());
+        }
+        if self.exact {
+            let sizes = [[from.width, from.height], [to.width, to.height]].map(|size| size.map(|side| side as usize));
+            return Ok(resample::resize(image.rgb(), sizes[0], sizes[1], self.filter));
         }
         // Catmull-Rom is the bicubic kernel with a = -0.5, which is Pillow's.
         let filter = match self.filter {

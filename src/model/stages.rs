@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::chat::Chat;
 #[cfg(feature = "tensorrt")]
 use super::gpu::PlanLoader;
 use super::mllm::{Mllm, MllmEngines, MllmLimits};
@@ -10,7 +11,7 @@ use super::mllm::{Mllm, MllmEngines, MllmLimits};
 use super::plans::tolerance;
 use super::sam::{SamDecoder, SamEncoder};
 use super::selftest::{self, SelfTestError, Tested};
-use super::speech::Speech;
+use super::speech::{Speech, token_text};
 use super::{ModelError, Timings, sight};
 use crate::engine::bundle::Bundle;
 #[cfg(feature = "tensorrt")]
@@ -145,8 +146,15 @@ pub fn load_mllm(bundle: &Bundle, options: &LoadOptions) -> Result<(Mllm, Timing
     let (speech, config) = timings.time("tokenizer", || {
         let dir = bundle.mllm_dir();
         let config = Config::read(&dir.join("config.json"))?;
-        let dialect = Dialect::compile(&manifest.dialect)?;
-        let speech = Speech::new(&dir.join("tokenizer.json"), dialect, config.image_token)?;
+        let tokenizer = dir.join("tokenizer.json");
+        let dialect = match manifest.dialect.chat {
+            false => Dialect::compile(&manifest.dialect)?,
+            true => {
+                let image = token_text(&tokenizer, config.image_token)?;
+                Dialect::compile(&Chat::open(&dir)?.around(&manifest.dialect, &image)?)?
+            }
+        };
+        let speech = Speech::new(&tokenizer, dialect, config.image_token)?;
         Ok::<_, LoadError>((speech.with_limits(options.limits), config))
     })?;
     let limits = MllmLimits { max_answer_tokens: manifest.mllm.max_answer_tokens, max_positions: config.max_positions };
@@ -283,10 +291,21 @@ impl Config {
 fn max_positions_of(config: &serde_json::Value) -> Option<u64> {
     // Older Qwen-VL have the text model's keys beside `vision_config`.
     let text = if config["text_config"].is_object() { &config["text_config"] } else { config };
-    let positions = text["max_position_embeddings"].as_u64()?;
-    let window = match (text["model_type"].as_str(), text.get("sliding_window")) {
-        (Some("mistral"), None) => Some(4096),
-        (Some("mistral"), Some(window)) => window.as_u64(),
+    let kind = text["model_type"].as_str().unwrap_or("llama");
+    let positions = match text.get("max_position_embeddings") {
+        Some(positions) => positions.as_u64()?,
+        // What `transformers` takes where a file is silent.
+        None => match kind {
+            "llama" => 2048,
+            "mistral" => 131_072,
+            "qwen2" | "qwen3" | "qwen2_5_vl" | "qwen2_5_vl_text" => 32_768,
+            "qwen3_vl_text" => 128_000,
+            _ => return None,
+        },
+    };
+    let window = match (kind, text.get("sliding_window")) {
+        ("mistral", None) => Some(4096),
+        ("mistral", Some(window)) => window.as_u64(),
         (_, Some(window)) if text["use_sliding_window"].as_bool() == Some(true) => window.as_u64(),
         _ => None,
     };

@@ -48,6 +48,54 @@ QWEN = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
     "<|video_pad|>",
 ]
+# Templates in the manner of the families' own, with what those use of Jinja: loops with their state, namespaces,
+# tests, methods of Python's strings, white space control, errors.
+LLAVA_CHAT = """
+{%- if messages[0]['role'] not in ['user', 'assistant'] %}
+    {{- raise_exception('a conversation begins with its user') }}
+{%- endif %}
+{{- bos_token }}
+{%- for message in messages %}
+    {%- if message['role'] == 'user' %}
+{{ 'USER: ' -}}
+        {%- for part in message['content'] | selectattr('type', 'equalto', 'image') %}
+            {{- '<image>\n' }}
+        {%- endfor %}
+        {%- for part in message['content'] | selectattr('type', 'equalto', 'text') %}
+            {{- part['text'].strip() }}
+        {%- endfor %}
+    {%- else %}
+        {{- ' ASSISTANT:' + message['content'][0]['text'] + eos_token }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- ' ASSISTANT:' }}
+{%- endif %}
+"""
+QWEN_CHAT = """
+{% set seen = namespace(images=0) %}
+{% for message in messages %}
+{% if loop.first and message.role != 'system' %}
+<|im_start|>system
+You point at things.<|im_end|>
+{% endif %}
+<|im_start|>{{ message.role }}
+{% if message.content is string %}
+{{ message.content }}<|im_end|>
+{% else %}
+{% for part in message.content %}
+{%- if part.type == 'image' or 'image' in part %}
+{%- set seen.images = seen.images + 1 %}
+<|vision_start|><|image_pad|><|vision_end|>
+{%- elif 'text' in part %}
+{{- part.text }}
+{%- endif %}
+{%- endfor %}<|im_end|>
+{% endif %}
+{% endfor %}
+{% if add_generation_prompt %}
+<|im_start|>assistant
+{% endif %}"""
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
@@ -58,7 +106,8 @@ def tokenizer(special: list[str], end: str) -> PreTrainedTokenizerFast:
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     raw.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
-    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=end, pad_token=special[0])
+    chat = {"bos_token": "<s>", "chat_template": LLAVA_CHAT} if "<s>" in special else {"chat_template": QWEN_CHAT}
+    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=end, pad_token=special[0], **chat)
 
 
 def token(special: list[str], text: str) -> int:
@@ -224,6 +273,19 @@ def answers(name: str, model, processor, tokens, image: np.ndarray) -> dict:
     }
 
 
+def conversations(tokens: PreTrainedTokenizerFast) -> dict:
+    """The tokens of a first query about an image, and of a second one behind an answer."""
+    text = lambda text: {"type": "text", "text": text}
+    first = [{"role": "user", "content": [{"type": "image"}, text("Find one: the red cup.")]}]
+    answer = {"role": "assistant", "content": [text("[001,002,003,004]")]}
+    second = [*first, answer, {"role": "user", "content": [text("On [001,002,003,004]? [005,006]")]}]
+    written = {
+        f"chat.{name}": tokens.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=False)
+        for name, chat in (("first", first), ("second", second))
+    }
+    return {name: torch.tensor(ids) for name, ids in written.items()}
+
+
 def make(name: str) -> None:
     for seed in range(100, 200):
         torch.manual_seed(seed)
@@ -251,7 +313,7 @@ def make(name: str) -> None:
     model.to(dtype).save_pretrained(directory, max_shard_size=shard)
     processor.save_pretrained(directory)
     tokens.save_pretrained(directory)
-    tensors = {f"{i}.{key}": value for i, f in enumerate(found) for key, value in f.items()}
+    tensors = {f"{i}.{key}": value for i, f in enumerate(found) for key, value in f.items()} | conversations(tokens)
     ready = {k: (torch.from_numpy(v) if isinstance(v, np.ndarray) else v).contiguous() for k, v in tensors.items()}
     ready = {k: v.to(torch.int32) if v.dtype == torch.int64 else v for k, v in ready.items()}
     provenance = {

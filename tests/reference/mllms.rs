@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use sam4mllm::engine::bundle::{Bundle, Verify, seal};
 use sam4mllm::frame::Image;
-use sam4mllm::geometry::Size;
+use sam4mllm::geometry::{BBox, Grid, Point, Size};
 use sam4mllm::model::Timings;
 use sam4mllm::model::mllm::{Decoding, Mllm, Question, argmax};
 use sam4mllm::model::stages::{LoadOptions, SelfTest, load_mllm};
+use sam4mllm::prompt::{CountHint, Progress, parse_answer, progress};
 use tempfile::TempDir;
 
 /// Largest deviation that is accepted, relative to the largest magnitude of the golden tensor.
@@ -76,6 +77,11 @@ fn near(what: &str, found: &[f32], wanted: &[f32]) {
 
 /// A bundle of the checkpoint `name` beside the small SAM, in the dialect that its tokenizer takes.
 fn bundle(name: &str) -> TempDir {
+    bundle_with(name, |manifest| manifest)
+}
+
+/// The same with another manifest.
+fn bundle_with(name: &str, change: impl Fn(String) -> String) -> TempDir {
     let dir = TempDir::new().unwrap();
     for (part, from) in [("mllm", format!("mllms/{name}")), ("sam", "checkpoints/sam".to_owned())] {
         fs::create_dir(dir.path().join(part)).unwrap();
@@ -95,7 +101,7 @@ fn bundle(name: &str) -> TempDir {
         .replace("$CLASS", class["architectures"][0].as_str().unwrap())
         .replace("$PREFIX", prefix)
         .replace("$END", end);
-    fs::write(dir.path().join("bundle.toml"), manifest).unwrap();
+    fs::write(dir.path().join("bundle.toml"), change(manifest)).unwrap();
     seal(dir.path()).unwrap();
     dir
 }
@@ -118,7 +124,7 @@ fn check(name: &'static str) {
         goldens.near(&format!("{i}.logits"), &logits.concat());
 
         let greedy = goldens.tokens(&format!("{i}.greedy"));
-        let decoding = Decoding { first: &mut |p| argmax(p), draft: &|_| Vec::new(), observe: &mut |_, _| () };
+        let decoding = Decoding { first: &mut |p| argmax(p), draft: &|_| Vec::new(), constrained: false, observe: &mut |_, _| () };
         let said = mllm.generate(&prefix, &query, decoding, None).unwrap();
         assert_eq!(said.tokens, greedy, "{name}: greedy answer about picture {i}");
         // One pass over what was said: the cache and the positions behind an image are those of single steps.
@@ -132,10 +138,11 @@ fn check(name: &'static str) {
             0..9 => greedy[answer.len()..9].to_vec(),
             n => vec![greedy[n % greedy.len()], 0, 1],
         };
-        let decoding = Decoding { first: &mut |p| argmax(p), draft: &draft, observe: &mut |_, _| () };
+        let decoding = Decoding { first: &mut |p| argmax(p), draft: &draft, constrained: false, observe: &mut |_, _| () };
         assert_eq!(mllm.generate(&prefix, &query, decoding, None).unwrap().tokens, greedy);
         assert!(mllm.take_passes() < 24);
         branches_are_as_alone(&mut mllm, &prefix);
+        constrained_answers_can_be_read(&mut mllm, &prefix);
     }
 }
 
@@ -148,6 +155,21 @@ fn branches_are_as_alone(mllm: &mut Mllm, prefix: &sam4mllm::model::KvCache) {
         let alone = mllm.ask(prefix, &[], std::slice::from_ref(question), None).unwrap().remove(0);
         let [found, wanted] = [answers, &alone].map(|a| [a[0].0, a[0].1]);
         assert!(found.iter().zip(&wanted).all(|(a, b)| (a - b).abs() <= 1e-5 * b.max(1e-3)), "{found:?} {wanted:?}");
+    }
+}
+
+/// A model that was taught nothing says boxes all the same where it is held to them.
+fn constrained_answers_can_be_read(mllm: &mut Mllm, prefix: &sam4mllm::model::KvCache) {
+    for query in ["find it:", "find the cup:", "where?"] {
+        let query: Vec<u32> = query.bytes().map(u32::from).collect();
+        let decoding =
+            Decoding { first: &mut |p| argmax(p), draft: &|_| Vec::new(), constrained: true, observe: &mut |_, _| () };
+        let said = mllm.generate(prefix, &query, decoding, None).unwrap();
+        let text = mllm.speech().text(&said.tokens).unwrap();
+        let dialect = mllm.speech().dialect();
+        println!("constrained: {text}");
+        assert!(parse_answer(&text, dialect).is_ok() || !said.stopped, "{text}");
+        assert_ne!(progress(&text, dialect), Progress::Dead, "{text}");
     }
 }
 
@@ -174,4 +196,38 @@ fn qwen2_5_vl_with_windows_at_the_edge() {
 #[test]
 fn qwen3_vl_with_deepstack() {
     check("qwen3-vl");
+}
+
+/// Queries in the words of a checkpoint's own chat template, token for token as `apply_chat_template` has them.
+fn check_chat(name: &'static str) {
+    let (goldens, cache) = (Goldens::open(name), TempDir::new().unwrap());
+    let dir = bundle_with(name, |manifest| {
+        let kept = manifest.lines().filter(|line| !line.starts_with("prefix ")).collect::<Vec<_>>().join("\n");
+        kept.replace("[dialect]", "[dialect]\nchat = true")
+            .replace("find {hint}: {command}:", "Find {hint}: {command}.")
+            .replace("on {box}? {points}:", "On {box}? {points}")
+    });
+    let mllm = load(dir.path(), cache.path());
+    let speech = mllm.speech();
+    let (before, after) = speech.prefix();
+    let query = speech.proposal_query(CountHint::One, "the red cup").unwrap();
+    let first = [before, &[speech.image_token()], after, &query].concat();
+    assert_eq!(first, goldens.tokens("chat.first"), "{name}");
+
+    let bbox = BBox::<Grid>::new(1.0, 2.0, 3.0, 4.0);
+    let answer: Vec<u32> = {
+        let text = goldens.tokens("chat.second")[first.len()..].to_vec();
+        text.into_iter().take_while(|token| *token != speech.end()).collect()
+    };
+    assert_eq!(speech.text(&answer).unwrap(), "[001,002,003,004]", "{name}");
+    let further = speech.points_query(bbox, &[Point::new(5.0, 6.0)]).unwrap();
+    let second = [&first[..], &answer, &[speech.end()], &further].concat();
+    assert_eq!(second, goldens.tokens("chat.second"), "{name}");
+}
+
+#[test]
+fn queries_in_the_checkpoints_own_chat_template() {
+    for name in ["llava-mistral", "llava-next", "qwen2-5-vl", "qwen3-vl"] {
+        check_chat(name);
+    }
 }

@@ -60,6 +60,7 @@ impl Dialect {
         require(scale.contains(&self.coordinate_scale), "dialect.coordinate_scale", "1..10^coordinate_digits")?;
         require((1..=64).contains(&self.points_per_question), "dialect.points_per_question", "1..=64")?;
         require(self.grid.iter().all(|n| (1..=32).contains(n)), "dialect.grid", "1..=32 for each axis")?;
+        require(!self.chat || self.prefix.is_empty(), "dialect.prefix", "left out with dialect.chat")?;
         self.validate_texts()?;
         self.validate_templates()?;
         let t = &self.thresholds;

@@ -50,6 +50,9 @@ pub struct Decoding<'a> {
     /// What is likely to follow the answer so far: those tokens are checked in the pass that feeds the last one. The
     /// answer is the same with and without.
     pub draft: &'a dyn Fn(&[u32]) -> Vec<u32>,
+    /// Whether only boxes or the absent answer may be said: of each step, the likeliest token with which the answer can
+    /// still be read.
+    pub constrained: bool,
     /// Sees the probabilities of every step and the token that was chosen, the ending one included.
     pub observe: &'a mut dyn FnMut(&[f32], u32),
 }
@@ -227,7 +230,7 @@ impl Mllm {
         decoding: Decoding<'_>,
         deadline: Option<Instant>,
     ) -> Result<Generated, ModelError> {
-        let Decoding { first, draft, observe } = decoding;
+        let Decoding { first, draft, constrained, observe } = decoding;
         let (mut tokens, mut cache) = (Vec::new(), std::borrow::Cow::Borrowed(cache));
         let mut feed = query.to_vec();
         loop {
@@ -243,6 +246,9 @@ impl Mllm {
                 accepted = i;
                 let p = softmax(row)?;
                 next = if tokens.is_empty() { first(&p) } else { argmax(&p) };
+                if constrained {
+                    next = self.readable(&p, next, &mut tokens)?;
+                }
                 self.decoded.token(decoded::is_near_tie(&p));
                 observe(&p, next);
                 let stopped = next == self.speech.end();
@@ -263,6 +269,23 @@ impl Mllm {
             cache = std::borrow::Cow::Owned(grown);
             feed = vec![next];
         }
+    }
+
+    /// `likely`, if the answer `tokens` can be read when it goes on with that; else the likeliest token that it can.
+    fn readable(&self, p: &[f32], likely: u32, tokens: &mut Vec<u32>) -> Result<u32, ModelError> {
+        let mut may_say = |token: u32| {
+            tokens.push(token);
+            let may = self.speech.may_say(tokens);
+            tokens.pop();
+            may
+        };
+        if may_say(likely) {
+            return Ok(likely);
+        }
+        let mut all: Vec<u32> = (0..p.len() as u32).collect();
+        all.sort_by(|a, b| p[*b as usize].total_cmp(&p[*a as usize]));
+        let stuck = || ModelError::Tokenize("no token goes on with an answer that can be read".into());
+        all.into_iter().find(|token| may_say(*token)).ok_or_else(stuck)
     }
 
     /// The logits behind each of `tokens`, of which there is at least one, where they continue the conversation.

@@ -189,3 +189,28 @@ fn learned_positions(positions: &[i32], [rows, columns]: [usize; 2], side: usize
     }
     (indices, weights)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_those_of_transformers() {
+        // `smart_resize` of 5.24 with factor 28 and the range of Qwen2.5-VL's own checkpoints.
+        let cases = [
+            ((640, 480), (644, 476)),
+            ((1920, 1080), (1316, 728)),
+            ((4000, 3000), (1148, 840)),
+            ((30, 20), (84, 56)),
+            ((1, 190), (28, 784)),
+            ((70, 70), (56, 56)),
+            ((98, 42), (112, 56)),
+            ((3840, 476), (2828, 336)),
+        ];
+        for ((w, h), (width, height)) in cases {
+            let found = smart_size(Size::new(w, h), 28, (3136, 1_003_520)).expect("fits");
+            assert_eq!((found.width, found.height), (width, height), "{w} x {h}");
+        }
+        assert!(smart_size(Size::new(1, 201), 28, (3136, 1_003_520)).is_err());
+    }
+}

@@ -126,7 +126,7 @@ impl Processor {
 
     /// What resizes and normalises.
     pub(super) fn pixels(&self) -> Pixels {
-        Pixels::new(self.filter, self.mean, self.std)
+        Pixels::exact(self.filter, self.mean, self.std)
     }
 
     /// What is wrong with the file.

@@ -156,3 +156,33 @@ fn unpadded(source: Size<SourcePx>, [rows, columns]: [usize; 2]) -> [usize; 4] {
         [0, padding, rows, columns - padding]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_and_padding_are_those_of_transformers() {
+        let shapes = [(672, 336), (336, 672), (672, 672), (336, 1008), (1008, 336)].map(|(w, h)| Size::new(w, h));
+        // `select_best_resolution`, `get_patch_output_size` and `unpad_image` of 5.24 with patches of 14 pixels.
+        let cases = [
+            ((640, 480), (672, 672), (672, 504), [6, 0, 42, 48]),
+            ((1920, 1080), (672, 672), (672, 378), [10, 0, 38, 48]),
+            ((480, 640), (672, 672), (504, 672), [0, 6, 48, 42]),
+            ((100, 1000), (336, 1008), (101, 1008), [0, 8, 72, 16]),
+            ((336, 336), (672, 336), (336, 336), [0, 12, 24, 36]),
+            ((2000, 300), (1008, 336), (1008, 152), [7, 0, 17, 72]),
+            ((673, 671), (672, 672), (672, 671), [0, 0, 48, 48]),
+            ((1000, 999), (672, 672), (672, 672), [0, 0, 48, 48]),
+        ];
+        for ((w, h), shape, fitted, kept) in cases {
+            let source = Size::new(w, h);
+            let found = best_shape(source, &shapes);
+            assert_eq!((found.width, found.height), shape, "{w} x {h}");
+            let size = fit(source, found);
+            assert_eq!((size.width, size.height), fitted, "{w} x {h}");
+            let grid = [found.height as usize / 14, found.width as usize / 14];
+            assert_eq!(unpadded(source, grid), kept, "{w} x {h}");
+        }
+    }
+}
