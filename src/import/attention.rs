@@ -4,42 +4,76 @@
 use super::Level;
 use super::error::ImportError;
 use super::graph::{Dim, F32, Graph, I32, I64, Value};
-use super::nn;
+use super::nn::{self, Rotation};
 
-/// Cosine and sine of every position's angles: `[1, 1, S, width / 2]` each, without the second dimension at the fused
-/// level.
-pub(crate) struct Rotation {
-    cos: Value<F32>,
-    sin: Value<F32>,
+/// By what a head's pairs of dimensions turn.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Turns<'a> {
+    /// Angle a position, for each pair.
+    pub frequencies: &'a [f32],
+    /// Where positions have three axes: the one that turns each pair.
+    pub axes: Option<&'a [usize]>,
+    /// What cosine and sine are multiplied by.
+    pub scale: f32,
 }
 
-impl Rotation {
-    /// The angles of `positions`, `[1, S]`, at each of `frequencies`. They are computed, not looked up: no longest
+/// Rotary positions: cosine and sine of every position's angles, `[1, 1, S, width / 2]` each, without the second
+/// dimension at the fused level.
+pub(crate) struct Rotary(Rotation);
+
+impl Rotary {
+    /// The angles of `positions`, `[1, S]` or with axes `[1, S, 3]`. They are computed, not looked up: no longest
     /// sequence is built into the graph.
-    pub(crate) fn new(g: &mut Graph<'_, '_>, positions: &Value<I32>, frequencies: &[f32]) -> Result<Self, ImportError> {
+    pub(crate) fn new(g: &mut Graph<'_, '_>, positions: &Value<I32>, turns: Turns<'_>) -> Result<Self, ImportError> {
         let positions = g.cast::<I32, F32>(positions);
+        let places = if turns.axes.is_some() { 3 } else { 1 };
         let positions = match g.level() {
-            Level::Portable => g.reshape(&positions, &[1, 1, -1, 1]),
-            Level::Fused => g.reshape(&positions, &[1, -1, 1]),
+            Level::Portable => g.reshape(&positions, &[1, 1, -1, places]),
+            Level::Fused => g.reshape(&positions, &[1, -1, places]),
         };
-        let frequencies = g.constant(&[frequencies.len()], frequencies)?;
-        let angles = g.mul(&positions, &frequencies);
-        Ok(Self { cos: g.map("Cos", &angles), sin: g.map("Sin", &angles) })
+        let angles = match turns.axes {
+            None => {
+                let frequencies = g.constant(&[turns.frequencies.len()], turns.frequencies)?;
+                g.mul(&positions, &frequencies)
+            }
+            Some(axes) => sum_of_axes(g, &positions, turns.frequencies, axes)?,
+        };
+        let mut part = |function: &str| {
+            let value = g.map(function, &angles);
+            if turns.scale == 1.0 {
+                return value;
+            }
+            let scale = g.scalar(turns.scale);
+            g.mul(&value, &scale)
+        };
+        Ok(Self(Rotation { cos: part("Cos"), sin: part("Sin") }))
     }
 
     /// Rotates the two halves of every head of `x`, `[1, heads, S, width]`.
     pub(crate) fn apply(&self, g: &mut Graph<'_, '_>, x: &Value<F32>, width: usize) -> Value<F32> {
-        if g.level() == Level::Fused {
-            return g.rotary_embedding(x, &self.cos, &self.sin);
+        match g.level() {
+            Level::Portable => nn::rotate(g, x, &self.0, width),
+            Level::Fused => g.rotary_embedding(x, &self.0.cos, &self.0.sin),
         }
-        let half = width / 2;
-        let halves = g.split(x, -1, &[half, half]);
-        let (first, second) = (&halves[0], &halves[1]);
-        let (a, b) = (g.mul(first, &self.cos), g.mul(second, &self.sin));
-        let (c, d) = (g.mul(second, &self.cos), g.mul(first, &self.sin));
-        let (low, high) = (g.sub(&a, &b), g.add(&c, &d));
-        g.concat(&[&low, &high], -1)
     }
+}
+
+/// The angles of positions with three axes, each pair's along its own.
+fn sum_of_axes(
+    g: &mut Graph<'_, '_>,
+    positions: &Value<F32>,
+    frequencies: &[f32],
+    axes: &[usize],
+) -> Result<Value<F32>, ImportError> {
+    let mut parts = Vec::with_capacity(3);
+    for (axis, places) in g.split(positions, -1, &[1; 3]).iter().enumerate() {
+        // Sums of products with zero: exact, whatever a backend makes of matrix products.
+        let own = frequencies.iter().zip(axes).map(|(f, a)| if *a == axis { *f } else { 0.0 });
+        let own = g.constant(&[frequencies.len()], &own.collect::<Vec<_>>())?;
+        parts.push(g.mul(places, &own));
+    }
+    let sum = g.add(&parts[0], &parts[1]);
+    Ok(g.add(&sum, &parts[2]))
 }
 
 /// Heads of an attention, as many as there are queries, and how many of them have keys and values of their own.

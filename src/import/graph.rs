@@ -373,6 +373,12 @@ impl<'w, 'c> Graph<'w, 'c> {
         self.op("Reshape", &[&x.name, &shape.name], &[])
     }
 
+    /// The shape of `like` for the same elements.
+    pub(crate) fn reshape_like<T, L>(&mut self, x: &Value<T>, like: &Value<L>) -> Value<T> {
+        let shape: Value<I64> = self.op("Shape", &[&like.name], &[]);
+        self.op("Reshape", &[&x.name, &shape.name], &[])
+    }
+
     /// Dimensions in another order.
     pub(crate) fn transpose<T>(&mut self, x: &Value<T>, order: &[i64]) -> Value<T> {
         self.op("Transpose", &[&x.name], &[("perm", Attr::Ints(order))])

@@ -229,3 +229,22 @@ pub(crate) fn patches(
     let kernel = g.weight_as(&format!("{name}.weight"), &[hidden, channels, patch, patch], &[hidden, depth])?;
     Ok(times_transposed(g, &x, &kernel))
 }
+
+/// Cosine and sine of every position's angles, `[B, 1, S, width / 2]` each.
+pub(crate) struct Rotation {
+    /// Cosine.
+    pub cos: Value<F32>,
+    /// Sine.
+    pub sin: Value<F32>,
+}
+
+/// Turns the pairs of dimensions `(i, i + width / 2)` of `[B, heads, S, width]`.
+pub(crate) fn rotate(g: &mut Graph<'_, '_>, x: &Value<F32>, rotation: &Rotation, width: usize) -> Value<F32> {
+    let half = width / 2;
+    let halves = g.split(x, -1, &[half, half]);
+    let (first, second) = (&halves[0], &halves[1]);
+    let (a, b) = (g.mul(first, &rotation.cos), g.mul(second, &rotation.sin));
+    let (c, d) = (g.mul(second, &rotation.cos), g.mul(first, &rotation.sin));
+    let (low, high) = (g.sub(&a, &b), g.add(&c, &d));
+    g.concat(&[&low, &high], -1)
+}

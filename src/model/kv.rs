@@ -60,7 +60,11 @@ impl KvLayout {
 
 /// Keys and values of a conversation's tokens so far.
 #[derive(Debug, Clone)]
-pub struct KvCache(Parts);
+pub struct KvCache {
+    parts: Parts,
+    /// Position of the next token less the number of tokens: an image may take fewer positions than tokens.
+    shift: i32,
+}
 
 #[derive(Debug, Clone)]
 enum Parts {
@@ -73,7 +77,7 @@ enum Parts {
 impl KvCache {
     /// The cache of an empty conversation, in this program's memory.
     pub(crate) fn empty(layout: &KvLayout) -> Self {
-        Self(Parts::Host { parts: vec![Vec::new(); layout.past.len()], tokens: 0 })
+        Self { parts: Parts::Host { parts: vec![Vec::new(); layout.past.len()], tokens: 0 }, shift: 0 }
     }
 
     /// The cache of an empty conversation with `decoder`, in its memory where it keeps one.
@@ -83,7 +87,7 @@ impl KvCache {
 
     /// A cache that an engine keeps.
     pub(crate) fn of_engine(cache: Box<dyn Resident>) -> Self {
-        Self(Parts::Resident(cache))
+        Self { parts: Parts::Resident(cache), shift: 0 }
     }
 
     /// A cache of `tokens` tokens from the decoder's `present_*` outputs.
@@ -94,12 +98,23 @@ impl KvCache {
     ) -> Result<Self, ModelError> {
         let shape = layout.shape(tokens);
         let parts: Vec<_> = outputs.map(|t| take_f32(t, &shape, DECODER, "present")).collect::<Result<_, _>>()?;
-        Ok(Self(Parts::Host { parts, tokens }))
+        Ok(Self { parts: Parts::Host { parts, tokens }, shift: 0 })
+    }
+
+    /// The same conversation, whose next token is at its length plus `shift`.
+    #[must_use]
+    pub(crate) fn shifted(self, shift: i32) -> Self {
+        Self { shift, ..self }
+    }
+
+    /// Position of the next token less the number of tokens.
+    pub(crate) fn shift(&self) -> i32 {
+        self.shift
     }
 
     /// Length of the conversation in tokens.
     pub fn tokens(&self) -> usize {
-        match &self.0 {
+        match &self.parts {
             Parts::Host { tokens, .. } => *tokens,
             Parts::Resident(cache) => cache.tokens(),
         }
@@ -107,7 +122,7 @@ impl KvCache {
 
     /// What the engine keeps, where it does.
     pub(crate) fn resident(&self) -> Option<&dyn Resident> {
-        match &self.0 {
+        match &self.parts {
             Parts::Host { .. } => None,
             Parts::Resident(cache) => Some(&**cache),
         }
@@ -115,7 +130,7 @@ impl KvCache {
 
     /// The tensors in the order of [`KvLayout::past`]; none of a cache that the engine keeps.
     pub(crate) fn tensors(&self, layout: &KvLayout) -> Vec<Tensor<'_>> {
-        match &self.0 {
+        match &self.parts {
             Parts::Host { parts, tokens } => {
                 let shape = layout.shape(*tokens);
                 parts.iter().map(|part| Tensor::f32(&shape, part.as_slice())).collect()
@@ -126,7 +141,7 @@ impl KvCache {
 
     /// Forgets all but the first `tokens` tokens.
     pub(crate) fn truncate(&mut self, layout: &KvLayout, tokens: usize) {
-        match &mut self.0 {
+        match &mut self.parts {
             Parts::Host { parts, tokens: held } => {
                 let tokens = tokens.min(*held);
                 keep(layout, (parts, held), tokens, &[]);
@@ -140,7 +155,7 @@ impl KvCache {
     /// # Errors
     /// Where the engine that keeps it fails.
     pub(crate) fn keep(&mut self, layout: &KvLayout, base: usize, kept: &[usize]) -> Result<(), ModelError> {
-        match &mut self.0 {
+        match &mut self.parts {
             Parts::Host { parts, tokens } => keep(layout, (parts, tokens), base, kept),
             Parts::Resident(cache) => cache.keep(base, kept)?,
         }
@@ -173,7 +188,7 @@ fn keep(layout: &KvLayout, (parts, held): (&mut [Vec<f32>], &mut usize), base: u
 #[cfg(test)]
 impl PartialEq for KvCache {
     fn eq(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
+        match (&self.parts, &other.parts) {
             (Parts::Host { parts, tokens }, Parts::Host { parts: others, tokens: count }) => {
                 (parts, tokens) == (others, count)
             }
@@ -194,7 +209,7 @@ mod tests {
             present: vec!["present_key.0".into(), "present_value.0".into()],
         };
         let part: Vec<f32> = (0..4 * tokens).map(|v| v as f32).collect();
-        (layout, KvCache(Parts::Host { parts: vec![part.clone(), part], tokens }))
+        (layout, KvCache { parts: Parts::Host { parts: vec![part.clone(), part], tokens }, shift: 0 })
     }
 
     fn values(layout: &KvLayout, cache: &KvCache) -> Vec<Vec<f32>> {

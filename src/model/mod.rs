@@ -1,6 +1,7 @@
 //! The two models around their engines: tensor names, pre- and post-processing, caches.
 
 mod branch;
+mod chat;
 #[cfg(feature = "tensorrt")]
 pub mod gpu;
 mod kv;
@@ -8,8 +9,10 @@ pub mod mllm;
 #[cfg(feature = "tensorrt")]
 pub mod plans;
 pub mod preprocess;
+mod resample;
 pub mod sam;
 pub mod selftest;
+pub mod sight;
 pub mod speech;
 pub mod stages;
 #[cfg(test)]

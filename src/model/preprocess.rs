@@ -3,7 +3,7 @@
 use fast_image_resize::images::{Image as Resized, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
-use super::ModelError;
+use super::{ModelError, resample};
 use crate::engine::Tensor;
 use crate::engine::bundle::{Filter, Fit, ImageSpec};
 use crate::frame::Image;
@@ -44,58 +44,63 @@ impl Placement {
     }
 }
 
-/// Turns frames into a model's `pixel_values`.
-pub struct Preprocessor {
-    spec: ImageSpec,
+/// Resizes and normalises pixels as one model wants them.
+pub(crate) struct Pixels {
+    filter: Filter,
     /// `(value / 255 - mean) / std` of every byte, by channel.
     normalised: [[f32; 256]; 3],
     resizer: Resizer,
+    /// Whether bytes are Pillow's own rather than within one level of them.
+    exact: bool,
 }
 
-impl Preprocessor {
-    /// A preprocessor for `spec`, whose `width`, `height` and `std` are not zero.
-    pub fn new(spec: &ImageSpec) -> Self {
-        let normalised =
-            std::array::from_fn(|c| std::array::from_fn(|byte| (byte as f32 / 255.0 - spec.mean[c]) / spec.std[c]));
-        Self { spec: spec.clone(), normalised, resizer: Resizer::new() }
+impl Pixels {
+    /// The same, to the very bytes that Pillow gives; slower.
+    pub(crate) fn exact(filter: Filter, mean: [f32; 3], std: [f32; 3]) -> Self {
+        Self { exact: true, ..Self::new(filter, mean, std) }
     }
 
-    /// Where a frame of size `source` lies in the input.
-    pub fn placement(&self, source: Size<SourcePx>) -> Placement {
-        Placement::of(source, &self.spec)
+    /// Of `std`, nothing is zero.
+    pub(crate) fn new(filter: Filter, mean: [f32; 3], std: [f32; 3]) -> Self {
+        let normalised = std::array::from_fn(|c| std::array::from_fn(|byte| (byte as f32 / 255.0 - mean[c]) / std[c]));
+        Self { filter, normalised, resizer: Resizer::new(), exact: false }
     }
 
-    /// `pixel_values`: `f32[1, 3, height, width]`, RGB planes, padding 0.
-    ///
-    /// Resized with antialiasing as Pillow does it, within one level of 255.
-    ///
-    /// # Errors
-    /// [`ModelError::Frame`] where the frame cannot be resized.
-    pub fn run(&mut self, image: &Image) -> Result<(Tensor<'static>, Placement), ModelError> {
-        let placement = self.placement(image.size());
-        let rgb = self.resize(image, placement.resized)?;
-        let (w, h) = (placement.input.width as usize, placement.input.height as usize);
-        let row_bytes = placement.resized.width as usize * 3;
+    /// A channel's value for a byte.
+    pub(crate) fn value(&self, channel: usize, byte: u8) -> f32 {
+        self.normalised[channel][usize::from(byte)]
+    }
+
+    /// `f32[3, height, width]`, RGB planes, of packed RGB bytes at the top left; the rest is 0.
+    pub(crate) fn planes(&self, rgb: &[u8], size: Size<ModelPx>, input: Size<ModelPx>) -> Vec<f32> {
+        let (w, h) = (input.width as usize, input.height as usize);
         let mut planes = vec![0f32; 3 * h * w];
-        for (y, row) in rgb.chunks_exact(row_bytes).enumerate() {
+        for (y, row) in rgb.chunks_exact(size.width as usize * 3).enumerate() {
             for (c, lut) in self.normalised.iter().enumerate() {
-                let plane = &mut planes[(c * h + y) * w..][..placement.resized.width as usize];
+                let plane = &mut planes[(c * h + y) * w..][..size.width as usize];
                 for (to, pixel) in plane.iter_mut().zip(row.chunks_exact(3)) {
                     *to = lut[usize::from(pixel[c])];
                 }
             }
         }
-        Ok((Tensor::f32(&[1, 3, h, w], planes), placement))
+        planes
     }
 
-    /// The packed RGB bytes of the frame at size `to`.
-    fn resize(&mut self, image: &Image, to: Size<ModelPx>) -> Result<Vec<u8>, ModelError> {
+    /// The packed RGB bytes of the frame at size `to`, with antialiasing as Pillow does it, within one level of 255.
+    ///
+    /// # Errors
+    /// [`ModelError::Frame`] where the frame cannot be resized.
+    pub(crate) fn resize(&mut self, image: &Image, to: Size<ModelPx>) -> Result<Vec<u8>, ModelError> {
         let from = image.size();
         if (from.width, from.height) == (to.width, to.height) {
             return Ok(image.rgb().to_vec());
         }
+        if self.exact {
+            let sizes = [[from.width, from.height], [to.width, to.height]].map(|size| size.map(|side| side as usize));
+            return Ok(resample::resize(image.rgb(), sizes[0], sizes[1], self.filter));
+        }
         // Catmull-Rom is the bicubic kernel with a = -0.5, which is Pillow's.
-        let filter = match self.spec.filter {
+        let filter = match self.filter {
             Filter::Bilinear => FilterType::Bilinear,
             Filter::Bicubic => FilterType::CatmullRom,
         };
@@ -108,5 +113,35 @@ impl Preprocessor {
         let mut out = Resized::new(to.width, to.height, PixelType::U8x3);
         self.resizer.resize(&wide, &mut out, &options).map_err(|e| frame(&e))?;
         Ok(out.into_vec())
+    }
+}
+
+/// Turns frames into a model's `pixel_values`.
+pub struct Preprocessor {
+    spec: ImageSpec,
+    pixels: Pixels,
+}
+
+impl Preprocessor {
+    /// A preprocessor for `spec`, whose `width`, `height` and `std` are not zero.
+    pub fn new(spec: &ImageSpec) -> Self {
+        Self { spec: spec.clone(), pixels: Pixels::new(spec.filter, spec.mean, spec.std) }
+    }
+
+    /// Where a frame of size `source` lies in the input.
+    pub fn placement(&self, source: Size<SourcePx>) -> Placement {
+        Placement::of(source, &self.spec)
+    }
+
+    /// `pixel_values`: `f32[1, 3, height, width]`, RGB planes, padding 0.
+    ///
+    /// # Errors
+    /// [`ModelError::Frame`] where the frame cannot be resized.
+    pub fn run(&mut self, image: &Image) -> Result<(Tensor<'static>, Placement), ModelError> {
+        let placement = self.placement(image.size());
+        let rgb = self.pixels.resize(image, placement.resized)?;
+        let planes = self.pixels.planes(&rgb, placement.resized, placement.input);
+        let shape = [1, 3, placement.input.height as usize, placement.input.width as usize];
+        Ok((Tensor::f32(&shape, planes), placement))
     }
 }

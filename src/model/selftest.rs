@@ -27,6 +27,8 @@ const PROJECTIONS: usize = 8;
 /// Token embeddings that are looked up: all of a small vocabulary, a sample of a large one (whose other rows the hashes
 /// of the files vouch for, and the logits where they are tied).
 const MAX_TOKENS: usize = 512;
+/// Patches of a window: whole tokens whether 1, 2, 4 or 8 patches along a side become one.
+const PATCHES: usize = 64;
 /// Length of the conversation that the decoder is given: a pass of half of it, then one behind its cache.
 const CONVERSATION: usize = 16;
 
@@ -140,6 +142,33 @@ fn pixels(engine: &dyn Engine, name: &'static str) -> Result<Tensor<'static>, Mo
     Ok(Tensor::f32(&shape, pattern(count, 1)))
 }
 
+/// What a language model's vision engine is fed: a picture of noise, or patches of one with what belongs to them.
+fn picture(engine: &dyn Engine) -> Result<Vec<(&'static str, Tensor<'static>)>, ModelError> {
+    if !engine.inputs().iter().any(|i| i.name == "patch_positions") {
+        return Ok(vec![("pixel_values", pixels(engine, "vision")?)]);
+    }
+    let has = |name: &str| engine.inputs().iter().any(|i| i.name == name);
+    let depth = engine.inputs().iter().find(|i| i.name == "pixel_values").and_then(|i| *i.shape.last()?);
+    let what = || "is missing or has no fixed depth".to_owned();
+    let depth = depth.ok_or_else(|| ModelError::Output { engine: "vision", tensor: "pixel_values", what: what() })?;
+    let windows = if has("attention_bias") { 2 } else { 1 };
+    let patches = windows * PATCHES;
+    let places = (0..2 * patches as i32).map(|i| i % 7).collect::<Vec<_>>();
+    let mut inputs = vec![
+        ("pixel_values", Tensor::f32(&[windows, PATCHES, depth], pattern(patches * depth, 1))),
+        ("patch_positions", Tensor::i32(&[windows, PATCHES, 2], places)),
+    ];
+    if has("attention_bias") {
+        inputs.push(("attention_bias", Tensor::f32(&[windows, 1, 1, PATCHES], vec![0.0; patches])));
+    }
+    if has("position_indices") {
+        let nearest = (0..4 * PATCHES as i32).map(|i| i % 4).collect::<Vec<_>>();
+        inputs.push(("position_indices", Tensor::i32(&[4, PATCHES], nearest)));
+        inputs.push(("position_weights", Tensor::f32(&[4, PATCHES, 1], vec![0.25; 4 * PATCHES])));
+    }
+    Ok(inputs)
+}
+
 /// One engine's outputs under their names, and how long it took.
 struct Said {
     engine: &'static str,
@@ -164,9 +193,15 @@ impl Said {
 pub fn run_mllm(engines: &mut MllmEngines) -> Result<Vec<Tested>, ModelError> {
     let mut tested = Vec::new();
     let said = Said::by("vision");
-    let picture = pixels(&*engines.vision, "vision")?;
-    let seen = engines.vision.run(vec![("pixel_values", picture)], &["image_embeds"])?;
+    let names: Vec<String> = engines.vision.outputs().iter().map(|o| o.name.clone()).collect();
+    let taps: Vec<&str> = names.iter().map(String::as_str).filter(|n| n.starts_with("deepstack.")).collect();
+    let wanted: Vec<&str> = std::iter::once("image_embeds").chain(taps.iter().copied()).collect();
+    let mut seen = engines.vision.run(picture(&*engines.vision)?, &wanted)?;
+    let taps = seen.split_off(1.min(seen.len()));
     tested.push(said.note("image_embeds", &seen)?);
+    if !taps.is_empty() {
+        tested.push(said.note("deepstack", &taps)?);
+    }
 
     let vocabulary = last_dim(&*engines.decoder, "logits")?;
     let count = vocabulary.min(MAX_TOKENS);
@@ -189,6 +224,9 @@ fn converse(
     embeds: &Tensor<'static>,
 ) -> Result<(Vec<Tensor<'static>>, Vec<Tensor<'static>>), ModelError> {
     let layout = KvLayout::of(decoder)?;
+    let axes = decoder.inputs().iter().any(|i| i.name == "position_ids" && i.shape.len() == 3);
+    let taps: Vec<String> =
+        decoder.inputs().iter().map(|i| i.name.clone()).filter(|n| n.starts_with("deepstack.")).collect();
     let (width, values) = match (embeds.shape(), embeds.as_f32()) {
         ([_, _, width], Some(values)) if *width > 0 => (*width, values),
         (shape, _) => {
@@ -202,14 +240,21 @@ fn converse(
     let mut outputs = Vec::new();
     for (past, new) in [(0, half), (half, tokens - half)] {
         let embeds = Tensor::f32(&[1, new, width], values[past * width..(past + new) * width].to_vec());
-        let positions = (past as i32..(past + new) as i32).collect::<Vec<_>>();
+        let places = past as i32..(past + new) as i32;
+        let positions = match axes {
+            true => Tensor::i32(&[1, new, 3], places.flat_map(|at| [at, at / 2, at / 3]).collect::<Vec<_>>()),
+            false => Tensor::i32(&[1, new], places.collect::<Vec<_>>()),
+        };
         let mut inputs = vec![
             ("inputs_embeds", embeds),
-            ("position_ids", Tensor::i32(&[1, new], positions)),
+            ("position_ids", positions),
             ("attention_bias", Tensor::f32(&[1, 1, new, past + new], branch::causal_bias(new, past))),
             ("logit_indices", Tensor::i32(&[new], (0..new as i32).collect::<Vec<_>>())),
         ];
         inputs.extend(layout.past().iter().map(String::as_str).zip(cache.tensors(&layout)));
+        for (i, tap) in taps.iter().enumerate() {
+            inputs.push((tap, Tensor::f32(&[1, new, width], pattern(new * width, 3 + i as u64))));
+        }
         let mut wanted = vec!["logits"];
         wanted.extend(layout.present().iter().map(String::as_str));
         outputs = decoder.run(inputs, &wanted)?;

@@ -7,8 +7,8 @@ use tokenizers::{ModelWrapper, Tokenizer};
 use super::ModelError;
 use crate::geometry::{BBox, Grid, Point};
 use crate::prompt::{
-    Answer, CommandError, CommandLimits, CountHint, Dialect, DialectError, DialectErrorKind, GridPrompt, Ppg, Strategy,
-    StrategyError, check_command,
+    Answer, CommandError, CommandLimits, CountHint, Dialect, DialectError, DialectErrorKind, GridPrompt, Ppg, Progress,
+    Strategy, StrategyError, check_command, progress,
 };
 
 /// Largest coordinate scale whose numbers are looked up one by one when a bundle is loaded.
@@ -217,10 +217,30 @@ impl Speech {
         self.tokenizer.decode(tokens, false).map_err(|e| ModelError::Tokenize(e.to_string()))
     }
 
+    /// Whether a round-1 answer of boxes can begin with `tokens`; or is all of them but the last, where that ends it.
+    pub fn may_say(&self, tokens: &[u32]) -> bool {
+        let (tokens, wanted) = match tokens.split_last() {
+            Some((last, before)) if *last == self.end => (before, Progress::Whole),
+            _ => (tokens, Progress::Open),
+        };
+        let Ok(text) = self.text(tokens) else { return false };
+        let found = progress(&text, &self.dialect);
+        found == Progress::Whole || found == wanted
+    }
+
     fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let encoding = self.tokenizer.encode(text, false).map_err(|e| ModelError::Tokenize(e.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
+}
+
+/// The text of a token of the tokenizer in `file`.
+///
+/// # Errors
+/// [`DialectErrorKind::Token`] where the file is no tokenizer or has no such token.
+pub(crate) fn token_text(file: &Path, token: u32) -> Result<String, DialectError> {
+    let tokenizer = Tokenizer::from_file(file).map_err(|e| token_error("tokenizer.json", e.to_string()))?;
+    tokenizer.id_to_token(token).ok_or_else(|| token_error("tokenizer.json", format!("has no token {token}")))
 }
 
 /// The texts of the tokens that a command must not contain, and the token for unknown words if there is one.

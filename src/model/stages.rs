@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::chat::Chat;
 #[cfg(feature = "tensorrt")]
 use super::gpu::PlanLoader;
 use super::mllm::{Mllm, MllmEngines, MllmLimits};
@@ -10,8 +11,8 @@ use super::mllm::{Mllm, MllmEngines, MllmLimits};
 use super::plans::tolerance;
 use super::sam::{SamDecoder, SamEncoder};
 use super::selftest::{self, SelfTestError, Tested};
-use super::speech::Speech;
-use super::{ModelError, Timings};
+use super::speech::{Speech, token_text};
+use super::{ModelError, Timings, sight};
 use crate::engine::bundle::Bundle;
 #[cfg(feature = "tensorrt")]
 use crate::engine::paired::{Notes, Paired};
@@ -145,12 +146,20 @@ pub fn load_mllm(bundle: &Bundle, options: &LoadOptions) -> Result<(Mllm, Timing
     let (speech, config) = timings.time("tokenizer", || {
         let dir = bundle.mllm_dir();
         let config = Config::read(&dir.join("config.json"))?;
-        let dialect = Dialect::compile(&manifest.dialect)?;
-        let speech = Speech::new(&dir.join("tokenizer.json"), dialect, config.image_token)?;
+        let tokenizer = dir.join("tokenizer.json");
+        let dialect = match manifest.dialect.chat {
+            false => Dialect::compile(&manifest.dialect)?,
+            true => {
+                let image = token_text(&tokenizer, config.image_token)?;
+                Dialect::compile(&Chat::open(&dir)?.around(&manifest.dialect, &image)?)?
+            }
+        };
+        let speech = Speech::new(&tokenizer, dialect, config.image_token)?;
         Ok::<_, LoadError>((speech.with_limits(options.limits), config))
     })?;
     let limits = MllmLimits { max_answer_tokens: manifest.mllm.max_answer_tokens, max_positions: config.max_positions };
-    Ok((Mllm::new(engines, &manifest.mllm.image, speech, limits)?, timings))
+    let sight = sight::open(&bundle.mllm_dir(), manifest.mllm.image.as_ref(), &*engines.vision)?;
+    Ok((Mllm::new(engines, sight, speech, limits)?, timings))
 }
 
 /// Loads SAM of `bundle` alone, and says where the time went.
@@ -268,12 +277,37 @@ impl Config {
         // `transformers` has written both names.
         let image_token = ["image_token_index", "image_token_id"].into_iter().find_map(|key| config[key].as_u64());
         let image_token = image_token.and_then(|id| u32::try_from(id).ok());
-        let positions = config["text_config"]["max_position_embeddings"].as_u64();
         Ok(Self {
             image_token: image_token.ok_or_else(|| error("has no `image_token_index`".into()))?,
-            max_positions: positions
+            max_positions: max_positions_of(&config)
                 .and_then(|p| usize::try_from(p).ok())
                 .ok_or_else(|| error("has no `text_config.max_position_embeddings`".into()))?,
         })
     }
+}
+
+/// Longest conversation that the text model of a `config.json` knows. Where it would see no further back than a window,
+/// that is the longest: within it the window changes nothing.
+fn max_positions_of(config: &serde_json::Value) -> Option<u64> {
+    // Older Qwen-VL have the text model's keys beside `vision_config`.
+    let text = if config["text_config"].is_object() { &config["text_config"] } else { config };
+    let kind = text["model_type"].as_str().unwrap_or("llama");
+    let positions = match text.get("max_position_embeddings") {
+        Some(positions) => positions.as_u64()?,
+        // What `transformers` takes where a file is silent.
+        None => match kind {
+            "llama" => 2048,
+            "mistral" => 131_072,
+            "qwen2" | "qwen3" | "qwen2_5_vl" | "qwen2_5_vl_text" => 32_768,
+            "qwen3_vl_text" => 128_000,
+            _ => return None,
+        },
+    };
+    let window = match (kind, text.get("sliding_window")) {
+        ("mistral", None) => Some(4096),
+        ("mistral", Some(window)) => window.as_u64(),
+        (_, Some(window)) if text["use_sliding_window"].as_bool() == Some(true) => window.as_u64(),
+        _ => None,
+    };
+    Some(window.map_or(positions, |window| positions.min(window)))
 }

@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::mllm::{Mllm, MllmEngines, MllmLimits};
+use super::sight;
 use super::speech::Speech;
 use crate::engine::bundle::{self, Filter, Fit, ImageSpec};
 use crate::engine::{Data, DataType, Engine, EngineError, Tensor, TensorInfo};
@@ -188,7 +189,7 @@ pub(crate) fn mllm_of(speech: Speech, script: Script, max_answer_tokens: usize) 
     let spec =
         ImageSpec { fit: Fit::Squash, width: 16, height: 16, filter: Filter::Bilinear, mean: [0.0; 3], std: [1.0; 3] };
     let limits = MllmLimits { max_answer_tokens, max_positions: 4096 };
-    (Mllm::new(engines, &spec, speech, limits).expect("has a cache"), calls)
+    (Mllm::new(engines, sight::square(&spec), speech, limits).expect("has a cache"), calls)
 }
 
 /// A frame of one colour.

@@ -46,6 +46,7 @@ pub struct Dialect {
     candidates: Candidates,
     thresholds: Thresholds,
     calibration: Calibration,
+    constrained: bool,
     ppg: Option<PpgWords>,
 }
 
@@ -78,6 +79,7 @@ impl Dialect {
             candidates: candidates(words)?,
             thresholds: thresholds(words)?,
             calibration: calibration(words)?,
+            constrained: words.constrained,
             ppg: words.ppg.as_ref().map(PpgWords::compile).transpose()?,
         };
         dialect.check_absent_answer_is_no_box()?;
@@ -156,6 +158,11 @@ impl Dialect {
     /// What a confidence is worth.
     pub fn calibration(&self) -> Calibration {
         self.calibration
+    }
+
+    /// Whether round-1 answers are held to what can be read while they are decoded.
+    pub fn is_constrained(&self) -> bool {
+        self.constrained
     }
 
     /// How PPG is spoken; `None` where the model was not taught it.

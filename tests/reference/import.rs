@@ -373,12 +373,12 @@ const UNKNOWN_CONFIGURATIONS: &[Case] = &[
     },
     Case {
         checkpoint: "llava-clip",
-        damage: |dir| edit(dir, "config.json", "\"rope_type\": \"llama3\"", "\"rope_type\": \"yarn\""),
+        damage: |dir| edit(dir, "config.json", "\"rope_type\": \"llama3\"", "\"rope_type\": \"dynamic\""),
         wanted: (Kind::Unsupported, "config.json", "text_config.rope_parameters.rope_type"),
     },
     Case {
         checkpoint: "llava-clip",
-        damage: |dir| edit(dir, "config.json", "\"llama\"", "\"qwen2\""),
+        damage: |dir| edit(dir, "config.json", "\"llama\"", "\"gemma2\""),
         wanted: (Kind::Unsupported, "config.json", "text_config.model_type"),
     },
     Case {
@@ -400,6 +400,41 @@ const UNKNOWN_CONFIGURATIONS: &[Case] = &[
         checkpoint: "llava-clip",
         damage: |dir| edit(dir, "config.json", "\"hidden_size\": 40", "\"hidden_size\": -40"),
         wanted: (Kind::Config, "config.json", "text_config.hidden_size"),
+    },
+    Case {
+        checkpoint: "../mllms/qwen3-vl",
+        damage: |dir| edit(dir, "config.json", "\"num_position_embeddings\": 36", "\"num_position_embeddings\": 35"),
+        wanted: (Kind::Unsupported, "config.json", "vision_config.num_position_embeddings"),
+    },
+    Case {
+        checkpoint: "../mllms/qwen3-vl",
+        damage: |dir| edit(dir, "config.json", "\"out_hidden_size\": 32", "\"out_hidden_size\": 64"),
+        wanted: (Kind::Unsupported, "config.json", "vision_config.out_hidden_size"),
+    },
+    Case {
+        checkpoint: "../mllms/qwen2-5-vl",
+        damage: |dir| edit(dir, "config.json", "\"window_size\": 16", "\"window_size\": 7"),
+        wanted: (Kind::Unsupported, "config.json", "vision_config.window_size"),
+    },
+    Case {
+        checkpoint: "../mllms/qwen2-5-vl",
+        damage: |dir| edit(dir, "config.json", "\"depth\": 3", "\"depth\": 1"),
+        wanted: (Kind::Unsupported, "config.json", "vision_config.depth"),
+    },
+    Case {
+        checkpoint: "../mllms/qwen2-5-vl",
+        damage: |dir| edit(dir, "config.json", "\"Qwen2_5_VLFor", "\"Qwen2VLFor"),
+        wanted: (Kind::UnknownClass, "config.json", "Qwen2VLForConditionalGeneration"),
+    },
+    Case {
+        checkpoint: "../mllms/llava-next",
+        damage: |dir| rewrite(dir, |name, s| (!name.ends_with("image_newline")).then(|| (name.into(), s))),
+        wanted: (Kind::MissingTensor, "", "image_newline"),
+    },
+    Case {
+        checkpoint: "../mllms/llava-qwen2",
+        damage: |dir| edit(dir, "config.json", "\"factor\": 4.0", "\"factor\": 0.0"),
+        wanted: (Kind::Unsupported, "config.json", "text_config.rope_parameters.factor"),
     },
 ];
 

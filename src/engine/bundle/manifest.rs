@@ -57,8 +57,10 @@ pub struct Mllm {
     /// What becomes of the adapter. Default: merge.
     #[serde(default)]
     pub adapter_mode: AdapterMode,
-    /// What its vision tower is fed.
-    pub image: ImageSpec,
+    /// What its vision tower is fed, for classes that see one square. Default: what the checkpoint's own
+    /// `preprocessor_config.json` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageSpec>,
 }
 
 /// What becomes of a LoRA adapter when its base is imported.
@@ -147,7 +149,12 @@ pub struct Dialect {
     pub coordinate_scale: u32,
     /// Digits that a coordinate is padded to. Range: 1..=5.
     pub coordinate_digits: u32,
+    /// Whether the checkpoint's own chat template writes the conversation around what is said: then the queries are what
+    /// the user says and no more, and `prefix` is not given. Default: no.
+    #[serde(default)]
+    pub chat: bool,
     /// What every conversation on a frame begins with; its KV cache is shared.
+    #[serde(default)]
     pub prefix: String,
     /// `{hint}` where exactly one target is asked for.
     pub hint_one: String,
@@ -174,6 +181,10 @@ pub struct Dialect {
     pub yes: String,
     /// The answer for a point off it.
     pub no: String,
+    /// Whether the round-1 answer is held to what can be read: of each step the likeliest token with which it still can
+    /// is said. For checkpoints that were not taught the dialect. Default: no.
+    #[serde(default)]
+    pub constrained: bool,
     /// Columns and rows of candidates over a proposal. Range of each: 1..=32.
     #[serde(deserialize_with = "exactly")]
     pub grid: [usize; 2],

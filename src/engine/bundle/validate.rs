@@ -24,7 +24,7 @@ impl Manifest {
         require(!self.mllm.class.is_empty(), "mllm.class", "a class name")?;
         require(!self.sam.class.is_empty(), "sam.class", "a class name")?;
         require((1..=4096).contains(&self.mllm.max_answer_tokens), "mllm.max_answer_tokens", "1..=4096")?;
-        self.mllm.image.validate("mllm.image")?;
+        self.mllm.image.as_ref().map_or(Ok(()), |image| image.validate("mllm.image"))?;
         self.sam.image.validate("sam.image")?;
         self.sam.zoom.as_ref().map_or(Ok(()), Zoom::validate)?;
         self.dialect.validate()?;
@@ -60,6 +60,7 @@ impl Dialect {
         require(scale.contains(&self.coordinate_scale), "dialect.coordinate_scale", "1..10^coordinate_digits")?;
         require((1..=64).contains(&self.points_per_question), "dialect.points_per_question", "1..=64")?;
         require(self.grid.iter().all(|n| (1..=32).contains(n)), "dialect.grid", "1..=32 for each axis")?;
+        require(!self.chat || self.prefix.is_empty(), "dialect.prefix", "left out with dialect.chat")?;
         self.validate_texts()?;
         self.validate_templates()?;
         let t = &self.thresholds;

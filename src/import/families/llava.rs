@@ -1,6 +1,10 @@
-//! `LlavaForConditionalGeneration`: a vision tower, a projector of two layers, a Llama.
+//! `LlavaForConditionalGeneration` and `LlavaNextForConditionalGeneration`: a vision tower, a projector of two layers, a
+//! Llama, Mistral or Qwen2.
 //!
-//! Source: `transformers`, `models/llava`; arXiv 2304.08485.
+//! LLaVA-NeXT is shown several tiles of an image and ends each row of their tokens with a learned one. Its tower runs
+//! once a tile; whoever runs it puts the rows together.
+//!
+//! Source: `transformers`, `models/llava` and `models/llava_next`; arXiv 2304.08485.
 
 use super::llama::Llama;
 use super::vit::Tower;
@@ -23,14 +27,40 @@ const TEXTS: [&str; 2] = ["language_model.model", "model.language_model"];
 /// Where they keep the head, unless it is tied to the word embeddings.
 const HEADS: [&str; 2] = ["language_model.lm_head", "lm_head"];
 
+/// Where LLaVA-NeXT keeps the token that ends a row.
+const NEWLINES: [&str; 2] = ["image_newline", "model.image_newline"];
+
 /// The same parts by all their names, as paths in an adapter may use another one than the checkpoint.
 pub(super) const ALIASES: &[&[&str]] = &[&TOWERS, &PROJECTORS, &TEXTS, &HEADS];
 
-/// Builds `vision`, `embed` and `decoder`.
+/// Builds `vision`, `embed` and `decoder` of LLaVA.
 pub(super) fn build(
     checkpoint: &Checkpoint,
     level: Level,
     weights: &mut Weights<'_>,
+) -> Result<Vec<ModelProto>, ImportError> {
+    build_with(checkpoint, level, weights, None)
+}
+
+/// Builds `vision`, `embed` and `decoder` of LLaVA-NeXT.
+pub(super) fn build_next(
+    checkpoint: &Checkpoint,
+    level: Level,
+    weights: &mut Weights<'_>,
+) -> Result<Vec<ModelProto>, ImportError> {
+    let newline = NEWLINES.iter().find(|name| checkpoint.has(name)).copied().ok_or_else(|| {
+        ImportError::new(ImportErrorKind::MissingTensor, checkpoint.dir())
+            .at("image_newline")
+            .because(format!("under none of the known names: {}", NEWLINES.join(", ")))
+    })?;
+    build_with(checkpoint, level, weights, Some(newline))
+}
+
+fn build_with(
+    checkpoint: &Checkpoint,
+    level: Level,
+    weights: &mut Weights<'_>,
+    newline: Option<&str>,
 ) -> Result<Vec<ModelProto>, ImportError> {
     let config = checkpoint.config();
     let tower = prefix(checkpoint, &TOWERS, "embeddings.patch_embedding.weight")?;
@@ -42,7 +72,8 @@ pub(super) fn build(
     let text = Llama::read(&config.part("text_config")?, text, head, tied)?;
 
     let mut vision = Graph::new("vision", level, weights);
-    build_vision(&mut vision, config, &tower, projector, text.hidden())?;
+    let projector = Projector { name: projector, hidden: text.hidden(), newline };
+    build_vision(&mut vision, config, &tower, &projector)?;
     let vision = vision.finish();
     let mut embed = Graph::new("embed", level, weights);
     text.build_embed(&mut embed)?;
@@ -53,7 +84,11 @@ pub(super) fn build(
 }
 
 /// The prefix under which `tensor` is.
-fn prefix(checkpoint: &Checkpoint, prefixes: &[&'static str], tensor: &str) -> Result<&'static str, ImportError> {
+pub(super) fn prefix(
+    checkpoint: &Checkpoint,
+    prefixes: &[&'static str],
+    tensor: &str,
+) -> Result<&'static str, ImportError> {
     prefixes.iter().find(|prefix| checkpoint.has(&format!("{prefix}.{tensor}"))).copied().ok_or_else(|| {
         ImportError::new(ImportErrorKind::MissingTensor, checkpoint.dir())
             .at(tensor)
@@ -61,12 +96,20 @@ fn prefix(checkpoint: &Checkpoint, prefixes: &[&'static str], tensor: &str) -> R
     })
 }
 
+/// What stands between the tower and the text model.
+struct Projector<'a> {
+    name: &'a str,
+    /// Width of the text model.
+    hidden: usize,
+    /// The tensor that ends a row, where there is one.
+    newline: Option<&'a str>,
+}
+
 fn build_vision(
     g: &mut Graph<'_, '_>,
     config: &Config,
     tower: &Tower,
-    projector: &str,
-    hidden: usize,
+    &Projector { name: projector, hidden, newline }: &Projector<'_>,
 ) -> Result<(), ImportError> {
     let pixels = g.input::<F32>(
         "pixel_values",
@@ -81,7 +124,14 @@ fn build_vision(
         let x = activation.apply(g, &x);
         nn::linear(g, &x, &format!("{projector}.linear_2"), [hidden, hidden], bias)
     })?;
-    g.output("image_embeds", &embeds, &[Dim::Fixed(1), Dim::Fixed(features.tokens), Dim::Fixed(hidden)]);
+    let (embeds, tokens) = match newline {
+        None => (embeds, features.tokens),
+        Some(name) => {
+            let newline = g.weight_as(name, &[hidden], &[1, 1, hidden])?;
+            (g.concat(&[&embeds, &newline], 1), features.tokens + 1)
+        }
+    };
+    g.output("image_embeds", &embeds, &[Dim::Fixed(1), Dim::Fixed(tokens), Dim::Fixed(hidden)]);
     Ok(())
 }
 

@@ -3,13 +3,21 @@
 //! The graphs' names and those of their inputs and outputs are a contract with the rooms that run them; every family
 //! of one kind (language models with images, segmenters with prompts) writes the same.
 //!
-//! Language models ([`LlavaForConditionalGeneration`](llava)); S positions, P cached ones, L of interest:
+//! Language models ([`llava`], [`qwen_vl`]); S positions, P cached ones, L of interest:
 //!
 //! | graph | takes | gives |
 //! |---|---|---|
-//! | `vision` | `pixel_values` f32\[1, 3, H, W\] | `image_embeds` f32\[1, N, D\] |
+//! | `vision` | `pixel_values` f32\[1, 3, H, W\] | `image_embeds` f32\[1, N, D\]; of LLaVA-NeXT the last of them is the token that ends a row |
 //! | `embed` | `input_ids` i32\[1, S\] | `inputs_embeds` f32\[1, S, D\] |
 //! | `decoder` | `inputs_embeds` f32\[1, S, D\], `position_ids` i32\[1, S\], `attention_bias` f32\[1, 1, S, P+S\] (added to the scores: 0, or a large negative number where a position must not look), `logit_indices` i32\[L\], `past_key.{i}`, `past_value.{i}` f32\[1, KV, P, d\] | `logits` f32\[1, L, V\], `present_key.{i}`, `present_value.{i}` f32\[1, KV, P+S, d\] |
+//!
+//! Qwen-VL is shown patches of an image of any size, in W windows of T, one window in Qwen3-VL; C · p · p values each,
+//! those that become one token side by side:
+//!
+//! | graph | takes | gives |
+//! |---|---|---|
+//! | `vision` | `pixel_values` f32\[W, T, C · p · p\], `patch_positions` i32\[W, T, 2\] (row, column); of Qwen2.5-VL `attention_bias` f32\[W, 1, 1, T\] (large and negative where a window is filled up); of Qwen3-VL `position_indices` i32\[4, T\] and `position_weights` f32\[4, T, 1\] (the learned positions around each patch) | `image_embeds`, of Qwen3-VL also `deepstack.{i}`, f32\[1, N, D\] |
+//! | `decoder` | as above; `position_ids` i32\[1, S, 3\] (time, row, column); of Qwen3-VL `deepstack.{i}` f32\[1, S, D\], zero but for the image's tokens | as above |
 //!
 //! Segmenters ([`SamModel`, `EfficientViTSam`, `MobileSam`](sam)); B prompts of T points:
 //!
@@ -19,9 +27,12 @@
 //! | `mask_decoder` | `image_embedding`, `point_coords` f32\[B, T, 2\] (x, y in pixels of the model's input), `point_labels` i32\[B, T\] (1 on, 0 off, 2 and 3 a box's corners, -1 not a point), `mask_input` f32\[B, 1, 4h, 4w\], `has_mask_input` f32\[B, 1, 1, 1\] | `low_res_masks` f32\[B, 4, 4h, 4w\], `iou_scores` f32\[B, 4\]: the single mask first, then the three of the multimask output |
 
 pub mod llava;
+pub mod qwen_vl;
 pub mod sam;
 
 mod llama;
+mod qwen_vision;
+mod rope;
 mod vit;
 
 use super::Level;
@@ -42,8 +53,11 @@ pub(crate) struct Family {
 }
 
 /// Every family there is.
-const FAMILIES: [Family; 4] = [
+const FAMILIES: [Family; 7] = [
     Family { class: "LlavaForConditionalGeneration", aliases: llava::ALIASES, build: llava::build },
+    Family { class: "LlavaNextForConditionalGeneration", aliases: llava::ALIASES, build: llava::build_next },
+    Family { class: "Qwen2_5_VLForConditionalGeneration", aliases: qwen_vl::ALIASES, build: qwen_vl::build_2_5 },
+    Family { class: "Qwen3VLForConditionalGeneration", aliases: qwen_vl::ALIASES, build: qwen_vl::build_3 },
     Family { class: sam::SAM, aliases: &[], build: sam::build },
     Family { class: sam::EFFICIENT_VIT, aliases: &[], build: sam::build_efficient_vit },
     Family { class: sam::MOBILE, aliases: &[], build: sam::build_mobile },

@@ -188,11 +188,13 @@ impl Mllm {
         let ids = tree.tokens(first);
         let positions = tree.positions(first, base);
         self.check_length(positions.iter().max().map_or(0, |p| *p as usize + 1))?;
+        let shift = cache.shift();
         let embeds = Tensor::f32(&[1, ids.len(), self.width], self.embed(&ids)?);
         self.pass(Pass {
             cache: grown.unwrap_or(cache),
             embeds,
-            positions,
+            deepstack: Vec::new(),
+            positions: positions.into_iter().map(|at| [at + shift; 3]).collect(),
             bias: tree.bias(first, base),
             logits_at: wanted.iter().map(|node| (node - first) as i32).collect(),
         })

@@ -17,14 +17,12 @@ pub use decoded::{Decoded, NEAR_TIE};
 
 use super::branch::causal_bias;
 use super::kv::{KvCache, KvLayout};
-use super::preprocess::Preprocessor;
+use super::sight::{Position, Seen, Sight};
 use super::speech::Speech;
 use super::{ModelError, Timings, check_deadline, exactly, take_f32};
-use crate::engine::bundle::ImageSpec;
 use crate::engine::{Engine, Tensor};
 use crate::frame::Image;
 
-const VISION: &str = "vision";
 const EMBED: &str = "embed";
 const DECODER: &str = "decoder";
 
@@ -54,6 +52,9 @@ pub struct Decoding<'a> {
     /// What is likely to follow the answer so far: those tokens are checked in the pass that feeds the last one. The
     /// answer is the same with and without.
     pub draft: &'a dyn Fn(&[u32]) -> Vec<u32>,
+    /// Whether only boxes or the absent answer may be said: of each step, the likeliest token with which the answer can
+    /// still be read.
+    pub constrained: bool,
     /// Sees the probabilities of every step and the token that was chosen, the ending one included.
     pub observe: &'a mut dyn FnMut(&[f32], u32),
 }
@@ -74,8 +75,12 @@ pub struct Generated {
 /// The language model; owns its engines and the cache of the current frame.
 pub struct Mllm {
     engines: MllmEngines,
-    preprocessor: Preprocessor,
+    sight: Box<dyn Sight>,
     layout: KvLayout,
+    /// Whether positions have three axes.
+    axes: bool,
+    /// The decoder's inputs that add image features to its layers.
+    deepstack: Vec<String>,
     /// Size of a token's embedding.
     width: usize,
     limits: MllmLimits,
@@ -88,22 +93,31 @@ pub struct Mllm {
 }
 
 impl Mllm {
-    /// A model that is fed as `spec` says and speaks `speech`.
+    /// A model that sees by `sight` and speaks `speech`.
     ///
     /// # Errors
     /// [`ModelError::Output`] where the decoder's inputs are not those of a decoder with a cache.
-    pub fn new(engines: MllmEngines, spec: &ImageSpec, speech: Speech, limits: MllmLimits) -> Result<Self, ModelError> {
+    pub fn new(
+        engines: MllmEngines,
+        sight: Box<dyn Sight>,
+        speech: Speech,
+        limits: MllmLimits,
+    ) -> Result<Self, ModelError> {
         let layout = KvLayout::of(&*engines.decoder)?;
         let embeds = engines.decoder.inputs().iter().find(|i| i.name == "inputs_embeds");
         let Some(width) = embeds.and_then(|i| i.shape.last().copied().flatten()).filter(|w| *w > 0) else {
             let what = "is missing or has no fixed width".to_owned();
             return Err(ModelError::Output { engine: DECODER, tensor: "inputs_embeds", what });
         };
-        let preprocessor = Preprocessor::new(spec);
+        let inputs = engines.decoder.inputs();
+        let axes = inputs.iter().any(|i| i.name == "position_ids" && i.shape.len() == 3);
+        let deepstack = inputs.iter().map(|i| i.name.clone()).filter(|n| n.starts_with("deepstack.")).collect();
         Ok(Self {
             engines,
-            preprocessor,
+            sight,
             layout,
+            axes,
+            deepstack,
             width,
             limits,
             speech,
@@ -160,40 +174,51 @@ impl Mllm {
         }
         self.frame = None;
         check_deadline(deadline)?;
-        let image_embeds = timings.time("vision", || self.see(image))?;
+        let seen = timings.time("vision", || self.sight.see(&mut *self.engines.vision, self.width, image))?;
         check_deadline(deadline)?;
-        let cache = timings.time("prefix", || self.prefill_prefix(&image_embeds))?;
+        let cache = timings.time("prefix", || self.prefill_prefix(&seen))?;
         let cache = Arc::new(cache);
         self.frame = Some((image.clone(), cache.clone()));
         Ok(cache)
     }
 
-    /// The image's embeddings, `[N, width]`.
-    fn see(&mut self, image: &Image) -> Result<Vec<f32>, ModelError> {
-        let (pixels, _) = self.preprocessor.run(image)?;
-        let outputs = self.engines.vision.run(vec![("pixel_values", pixels)], &["image_embeds"])?;
-        let [embeds] = exactly(outputs, VISION)?;
-        let shape = [1, embeds.shape().get(1).copied().unwrap_or(0), self.width];
-        take_f32(embeds, &shape, VISION, "image_embeds")
-    }
-
-    fn prefill_prefix(&mut self, image_embeds: &[f32]) -> Result<KvCache, ModelError> {
+    fn prefill_prefix(&mut self, seen: &Seen) -> Result<KvCache, ModelError> {
         let (before, after) = self.speech.prefix();
         let (count, ids) = (before.len(), [before, after].concat());
         let text = if ids.is_empty() { Vec::new() } else { self.embed(&ids)? };
         let (head, tail) = text.split_at(count * self.width);
-        let embeds = [head, image_embeds, tail].concat();
+        let embeds = [head, &seen.embeds, tail].concat();
         let tokens = embeds.len() / self.width;
         self.check_length(tokens)?;
         self.decoded.one_by_one += 1;
+        let image = seen.embeds.len() / self.width;
+        let mut positions = line(0, tokens);
+        let mut shift = 0;
+        if !seen.positions.is_empty() {
+            if seen.positions.len() != image {
+                let what = format!("has {image} tokens for {} places", seen.positions.len());
+                return Err(ModelError::Output { engine: "vision", tensor: "image_embeds", what });
+            }
+            shift = seen.span - image as i32;
+            let begin = count as i32;
+            for (to, at) in positions[count..].iter_mut().zip(&seen.positions) {
+                *to = at.map(|axis| begin + axis);
+            }
+            positions[count + image..].iter_mut().for_each(|at| *at = at.map(|axis| axis + shift));
+        }
+        let around = |features: &Vec<f32>| {
+            let (head, tail) = (vec![0.0; count * self.width], vec![0.0; (tokens - count - image) * self.width]);
+            [&head[..], features, &tail].concat()
+        };
         let pass = Pass {
             cache: &KvCache::begin(&self.layout, &mut *self.engines.decoder),
             embeds: Tensor::f32(&[1, tokens, self.width], embeds),
-            positions: (0..tokens as i32).collect(),
+            deepstack: seen.deepstack.iter().map(around).collect(),
+            positions,
             bias: causal_bias(tokens, 0),
             logits_at: Vec::new(),
         };
-        Ok(self.pass(pass)?.1)
+        Ok(self.pass(pass)?.1.shifted(shift))
     }
 
     /// The answer to `query` behind `cache`.
@@ -207,7 +232,7 @@ impl Mllm {
         decoding: Decoding<'_>,
         deadline: Option<Instant>,
     ) -> Result<Generated, ModelError> {
-        let Decoding { first, draft, observe } = decoding;
+        let Decoding { first, draft, constrained, observe } = decoding;
         let (mut tokens, mut cache) = (Vec::new(), std::borrow::Cow::Borrowed(cache));
         let mut feed = query.to_vec();
         loop {
@@ -223,6 +248,9 @@ impl Mllm {
                 accepted = i;
                 let p = softmax(row)?;
                 next = if tokens.is_empty() { first(&p) } else { argmax(&p) };
+                if constrained {
+                    next = self.readable(&p, next, &mut tokens)?;
+                }
                 self.decoded.token(decoded::is_near_tie(&p));
                 observe(&p, next);
                 let stopped = next == self.speech.end();
@@ -245,6 +273,34 @@ impl Mllm {
         }
     }
 
+    /// `likely`, if the answer `tokens` can be read when it goes on with that; else the likeliest token that it can.
+    fn readable(&self, p: &[f32], likely: u32, tokens: &mut Vec<u32>) -> Result<u32, ModelError> {
+        let mut may_say = |token: u32| {
+            tokens.push(token);
+            let may = self.speech.may_say(tokens);
+            tokens.pop();
+            may
+        };
+        if may_say(likely) {
+            return Ok(likely);
+        }
+        let mut all: Vec<u32> = (0..p.len() as u32).collect();
+        all.sort_by(|a, b| p[*b as usize].total_cmp(&p[*a as usize]));
+        let stuck = || ModelError::Tokenize("no token goes on with an answer that can be read".into());
+        all.into_iter().find(|token| may_say(*token)).ok_or_else(stuck)
+    }
+
+    /// The logits behind each of `tokens`, of which there is at least one, where they continue the conversation.
+    ///
+    /// # Errors
+    /// Engine failures, misshapen outputs, a conversation that is too long.
+    pub fn read(&mut self, cache: &KvCache, tokens: &[u32]) -> Result<Vec<Vec<f32>>, ModelError> {
+        if tokens.is_empty() {
+            return Err(ModelError::Tokenize("there are no tokens to read".into()));
+        }
+        Ok(self.append(cache, tokens, tokens.len())?.0)
+    }
+
     /// Appends `tokens` to the conversation; the logits of the last `count` of them and the longer cache.
     fn append(
         &mut self,
@@ -257,7 +313,8 @@ impl Mllm {
         let pass = Pass {
             cache,
             embeds: Tensor::f32(&[1, new, self.width], self.embed(tokens)?),
-            positions: (past as i32..(past + new) as i32).collect(),
+            deepstack: Vec::new(),
+            positions: line(past as i32 + cache.shift(), new),
             bias: causal_bias(new, past),
             logits_at: (new - count..new).map(|i| i as i32).collect(),
         };
@@ -270,8 +327,10 @@ struct Pass<'a> {
     cache: &'a KvCache,
     /// `f32[1, S, D]`.
     embeds: Tensor<'static>,
+    /// What is added to the outputs of the first layers, `f32[S, D]` each; empty: nothing.
+    deepstack: Vec<Vec<f32>>,
     /// `[S]`.
-    positions: Vec<i32>,
+    positions: Vec<Position>,
     /// `[S, P + S]`.
     bias: Vec<f32>,
     /// Which of the S places need logits.
@@ -285,17 +344,26 @@ impl Mllm {
         let (new, past, rows) = (pass.positions.len(), pass.cache.tokens(), pass.logits_at.len());
         // The graph wants at least one place, even where nobody looks at its logits.
         let indices = if rows == 0 { vec![new as i32 - 1] } else { pass.logits_at };
+        let positions = match self.axes {
+            true => Tensor::i32(&[1, new, 3], pass.positions.concat()),
+            false => Tensor::i32(&[1, new], pass.positions.iter().map(|at| at[0]).collect::<Vec<_>>()),
+        };
         let mut inputs = vec![
             ("inputs_embeds", pass.embeds),
-            ("position_ids", Tensor::i32(&[1, new], pass.positions)),
+            ("position_ids", positions),
             ("attention_bias", Tensor::f32(&[1, 1, new, past + new], pass.bias)),
             ("logit_indices", Tensor::i32(&[indices.len()], indices)),
         ];
-        let mut wanted = if rows > 0 { vec!["logits"] } else { Vec::new() };
+        let mut features = pass.deepstack.into_iter();
+        for name in &self.deepstack {
+            let added = features.next().unwrap_or_else(|| vec![0.0; new * self.width]);
+            inputs.push((name, Tensor::f32(&[1, new, self.width], added)));
+        }
+        let (mut wanted, shift) = (if rows > 0 { vec!["logits"] } else { Vec::new() }, pass.cache.shift());
         if let Some(cache) = pass.cache.resident() {
             let (outputs, grown) = self.engines.decoder.run_resident(inputs, cache, &wanted)?;
             let logits = outputs.into_iter().next().map_or_else(|| Ok(Vec::new()), |all| split_logits(all, rows))?;
-            return Ok((logits, KvCache::of_engine(grown)));
+            return Ok((logits, KvCache::of_engine(grown).shifted(shift)));
         }
         let names = self.layout.past().iter().map(String::as_str);
         inputs.extend(names.zip(pass.cache.tensors(&self.layout)));
@@ -307,7 +375,7 @@ impl Mllm {
         }
         let kept = outputs.split_off(usize::from(rows > 0));
         let logits = outputs.pop().map_or_else(|| Ok(Vec::new()), |logits| split_logits(logits, rows))?;
-        Ok((logits, KvCache::from_outputs(&self.layout, kept.into_iter(), past + new)?))
+        Ok((logits, KvCache::from_outputs(&self.layout, kept.into_iter(), past + new)?.shifted(shift)))
     }
 
     /// The embeddings of `ids`, `[ids.len(), width]`.
@@ -327,6 +395,11 @@ impl Mllm {
         let limit = self.limits.max_positions;
         if tokens > limit { Err(ModelError::TooLong { tokens, limit }) } else { Ok(()) }
     }
+}
+
+/// The positions of `count` tokens one behind the other.
+fn line(from: i32, count: usize) -> Vec<Position> {
+    (from..from + count as i32).map(|at| [at; 3]).collect()
 }
 
 /// The rows of `logits: f32[1, rows, V]`.

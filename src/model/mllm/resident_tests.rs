@@ -94,7 +94,8 @@ fn talk(model: &mut Mllm) -> (Vec<Vec<u32>>, Vec<Vec<YesNo>>, u32) {
         let cache = model.prefix(&frame(red), None, &mut Timings::default()).expect("prefills");
         for query in [[10, 11, 12], [12, 13, 14]] {
             let draft = |answer: &[u32]| if answer.len() % 3 == 1 { vec![1_040, 1_037] } else { Vec::new() };
-            let decoding = Decoding { first: &mut |p| argmax(p), draft: &draft, observe: &mut |_, _| () };
+            let decoding =
+                Decoding { first: &mut |p| argmax(p), draft: &draft, constrained: false, observe: &mut |_, _| () };
             let generated = model.generate(&cache, &query, decoding, None).expect("generates");
             said.push(generated.tokens.clone());
             let question = |i: u32| Question {

@@ -3,11 +3,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::geometry::{BBox, Point};
 use crate::model::toy::{IMAGE_BASE, IMAGE_TOKENS, frame, hashed, mllm, speech, vocabulary};
-use crate::prompt::CountHint;
+use crate::prompt::{CountHint, Progress, parse_answer, progress};
 
 fn greedy(model: &mut Mllm, cache: &KvCache, query: &[u32], draft: &[u32]) -> Generated {
     let rest = |answer: &[u32]| draft.strip_prefix(answer).map(<[u32]>::to_vec).unwrap_or_default();
-    let decoding = Decoding { first: &mut |p| argmax(p), draft: &rest, observe: &mut |_, _| () };
+    let decoding = Decoding { first: &mut |p| argmax(p), draft: &rest, constrained: false, observe: &mut |_, _| () };
     model.generate(cache, query, decoding, None).expect("generates")
 }
 
@@ -184,7 +184,8 @@ fn drafts_never_make_a_conversation_too_long() {
     let long: Vec<u32> = vec![7; 5000];
     let query = vec![10; limits.max_positions - cache.tokens() - 23];
     let plain = greedy(&mut model, &cache, &query, &[]);
-    let drafting = Decoding { first: &mut |p| argmax(p), draft: &|_| long.clone(), observe: &mut |_, _| () };
+    let drafting =
+        Decoding { first: &mut |p| argmax(p), draft: &|_| long.clone(), constrained: false, observe: &mut |_, _| () };
     let drafted = model.generate(&cache, &query, drafting, None).expect("fits");
     assert_eq!((plain.tokens, plain.cache), (drafted.tokens, drafted.cache));
 }
@@ -212,7 +213,7 @@ proptest! {
             draft.extend(&drafts[said.len() % drafts.len()]);
             draft
         };
-        let decoding = Decoding { first: &mut |p| argmax(p), draft: &draft, observe: &mut |_, _| () };
+        let decoding = Decoding { first: &mut |p| argmax(p), draft: &draft, constrained: false, observe: &mut |_, _| () };
         let drafted = model.generate(&cache, &query, decoding, None).expect("generates");
         prop_assert_eq!((&drafted.tokens, drafted.stopped), (&plain.tokens, plain.stopped));
         prop_assert_eq!((&drafted.pending, &drafted.cache), (&plain.pending, &plain.cache));
@@ -343,6 +344,7 @@ fn limits_and_deadlines_are_errors() {
     let cache = prefix(&mut model, &frame(1));
     let past = Some(Instant::now() - std::time::Duration::from_millis(5));
     let decoding = || Decoding {
+        constrained: false,
         first: Box::leak(Box::new(|p: &[f32]| argmax(p))),
         draft: &|_| Vec::new(),
         observe: Box::leak(Box::new(|_: &[f32], _| ())),
@@ -359,7 +361,34 @@ fn limits_and_deadlines_are_errors() {
 fn nan_logits_are_an_error() {
     let (mut model, _) = mllm(speech(|_| ()), Box::new(|_| vec![f32::NAN; vocabulary()]));
     let cache = prefix(&mut model, &frame(1));
-    let decoding = Decoding { first: &mut |p| argmax(p), draft: &|_| Vec::new(), observe: &mut |_, _| () };
+    let decoding =
+        Decoding { first: &mut |p| argmax(p), draft: &|_| Vec::new(), constrained: false, observe: &mut |_, _| () };
     let error = model.generate(&cache, &[5], decoding, None).expect_err("NaN");
     assert!(matches!(error, ModelError::Output { tensor: "logits", .. }), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever a model would like to say, what it ends by itself can be read, and what is cut off could have gone on.
+    #[test]
+    fn constrained_answers_can_be_read(start in 10u32..1000, eager in 0u8..8) {
+        let script = move |seen: &[u32]| {
+            let mut row = hashed(seen);
+            row[3] += f32::from(eager);
+            row
+        };
+        let (mut model, _) = mllm(speech(|_| ()), Box::new(script));
+        let cache = prefix(&mut model, &frame(1));
+        for draft in [vec![], vec![1, 2, 3]] {
+            let guess = |_: &[u32]| draft.clone();
+            let decoding =
+                Decoding { first: &mut |p| argmax(p), draft: &guess, constrained: true, observe: &mut |_, _| () };
+            let answer = model.generate(&cache, &[start], decoding, None).expect("generates");
+            let text = model.speech().text(&answer.tokens).expect("is text");
+            let read = parse_answer(&text, model.speech().dialect());
+            prop_assert!(read.is_ok() || !answer.stopped, "{}: {:?}", text, read);
+            prop_assert!(progress(&text, model.speech().dialect()) != Progress::Dead, "{}", text);
+        }
+    }
 }

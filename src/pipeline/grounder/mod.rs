@@ -111,6 +111,7 @@ impl Grounder {
         let last: Vec<BBox<Grid>> = last.into_iter().map(|b| scale.bbox_to_grid(b, size)).collect();
         let guess = AnswerGuess::new(&opening, numbers.as_deref(), &last);
         let guesses = self.drafting != Drafting::None;
+        let constrained = speech.dialect().is_constrained() && strategy != Strategy::Ppg;
         let mut evidence = Evidence::new(numbers.as_deref(), scale);
         let thresholds = self.thresholds;
         let mut first = First::default();
@@ -124,6 +125,7 @@ impl Grounder {
                 }
             },
             draft: &|answer| if guesses { guess.next(answer) } else { Vec::new() },
+            constrained,
             observe: &mut |p, token| evidence.note(p, token),
         };
         let generated = self.mllm.generate(cache, &query, decoding, deadline)?;

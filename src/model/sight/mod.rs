@@ -1,0 +1,128 @@
+//! What a language model sees of a frame: how each family cuts it up, and how the tokens of the pieces are put together.
+//!
+//! | family | a frame is | its tokens |
+//! |---|---|---|
+//! | LLaVA | one square | those of the square |
+//! | LLaVA-NeXT | the whole, squashed, and tiles of the best of some shapes | the whole, then row by row across tiles, each row with an end |
+//! | Qwen-VL | patches at about its own size | row by row, at positions with a row and a column |
+
+mod patches;
+mod settings;
+mod square;
+mod tiles;
+
+use std::path::Path;
+
+use super::stages::LoadError;
+use super::{ModelError, take_f32};
+use crate::engine::bundle::ImageSpec;
+use crate::engine::{Engine, Tensor};
+use crate::frame::Image;
+use crate::geometry::{ModelPx, Size};
+use patches::Patches;
+use settings::{Checkpoint, Processor};
+use square::Square;
+use tiles::Tiles;
+
+const VISION: &str = "vision";
+
+/// A position in a conversation: time, row, column. Models whose positions have one axis know the first.
+pub type Position = [i32; 3];
+
+/// What a language model is given for a frame.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// Image tokens, `f32[N, D]`.
+    pub embeds: Vec<f32>,
+    /// What is added to the output of the text model's first layers at those tokens, `f32[N, D]` each.
+    pub deepstack: Vec<Vec<f32>>,
+    /// Where each token is, from where the image begins; empty: one behind the other.
+    pub positions: Vec<Position>,
+    /// How many positions the image takes; only where `positions` says something.
+    pub span: i32,
+    /// The size that the frame was resized to, where the model's coordinates may be pixels of it.
+    pub resized: Size<ModelPx>,
+}
+
+impl Seen {
+    /// Tokens at consecutive positions.
+    fn plain(embeds: Vec<f32>, resized: Size<ModelPx>) -> Self {
+        Self { embeds, deepstack: Vec::new(), positions: Vec::new(), span: 0, resized }
+    }
+}
+
+/// A family's way to see.
+pub trait Sight: Send {
+    /// Runs the vision engine on a frame; tokens are `width` wide.
+    ///
+    /// # Errors
+    /// Engine failures, misshapen outputs, a frame that cannot be resized.
+    fn see(&mut self, vision: &mut dyn Engine, width: usize, image: &Image) -> Result<Seen, ModelError>;
+}
+
+/// One square, fed as `spec` says.
+pub fn square(spec: &ImageSpec) -> Box<dyn Sight> {
+    Box::new(Square::of(spec))
+}
+
+/// The way of the checkpoint in `dir` whose vision engine is `vision`. `spec` goes before what the checkpoint's
+/// `preprocessor_config.json` says, for models that see one square.
+///
+/// # Errors
+/// [`LoadError::Config`] where a file cannot be read, or asks for what there is no way to do.
+pub fn open(dir: &Path, spec: Option<&ImageSpec>, vision: &dyn Engine) -> Result<Box<dyn Sight>, LoadError> {
+    let checkpoint = Checkpoint::read(dir)?;
+    let class = checkpoint.class()?;
+    let processor = || Processor::read(dir);
+    match (class.as_str(), spec) {
+        ("LlavaForConditionalGeneration", Some(spec)) => Ok(square(spec)),
+        (_, Some(_)) => Err(checkpoint.error(format!(
+            "{class} sees frames as its own preprocessor_config.json says: [mllm.image] must not be given"
+        ))),
+        ("LlavaNextForConditionalGeneration", None) => Ok(Box::new(Tiles::new(&checkpoint, processor()?, vision)?)),
+        ("Qwen2_5_VLForConditionalGeneration" | "Qwen3VLForConditionalGeneration", None) => {
+            Ok(Box::new(Patches::new(&checkpoint, processor()?)?))
+        }
+        _ => Ok(Box::new(Square::new(processor()?, vision)?)),
+    }
+}
+
+/// Runs a tower on one picture `f32[1, 3, height, width]`: its tokens, `f32[N, width]`.
+fn run_square(
+    vision: &mut dyn Engine,
+    width: usize,
+    planes: Vec<f32>,
+    size: Size<ModelPx>,
+) -> Result<Vec<f32>, ModelError> {
+    let pixels = Tensor::f32(&[1, 3, size.height as usize, size.width as usize], planes);
+    let mut outputs = run(vision, width, vec![("pixel_values", pixels)], &["image_embeds"])?;
+    Ok(outputs.remove(0))
+}
+
+/// The outputs `names`, `f32[1, N, width]` each.
+fn run(
+    vision: &mut dyn Engine,
+    width: usize,
+    inputs: Vec<(&str, Tensor<'_>)>,
+    names: &[&str],
+) -> Result<Vec<Vec<f32>>, ModelError> {
+    let outputs = vision.run(inputs, names)?;
+    if outputs.len() != names.len() {
+        let what = format!("gave {} outputs, expected {}", outputs.len(), names.len());
+        return Err(ModelError::Output { engine: VISION, tensor: "*", what });
+    }
+    let take = |embeds: Tensor<'static>| {
+        let shape = [1, embeds.shape().get(1).copied().unwrap_or(0), width];
+        take_f32(embeds, &shape, VISION, "image_embeds")
+    };
+    outputs.into_iter().map(take).collect()
+}
+
+/// The size of the square that a tower's graph takes.
+fn tower_size(vision: &dyn Engine) -> Option<Size<ModelPx>> {
+    let pixels = vision.inputs().iter().find(|i| i.name == "pixel_values")?;
+    match pixels.shape[..] {
+        [_, _, Some(height), Some(width)] => Some(Size::new(u32::try_from(width).ok()?, u32::try_from(height).ok()?)),
+        _ => None,
+    }
+}
