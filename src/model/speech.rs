@@ -7,8 +7,8 @@ use tokenizers::{ModelWrapper, Tokenizer};
 use super::ModelError;
 use crate::geometry::{BBox, Grid, Point};
 use crate::prompt::{
-    Answer, CommandError, CommandLimits, CountHint, Dialect, DialectError, DialectErrorKind, GridPrompt, Ppg, Strategy,
-    Progress, StrategyError, check_command, progress,
+    Answer, CommandError, CommandLimits, CountHint, Dialect, DialectError, DialectErrorKind, GridPrompt, Ppg, Progress,
+    Strategy, StrategyError, check_command, progress,
 };
 
 /// Largest coordinate scale whose numbers are looked up one by one when a bundle is loaded.

@@ -351,7 +351,8 @@ fn a_conversation_longer_than_the_model_is_an_error() {
     let mut loaded = loaded();
     let mllm = loaded.stages.grounder.mllm_mut();
     let cache = mllm.prefix(&picture(0), None, &mut Timings::default()).unwrap();
-    let decoding = Decoding { first: &mut |p| argmax(p), draft: &|_| Vec::new(), constrained: false, observe: &mut |_, _| () };
+    let decoding =
+        Decoding { first: &mut |p| argmax(p), draft: &|_| Vec::new(), constrained: false, observe: &mut |_, _| () };
     let error = mllm.generate(&cache, &[10; 200], decoding, None).unwrap_err();
     assert!(matches!(error, ModelError::TooLong { tokens: 217, limit: 128 }), "{error}");
     drop(loaded.dir);

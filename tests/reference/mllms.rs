@@ -108,8 +108,7 @@ fn bundle_with(name: &str, change: impl Fn(String) -> String) -> TempDir {
 
 fn load(dir: &Path, cache: &Path) -> Mllm {
     let bundle = Bundle::open(dir, Verify::Hashes).unwrap();
-    let options =
-        LoadOptions { cache_dir: Some(cache.to_owned()), self_test: SelfTest::Run, ..LoadOptions::default() };
+    let options = LoadOptions { cache_dir: Some(cache.to_owned()), self_test: SelfTest::Run, ..LoadOptions::default() };
     load_mllm(&bundle, &options).unwrap().0
 }
 
@@ -124,7 +123,8 @@ fn check(name: &'static str) {
         goldens.near(&format!("{i}.logits"), &logits.concat());
 
         let greedy = goldens.tokens(&format!("{i}.greedy"));
-        let decoding = Decoding { first: &mut |p| argmax(p), draft: &|_| Vec::new(), constrained: false, observe: &mut |_, _| () };
+        let decoding =
+            Decoding { first: &mut |p| argmax(p), draft: &|_| Vec::new(), constrained: false, observe: &mut |_, _| () };
         let said = mllm.generate(&prefix, &query, decoding, None).unwrap();
         assert_eq!(said.tokens, greedy, "{name}: greedy answer about picture {i}");
         // One pass over what was said: the cache and the positions behind an image are those of single steps.
@@ -138,7 +138,8 @@ fn check(name: &'static str) {
             0..9 => greedy[answer.len()..9].to_vec(),
             n => vec![greedy[n % greedy.len()], 0, 1],
         };
-        let decoding = Decoding { first: &mut |p| argmax(p), draft: &draft, constrained: false, observe: &mut |_, _| () };
+        let decoding =
+            Decoding { first: &mut |p| argmax(p), draft: &draft, constrained: false, observe: &mut |_, _| () };
         assert_eq!(mllm.generate(&prefix, &query, decoding, None).unwrap().tokens, greedy);
         assert!(mllm.take_passes() < 24);
         branches_are_as_alone(&mut mllm, &prefix);

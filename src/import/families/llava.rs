@@ -84,7 +84,11 @@ fn build_with(
 }
 
 /// The prefix under which `tensor` is.
-pub(super) fn prefix(checkpoint: &Checkpoint, prefixes: &[&'static str], tensor: &str) -> Result<&'static str, ImportError> {
+pub(super) fn prefix(
+    checkpoint: &Checkpoint,
+    prefixes: &[&'static str],
+    tensor: &str,
+) -> Result<&'static str, ImportError> {
     prefixes.iter().find(|prefix| checkpoint.has(&format!("{prefix}.{tensor}"))).copied().ok_or_else(|| {
         ImportError::new(ImportErrorKind::MissingTensor, checkpoint.dir())
             .at(tensor)

@@ -225,13 +225,7 @@ impl QwenTower {
         Ok(g.add(&a, &b))
     }
 
-    fn norm(
-        &self,
-        g: &mut Graph<'_, '_>,
-        x: &Value<F32>,
-        name: &str,
-        width: usize,
-    ) -> Result<Value<F32>, ImportError> {
+    fn norm(&self, g: &mut Graph<'_, '_>, x: &Value<F32>, name: &str, width: usize) -> Result<Value<F32>, ImportError> {
         match self.kind {
             Kind::Windowed { .. } => nn::rms_norm(g, x, name, width, EPSILON),
             Kind::Stacked { .. } => nn::layer_norm(g, x, name, width, EPSILON),
@@ -292,10 +286,8 @@ impl QwenTower {
                 g.transpose(&part, &[0, 2, 1, 3])
             })
             .collect();
-        let (query, key) = (
-            nn::rotate(g, &heads[0], rotation, self.width()),
-            nn::rotate(g, &heads[1], rotation, self.width()),
-        );
+        let (query, key) =
+            (nn::rotate(g, &heads[0], rotation, self.width()), nn::rotate(g, &heads[1], rotation, self.width()));
         let key = g.transpose(&key, &[0, 1, 3, 2]);
         let mut scores = nn::scaled(g, &query, &key, self.width());
         if let Some(bias) = bias {
@@ -305,8 +297,7 @@ impl QwenTower {
         let context = g.matmul(&weights, &heads[2]);
         let context = g.transpose(&context, &[0, 2, 1, 3]);
         let context = g.reshape(&context, &[0, 0, self.hidden as i64]);
-        let mut context =
-            nn::linear(g, &context, &format!("{name}.attn.proj"), [self.hidden, self.hidden], true)?;
+        let mut context = nn::linear(g, &context, &format!("{name}.attn.proj"), [self.hidden, self.hidden], true)?;
         if self.is_windowed() && !within {
             // Back into windows, whose number and length the input tells.
             context = g.reshape_like(&context, x);

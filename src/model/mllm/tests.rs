@@ -184,7 +184,8 @@ fn drafts_never_make_a_conversation_too_long() {
     let long: Vec<u32> = vec![7; 5000];
     let query = vec![10; limits.max_positions - cache.tokens() - 23];
     let plain = greedy(&mut model, &cache, &query, &[]);
-    let drafting = Decoding { first: &mut |p| argmax(p), draft: &|_| long.clone(), constrained: false, observe: &mut |_, _| () };
+    let drafting =
+        Decoding { first: &mut |p| argmax(p), draft: &|_| long.clone(), constrained: false, observe: &mut |_, _| () };
     let drafted = model.generate(&cache, &query, drafting, None).expect("fits");
     assert_eq!((plain.tokens, plain.cache), (drafted.tokens, drafted.cache));
 }
@@ -360,7 +361,8 @@ fn limits_and_deadlines_are_errors() {
 fn nan_logits_are_an_error() {
     let (mut model, _) = mllm(speech(|_| ()), Box::new(|_| vec![f32::NAN; vocabulary()]));
     let cache = prefix(&mut model, &frame(1));
-    let decoding = Decoding { first: &mut |p| argmax(p), draft: &|_| Vec::new(), constrained: false, observe: &mut |_, _| () };
+    let decoding =
+        Decoding { first: &mut |p| argmax(p), draft: &|_| Vec::new(), constrained: false, observe: &mut |_, _| () };
     let error = model.generate(&cache, &[5], decoding, None).expect_err("NaN");
     assert!(matches!(error, ModelError::Output { tensor: "logits", .. }), "{error}");
 }

@@ -137,7 +137,12 @@ impl Sight for Patches {
 
 /// The tokens of all slots, row by row, without those that were filled up.
 fn in_rows(all: &[f32], layout: &Layout, width: usize) -> Vec<f32> {
-    layout.places.iter().flat_map(|place| all.get(place * width..(place + 1) * width).unwrap_or_default()).copied().collect()
+    layout
+        .places
+        .iter()
+        .flat_map(|place| all.get(place * width..(place + 1) * width).unwrap_or_default())
+        .copied()
+        .collect()
 }
 
 /// About the frame's own size: sides that are multiples of `factor`, no fewer and no more pixels than the range has.
@@ -151,8 +156,7 @@ fn smart_size(source: Size<SourcePx>, factor: usize, (least, most): (u64, u64)) 
     }
     let factor = factor as f64;
     let (least, most) = (least as f64, most as f64);
-    let (mut high, mut wide) =
-        ((h / factor).round_ties_even() * factor, (w / factor).round_ties_even() * factor);
+    let (mut high, mut wide) = ((h / factor).round_ties_even() * factor, (w / factor).round_ties_even() * factor);
     if high * wide > most {
         let beta = (h * w / most).sqrt();
         let side = |v: f64| ((v / beta / factor).floor() * factor).max(factor);

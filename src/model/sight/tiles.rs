@@ -45,9 +45,8 @@ impl Tiles {
 /// `image_grid_pinpoints`, `[height, width]` each.
 fn shapes(config: &Checkpoint, tile: Size<ModelPx>) -> Result<Vec<Size<ModelPx>>, LoadError> {
     const KEY: &str = "image_grid_pinpoints";
-    let wrong = || {
-        config.error(format!("`{KEY}` is not a list of up to {MAX_SHAPES} heights and widths that are whole tiles"))
-    };
+    let wrong =
+        || config.error(format!("`{KEY}` is not a list of up to {MAX_SHAPES} heights and widths that are whole tiles"));
     let list = config.at(&[KEY]).and_then(|v| v.as_array()).ok_or_else(wrong)?;
     let side = u64::from(tile.width);
     let one = |value: &serde_json::Value| {
