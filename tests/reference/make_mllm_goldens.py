@@ -234,7 +234,8 @@ def qwen3_vl():
 
 
 FAMILIES = {f.__name__.replace("_", "-"): f for f in (llava_mistral, llava_qwen2, llava_next, qwen2_5_vl, qwen3_vl)}
-SIZES = [(101, 61), (29, 83)]
+# Shapes that Pillow resizes columns first, whatever they are resized to here: for some tall ones it begins with the rows.
+SIZES = [(150, 41), (59, 83)]
 
 
 def prompt(name: str, tokens: PreTrainedTokenizerFast, count: int) -> tuple[list[int], list[int]]:
@@ -293,8 +294,10 @@ def make(name: str) -> None:
         model = model.eval().float()
         randomise(model, seed)
         model.tie_weights()
-        # What is stored is rounded first: the comparison is of the arithmetic, not of the rounding.
-        model = model.to(dtype).float()
+        # What is stored is rounded first: the comparison is of the arithmetic, not of the rounding. Frequencies of
+        # rotations are not stored, and stay as they are.
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(dtype).float()
         special, end = (QWEN, "<|im_end|>") if name.startswith("qwen") else (LLAVA, "</s>")
         tokens = tokenizer(special, end)
         with torch.no_grad():
