@@ -349,7 +349,7 @@ const UNKNOWN_CONFIGURATIONS: &[Case] = &[
     Case {
         checkpoint: "sam",
         damage: |dir| edit(dir, "config.json", "\"use_rel_pos\": false", "\"use_rel_pos\": true"),
-        wanted: (Kind::Unsupported, "config.json", "vision_config.use_rel_pos"),
+        wanted: (Kind::MissingTensor, "model.safetensors", "vision_encoder.layers.0.attn.rel_pos_h"),
     },
     Case {
         checkpoint: "sam",

@@ -12,7 +12,7 @@ use crate::import::error::{ImportError, ImportErrorKind as Kind};
 /// The configuration of a checkpoint without `config.json`.
 ///
 /// # Errors
-/// [`Kind::UnknownClass`] where it is none of the known segmenters, [`Kind::MissingTensor`] where a part is missing.
+/// [`Kind::Open`] where it is none of the known segmenters, [`Kind::MissingTensor`] where a part is missing.
 pub(in crate::import) fn infer(checkpoint: &Checkpoint) -> Result<Config, ImportError> {
     let has = |name: &str| checkpoint.get(name).is_some();
     let config = if has("image_encoder.pos_embed") {
@@ -24,9 +24,8 @@ pub(in crate::import) fn infer(checkpoint: &Checkpoint) -> Result<Config, Import
         let deep = checkpoint.names().any(|name| name.starts_with("image_encoder.backbone.stages.4."));
         json!({ "architectures": [EFFICIENT_VIT], "image_size": if deep { 1024 } else { 512 } })
     } else {
-        let file = checkpoint.files().first().map_or(checkpoint.dir(), |file| file.path.as_path());
-        return Err(ImportError::new(Kind::UnknownClass, file)
-            .because("there is no config.json beside it, and its tensors are not those of a segmenter that is known"));
+        return Err(ImportError::new(Kind::Open, checkpoint.dir().join("config.json"))
+            .because("is not there, and the tensors are not those of a segmenter that is known without it"));
     };
     let file = checkpoint.files().first().map_or(checkpoint.dir(), |file| file.path.as_path());
     Ok(Config::of(file, config))
