@@ -27,10 +27,14 @@ mod replay;
 mod ros2;
 mod segment;
 mod serve;
+mod signals;
 mod stages;
 mod watch;
 
+use std::path::Path;
 use std::process::ExitCode;
+
+use anyhow::Context;
 
 use clap::{Parser, Subcommand};
 
@@ -77,6 +81,12 @@ enum Format {
     Text,
     /// One JSON object for programs.
     Json,
+}
+
+/// The token in a file, without the end of its line.
+fn read_token(file: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    Ok(text.trim().to_owned())
 }
 
 /// The value nearest to the share `q` of `sorted`; `None` where there is none.

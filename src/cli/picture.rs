@@ -76,6 +76,14 @@ pub fn camera_jpeg(scene: &Scene) -> anyhow::Result<Vec<u8>> {
     encode_jpeg(&scene.rgb, width, height, JPEG_QUALITY).context("encode frame: a side does not fit 16 bits")
 }
 
+/// Which of `count` pictures comes after `shown` others where they are shown forth and back without end: a jump from the
+/// last to the first would be another scene to a tracker.
+pub fn there_and_back(shown: u64, count: usize) -> usize {
+    let turn = 2 * count.saturating_sub(1);
+    let at = (shown % turn.max(1) as u64) as usize;
+    at.min(turn - at)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -108,6 +116,13 @@ mod tests {
         assert!(format!("{error:#}").contains("--raw"), "{error:#}");
         let error = parse(&["--raw", "rgb8", "--size", "2x3"]).expect("is one").read(&path).expect_err("is too short");
         assert!(format!("{error:#}").contains("expected 18"), "{error:#}");
+    }
+
+    #[test]
+    fn pictures_are_shown_forth_and_back() {
+        let shown = |count| (0..7).map(|n| there_and_back(n, count)).collect::<Vec<_>>();
+        assert_eq!(shown(3), [0, 1, 2, 1, 0, 1, 2]);
+        assert_eq!((shown(2), shown(1)), (vec![0, 1, 0, 1, 0, 1, 0], vec![0; 7]));
     }
 
     #[test]

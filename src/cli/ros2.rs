@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use super::read_token;
+use super::signals::Signals;
 use crate::ros2::convert::MaskValues;
 use crate::ros2::{Bridge, Settings, Topics};
 
@@ -69,24 +69,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let bridge = Bridge::open(settings(args)?)?;
     let outcome = runtime.block_on(async {
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let shutdown = async {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-            }
-        };
-        bridge.run(shutdown).await.map_err(anyhow::Error::from)
+        let signals = Signals::listen()?;
+        bridge.run(async { _ = signals.came().await }).await.map_err(anyhow::Error::from)
     });
     runtime.shutdown_background();
     outcome
 }
 
 fn settings(args: Args) -> anyhow::Result<Settings> {
-    let token = args.token_file.map(|file| {
-        let text = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-        anyhow::Ok(text.trim().to_owned())
-    });
+    let token = args.token_file.as_deref().map(read_token);
     let address = if args.node.contains("://") { args.node } else { format!("http://{}", args.node) };
     Ok(Settings {
         address,

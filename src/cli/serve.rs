@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 pub(super) use backends::{Machine, model_backend};
 
+use super::signals::Signals;
 use crate::server::settings::{LogFormat, Overrides, Settings};
 use crate::server::{Backend, Server, Sockets, Tls, Tokens, UnixSocket};
 
@@ -106,17 +106,16 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 async fn serve(args: &Args, settings: &Settings, backend: Backend) -> anyhow::Result<()> {
     let sockets = sockets(settings).await?;
     // Before anyone can know of the node, so that no signal is missed.
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let signals = Signals::listen()?;
     say_where(settings, &sockets);
     let server = Server::build(settings.server(), sockets, backend).await?;
     if let Some(file) = &args.address_file {
         write_address(file, server.address()?).with_context(|| format!("write {}", file.display()))?;
     }
-    let shutdown = async move {
-        tokio::select! {
-            _ = terminate.recv() => tracing::info!("got SIGTERM"),
-            _ = interrupt.recv() => tracing::info!("got SIGINT"),
-        }
+    let shutdown = async {
+        // Not within the macro, which does not wait where nothing is logged.
+        let signal = signals.came().await;
+        tracing::info!("got {signal}");
     };
     server.run(shutdown).await?;
     tracing::info!("bye");

@@ -186,6 +186,16 @@ pub fn verdict_word(verdict: wire::Verdict) -> &'static str {
     verdict.as_str_name().trim_start_matches("VERDICT_")
 }
 
+/// An origin's word, as the contract has it: `TRACKED`.
+pub fn origin_word(origin: wire::Origin) -> &'static str {
+    origin.as_str_name().trim_start_matches("ORIGIN_")
+}
+
+/// The word for why a frame was dropped, as the contract has it: `SUPERSEDED`.
+pub fn drop_word(reason: wire::DropReason) -> &'static str {
+    reason.as_str_name().trim_start_matches("DROP_REASON_")
+}
+
 /// An instance's mask, in pixels of the frame as it was sent.
 ///
 /// # Errors

@@ -17,8 +17,7 @@ use crate::frame::{Encoding, Image, Layout};
 use crate::geometry::Size;
 use crate::mask::Mask;
 use crate::node::{
-    FrameIn, FrameOptions, FrameReply, Manner, NodeConfig, NodeError, Origin, Phrasing, Stages, TargetReply, Trial,
-    Verdict,
+    FrameIn, FrameReply, Manner, NodeConfig, NodeError, Origin, Phrasing, Stages, TargetReply, Trial, Verdict,
 };
 use crate::overlay::{Item, draw};
 
@@ -37,6 +36,18 @@ pub struct Pace {
     pub fps: u32,
     /// What a grounding takes, in milliseconds.
     pub grounding_ms: u64,
+}
+
+impl Pace {
+    /// The frames of a clip that takes `seconds`.
+    pub fn frames(self, seconds: u32) -> usize {
+        (self.fps * seconds) as usize
+    }
+
+    /// Masks that are so old since their grounding were carried here from it.
+    fn carried_within(self) -> Duration {
+        Duration::from_millis(self.grounding_ms + 1) + Duration::from_secs(1) / self.fps
+    }
 }
 
 /// What one clip came to.
@@ -149,7 +160,7 @@ pub fn follow(
         let on = mask.as_ref().is_some_and(|mask| lies_elsewhere(mask, &scene, told.target()));
         if on && !elsewhere {
             let by_words =
-                there.instances.iter().any(|i| i.origin == Origin::Grounded || i.grounded_age < at_most(pace));
+                there.instances.iter().any(|i| i.origin == Origin::Grounded || i.grounded_age < pace.carried_within());
             followed.switches.push((number as u32, by_words));
         }
         elsewhere = on;
@@ -170,31 +181,15 @@ pub fn follow(
     Ok(followed)
 }
 
-/// Masks that are so old since their grounding were carried here from it.
-fn at_most(pace: Pace) -> Duration {
-    Duration::from_millis(pace.grounding_ms + 1) + Duration::from_secs(1) / pace.fps
-}
-
 fn frame(scene: &Scene, number: usize) -> FrameIn {
     let (width, height) = (scene.size.width as usize, scene.size.height as usize);
-    let (encoding, data) = match encode_jpeg(&scene.rgb, width, height, QUALITY) {
-        Some(jpeg) => (Encoding::Jpeg, jpeg),
-        None => (Encoding::Rgb8, scene.rgb.clone()),
-    };
-    FrameIn {
-        seq: number as u64 + 1,
-        stamp_ns: 0,
-        optical_frame: String::new(),
-        encoding,
-        layout: if encoding == Encoding::Jpeg {
-            Layout::default()
-        } else {
-            Layout::packed(scene.size.width, scene.size.height)
-        },
-        data,
-        depth: None,
-        intrinsics: None,
-        options: FrameOptions::default(),
+    let seq = number as u64 + 1;
+    match encode_jpeg(&scene.rgb, width, height, QUALITY) {
+        Some(jpeg) => FrameIn::of_pixels(seq, Encoding::Jpeg, Layout::default(), jpeg),
+        None => {
+            let layout = Layout::packed(scene.size.width, scene.size.height);
+            FrameIn::of_pixels(seq, Encoding::Rgb8, layout, scene.rgb.clone())
+        }
     }
 }
 
@@ -220,24 +215,14 @@ fn lies_elsewhere(mask: &Mask, scene: &Scene, target: usize) -> bool {
 
 fn picture(scene: &Scene, mask: Option<&Mask>, truth: &Mask) -> Option<Vec<u8>> {
     let image = Image::from_rgb(scene.size, scene.rgb.clone())?;
-    let items = [(mask, 0), (None, 1)].map(|(mask, colour)| Item {
-        mask,
-        bbox: if colour == 1 { truth.bbox() } else { None },
-        points: &[],
-        label: String::new(),
-        colour,
-    });
+    let item = |mask, bbox, colour| Item { mask, bbox, points: &[], label: String::new(), colour };
+    let items = [item(mask, None, 0), item(None, truth.bbox(), 1)];
     let drawn = draw(&image, &items, None);
     let Size { width, height, .. } = drawn.size();
     let picture = image::RgbImage::from_raw(width, height, drawn.rgb().to_vec())?;
     let size = (PICTURE.0, height * PICTURE.0 / width);
     let small = image::imageops::resize(&picture, size.0, size.1, image::imageops::FilterType::Triangle);
     encode_jpeg(small.as_raw(), size.0 as usize, size.1 as usize, PICTURE.1)
-}
-
-/// The clip's frames for a duration of `seconds`.
-pub fn frames(pace: Pace, seconds: u32) -> usize {
-    (pace.fps * seconds) as usize
 }
 
 #[cfg(test)]

@@ -192,16 +192,23 @@ impl Checkpoint {
         self.tensors.get(name)
     }
 
+    /// Finds a tensor, whatever its shape.
+    pub(crate) fn find(&self, name: &str) -> Result<&Located, ImportError> {
+        self.find_stored(&self.stored_name(name))
+    }
+
+    fn find_stored(&self, name: &str) -> Result<&Located, ImportError> {
+        // Where there is one file it is that one; of several it is not known which.
+        let place = match &self.files[..] {
+            [file] => &file.path,
+            _ => &self.dir,
+        };
+        self.tensors.get(name).ok_or_else(|| ImportError::new(Kind::MissingTensor, place).at(name))
+    }
+
     /// As [`Checkpoint::locate`], by the checkpoint's own name.
     pub(crate) fn locate_stored(&self, name: &str, shape: &[usize]) -> Result<&Located, ImportError> {
-        let Some(located) = self.tensors.get(name) else {
-            // Where there is one file it is that one; of several it is not known which.
-            let place = match &self.files[..] {
-                [file] => &file.path,
-                _ => &self.dir,
-            };
-            return Err(ImportError::new(Kind::MissingTensor, place).at(name));
-        };
+        let located = self.find_stored(name)?;
         if located.shape != shape {
             return Err(ImportError::new(Kind::Shape, &self.files[located.file].path)
                 .at(name)
@@ -212,8 +219,12 @@ impl Checkpoint {
 
     /// Finds a tensor, checks its shape and gives its elements as float.
     pub(crate) fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ImportError> {
-        let located = self.locate(name, shape)?;
-        let mut values = Vec::with_capacity(shape.iter().product());
+        self.read_located(name, self.locate(name, shape)?)
+    }
+
+    /// The elements of a tensor as float.
+    pub(crate) fn read_located(&self, name: &str, located: &Located) -> Result<Vec<f32>, ImportError> {
+        let mut values = Vec::with_capacity(located.shape.iter().product());
         self.for_each_f32(name, located, |piece| {
             values.extend_from_slice(piece);
             Ok(())

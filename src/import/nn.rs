@@ -230,6 +230,21 @@ pub(crate) fn patches(
     Ok(times_transposed(g, &x, &kernel))
 }
 
+/// A gated perceptron at `name`, `[hidden, intermediate]` wide: `down(activation(gate(x)) · up(x))`.
+pub(crate) fn gated_mlp(
+    g: &mut Graph<'_, '_>,
+    x: &Value<F32>,
+    name: &str,
+    ([hidden, intermediate], bias): ([usize; 2], bool),
+    activation: Activation,
+) -> Result<Value<F32>, ImportError> {
+    let gate = linear(g, x, &format!("{name}.gate_proj"), [hidden, intermediate], bias)?;
+    let up = linear(g, x, &format!("{name}.up_proj"), [hidden, intermediate], bias)?;
+    let gate = activation.apply(g, &gate);
+    let inner = g.mul(&gate, &up);
+    linear(g, &inner, &format!("{name}.down_proj"), [intermediate, hidden], bias)
+}
+
 /// Cosine and sine of every position's angles, `[B, 1, S, width / 2]` each.
 pub(crate) struct Rotation {
     /// Cosine.

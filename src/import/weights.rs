@@ -211,11 +211,10 @@ impl<'c> Weights<'c> {
     /// The elements of the tensor `name`, for a constant that is computed of them.
     pub(crate) fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ImportError> {
         let checkpoint = self.checkpoint;
-        let values = checkpoint.read_f32(name, shape)?;
         let name = &*checkpoint.stored_name(name);
         let located = checkpoint.locate_stored(name, shape)?;
         self.count(name, located);
-        Ok(values)
+        checkpoint.read_located(name, located)
     }
 
     /// The low-rank change of the matrix `name` that is to be computed beside it. Who asks must compute it.
@@ -228,21 +227,20 @@ impl<'c> Weights<'c> {
     /// A computed float constant, inline where it is small.
     pub(crate) fn constant(&mut self, dims: &[usize], values: &[f32]) -> Result<TensorProto, ImportError> {
         debug_assert_eq!(dims.iter().product::<usize>(), values.len());
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        if bytes.len() <= INLINE_BYTES {
-            return Ok(inline(dims, DataType::Float, bytes));
-        }
-        self.put(dims, DataType::Float, &bytes)
+        self.computed(dims, DataType::Float, values.iter().flat_map(|v| v.to_le_bytes()).collect())
     }
 
     /// Computed integers, inline where they are few.
     pub(crate) fn integers(&mut self, dims: &[usize], values: &[i32]) -> Result<TensorProto, ImportError> {
         debug_assert_eq!(dims.iter().product::<usize>(), values.len());
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.computed(dims, DataType::Int32, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+    }
+
+    fn computed(&mut self, dims: &[usize], data_type: DataType, bytes: Vec<u8>) -> Result<TensorProto, ImportError> {
         if bytes.len() <= INLINE_BYTES {
-            return Ok(inline(dims, DataType::Int32, bytes));
+            return Ok(inline(dims, data_type, bytes));
         }
-        self.put(dims, DataType::Int32, &bytes)
+        self.put(dims, data_type, &bytes)
     }
 
     /// Finishes the sidecar and says what was done.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::kv::{KvCache, KvLayout};
 use super::mllm::MllmEngines;
+use super::sight::{deepstack, has_axes};
 use super::{ModelError, branch, exactly};
 use crate::engine::bundle::{StoredOutputs, TensorPrint};
 use crate::engine::{Engine, Tensor};
@@ -193,8 +194,8 @@ impl Said {
 pub fn run_mllm(engines: &mut MllmEngines) -> Result<Vec<Tested>, ModelError> {
     let mut tested = Vec::new();
     let said = Said::by("vision");
-    let names: Vec<String> = engines.vision.outputs().iter().map(|o| o.name.clone()).collect();
-    let taps: Vec<&str> = names.iter().map(String::as_str).filter(|n| n.starts_with("deepstack.")).collect();
+    let names = deepstack(engines.vision.outputs());
+    let taps: Vec<&str> = names.iter().map(String::as_str).collect();
     let wanted: Vec<&str> = std::iter::once("image_embeds").chain(taps.iter().copied()).collect();
     let mut seen = engines.vision.run(picture(&*engines.vision)?, &wanted)?;
     let taps = seen.split_off(1.min(seen.len()));
@@ -224,9 +225,7 @@ fn converse(
     embeds: &Tensor<'static>,
 ) -> Result<(Vec<Tensor<'static>>, Vec<Tensor<'static>>), ModelError> {
     let layout = KvLayout::of(decoder)?;
-    let axes = decoder.inputs().iter().any(|i| i.name == "position_ids" && i.shape.len() == 3);
-    let taps: Vec<String> =
-        decoder.inputs().iter().map(|i| i.name.clone()).filter(|n| n.starts_with("deepstack.")).collect();
+    let (axes, taps) = (has_axes(decoder), deepstack(decoder.inputs()));
     let (width, values) = match (embeds.shape(), embeds.as_f32()) {
         ([_, _, width], Some(values)) if *width > 0 => (*width, values),
         (shape, _) => {

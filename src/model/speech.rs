@@ -77,15 +77,13 @@ impl Opening {
 }
 
 impl Speech {
-    /// Fits `dialect` to the tokenizer in `file` (`tokenizer.json`).
+    /// Fits `dialect` to `tokenizer`.
     ///
     /// `image_token` stands for the image in the prefix.
     ///
     /// # Errors
-    /// [`DialectErrorKind::Token`] where the file is no tokenizer or cuts the dialect's texts elsewhere.
-    pub fn new(file: &Path, dialect: Dialect, image_token: u32) -> Result<Self, DialectError> {
-        let mut tokenizer = Tokenizer::from_file(file)
-            .map_err(|e| DialectError::new(DialectErrorKind::Token, "tokenizer.json", e.to_string()))?;
+    /// [`DialectErrorKind::Token`] where the tokenizer cuts the dialect's texts elsewhere.
+    pub(crate) fn new(mut tokenizer: Tokenizer, dialect: Dialect, image_token: u32) -> Result<Self, DialectError> {
         // Settings for training batches; a query is never padded or cut short.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|e| token_error("tokenizer.json", e.to_string()))?;
@@ -234,12 +232,19 @@ impl Speech {
     }
 }
 
-/// The text of a token of the tokenizer in `file`.
+/// Reads a `tokenizer.json`.
 ///
 /// # Errors
-/// [`DialectErrorKind::Token`] where the file is no tokenizer or has no such token.
-pub(crate) fn token_text(file: &Path, token: u32) -> Result<String, DialectError> {
-    let tokenizer = Tokenizer::from_file(file).map_err(|e| token_error("tokenizer.json", e.to_string()))?;
+/// [`DialectErrorKind::Token`] where the file is no tokenizer.
+pub(crate) fn read_tokenizer(file: &Path) -> Result<Tokenizer, DialectError> {
+    Tokenizer::from_file(file).map_err(|e| token_error("tokenizer.json", e.to_string()))
+}
+
+/// The text of a token.
+///
+/// # Errors
+/// [`DialectErrorKind::Token`] where there is no such token.
+pub(crate) fn token_text(tokenizer: &Tokenizer, token: u32) -> Result<String, DialectError> {
     tokenizer.id_to_token(token).ok_or_else(|| token_error("tokenizer.json", format!("has no token {token}")))
 }
 

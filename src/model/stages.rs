@@ -11,7 +11,7 @@ use super::mllm::{Mllm, MllmEngines, MllmLimits};
 use super::plans::tolerance;
 use super::sam::{SamDecoder, SamEncoder};
 use super::selftest::{self, SelfTestError, Tested};
-use super::speech::{Speech, token_text};
+use super::speech::{Speech, read_tokenizer, token_text};
 use super::{ModelError, Timings, sight};
 use crate::engine::bundle::Bundle;
 #[cfg(feature = "tensorrt")]
@@ -146,7 +146,7 @@ pub fn load_mllm(bundle: &Bundle, options: &LoadOptions) -> Result<(Mllm, Timing
     let (speech, config) = timings.time("tokenizer", || {
         let dir = bundle.mllm_dir();
         let config = Config::read(&dir.join("config.json"))?;
-        let tokenizer = dir.join("tokenizer.json");
+        let tokenizer = read_tokenizer(&dir.join("tokenizer.json"))?;
         let dialect = match manifest.dialect.chat {
             false => Dialect::compile(&manifest.dialect)?,
             true => {
@@ -154,7 +154,7 @@ pub fn load_mllm(bundle: &Bundle, options: &LoadOptions) -> Result<(Mllm, Timing
                 Dialect::compile(&Chat::open(&dir)?.around(&manifest.dialect, &image)?)?
             }
         };
-        let speech = Speech::new(&tokenizer, dialect, config.image_token)?;
+        let speech = Speech::new(tokenizer, dialect, config.image_token)?;
         Ok::<_, LoadError>((speech.with_limits(options.limits), config))
     })?;
     let limits = MllmLimits { max_answer_tokens: manifest.mllm.max_answer_tokens, max_positions: config.max_positions };

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::mllm::{Mllm, MllmEngines, MllmLimits};
 use super::sight;
-use super::speech::Speech;
+use super::speech::{Speech, read_tokenizer};
 use crate::engine::bundle::{self, Filter, Fit, ImageSpec};
 use crate::engine::{Data, DataType, Engine, EngineError, Tensor, TensorInfo};
 use crate::frame::Image;
@@ -149,7 +149,7 @@ pub(crate) fn try_speech(change: impl FnOnce(&mut bundle::Dialect)) -> Result<Sp
     let dir = tempfile::tempdir().expect("temporary directory");
     let file = dir.path().join("tokenizer.json");
     std::fs::write(&file, tokenizer_json()).expect("writable");
-    Speech::new(&file, Dialect::compile(&words).expect("valid"), 4)
+    Speech::new(read_tokenizer(&file)?, Dialect::compile(&words).expect("valid"), 4)
 }
 
 /// The toy with a script for its answers, which are cut off after 24 tokens.

@@ -56,6 +56,21 @@ impl FrameOptions {
 }
 
 impl FrameIn {
+    /// A frame of which no more is known than its pixels.
+    pub fn of_pixels(seq: u64, encoding: Encoding, layout: Layout, data: Vec<u8>) -> Self {
+        Self {
+            seq,
+            stamp_ns: 0,
+            optical_frame: String::new(),
+            encoding,
+            layout,
+            data,
+            depth: None,
+            intrinsics: None,
+            options: FrameOptions::default(),
+        }
+    }
+
     pub(super) fn probe(&self, limits: FrameLimits) -> Result<(), NodeError> {
         let frame = Encoded { encoding: self.encoding, layout: self.layout, data: &self.data };
         let size = probe(&frame, limits)?;

@@ -87,8 +87,6 @@ pub(super) struct Scheduler {
     grounding: Option<Asked>,
     /// What the ground stage waits for.
     draft: Option<Box<DraftJob>>,
-    /// Stages that hang, and are told to.
-    hung: [bool; 2],
     /// Who was served last, by stage.
     served: [u64; 2],
     draining: bool,
@@ -117,7 +115,6 @@ impl Scheduler {
             segmenting: None,
             grounding: None,
             draft: None,
-            hung: [false; 2],
             served: [CALLS; 2],
             draining: false,
         })
@@ -252,15 +249,15 @@ impl Scheduler {
     }
 
     /// Notices stages that hang, and those that are back.
-    fn watch(&mut self) {
-        let errors = [self.ground_hangs(), self.segment_hangs()];
+    fn watch(&self) {
+        let stages = [(StageName::Ground, self.ground_hangs()), (StageName::Segment, self.segment_hangs())];
         let mut news = false;
-        for ((error, name), before) in errors.iter().zip([StageName::Ground, StageName::Segment]).zip(&mut self.hung) {
-            if error.is_some() == *before {
+        for (name, error) in stages {
+            if error.is_some() == self.stats.hangs(name) {
                 continue;
             }
-            (*before, news) = (error.is_some(), true);
-            self.stats.set_hangs(name, *before);
+            news = true;
+            self.stats.set_hangs(name, error.is_some());
             match error {
                 Some(error) => tracing::error!(stage = name.as_str(), %error, "stage hangs"),
                 None => tracing::warn!(stage = name.as_str(), "stage is back"),

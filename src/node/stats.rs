@@ -4,7 +4,7 @@
 //! stages; never ids, which a client could make without end.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ pub struct Stats {
     dropped: [AtomicU64; DropReason::ALL.len()],
     groundings: [AtomicU64; GroundingEnd::ALL.len()],
     restarts: [AtomicU64; 2],
-    hung: [AtomicU64; 2],
+    hung: [AtomicBool; 2],
     waiting: [AtomicU64; 3],
     /// By stage, as replies name them: the names are written in the code.
     stages: Mutex<BTreeMap<&'static str, Histogram>>,
@@ -103,7 +103,7 @@ impl Stats {
 
     /// Whether a stage hangs now.
     pub fn hangs(&self, stage: StageName) -> bool {
-        self.hung[stage as usize].load(Ordering::Relaxed) > 0
+        self.hung[stage as usize].load(Ordering::Relaxed)
     }
 
     /// Now: frames in slots, calls that wait for a stage, targets that want the grounder.
@@ -137,7 +137,7 @@ impl Stats {
     }
 
     pub(super) fn set_hangs(&self, stage: StageName, hangs: bool) {
-        self.hung[stage as usize].store(hangs.into(), Ordering::Relaxed);
+        self.hung[stage as usize].store(hangs, Ordering::Relaxed);
     }
 
     pub(super) fn set_waiting(&self, waiting: [usize; 3]) {

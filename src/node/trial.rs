@@ -71,7 +71,7 @@ impl Trial {
 mod tests {
     use super::*;
     use crate::frame::{Encoding, Layout};
-    use crate::node::{FrameOptions, Manner, Phrasing, Stages, Verdict};
+    use crate::node::{Manner, Phrasing, Stages, Verdict};
     use crate::pipeline::Strategy;
     use crate::pipeline::fake::{FakeGround, FakeSegment, Script};
     use crate::prompt::Calibration;
@@ -82,17 +82,7 @@ mod tests {
     fn frame(seq: u64, left: Option<u32>) -> FrameIn {
         let red = |x: u32, y: u32| left.is_some_and(|l| (l..l + 16).contains(&x)) && (20..36).contains(&y);
         let pixels = (0..SIDE * SIDE).flat_map(|i| if red(i % SIDE, i / SIDE) { [210, 20, 20] } else { [120; 3] });
-        FrameIn {
-            seq,
-            stamp_ns: 0,
-            optical_frame: String::new(),
-            encoding: Encoding::Rgb8,
-            layout: Layout::packed(SIDE, SIDE),
-            data: pixels.collect(),
-            depth: None,
-            intrinsics: None,
-            options: FrameOptions::default(),
-        }
+        FrameIn::of_pixels(seq, Encoding::Rgb8, Layout::packed(SIDE, SIDE), pixels.collect())
     }
 
     /// What is said of a red square that is there, goes away and comes back, ten frames a second.

@@ -8,7 +8,7 @@ use super::message::{
     BoundingBox2d, Bytes, CameraInfo, CompressedImage, Detection2d, Detection2dArray, Header, Image, ObjectHypothesis,
     ObjectHypothesisWithPose, Point, Point2d, Pose, Pose2d, PoseWithCovariance, Time,
 };
-use crate::client::{ClientError, mask, verdict_word};
+use crate::client::{ClientError, mask, origin_word, verdict_word};
 use crate::server::wire;
 
 const NANOSECONDS: i64 = 1_000_000_000;
@@ -198,7 +198,7 @@ fn verdict(target: &wire::TargetResult) -> serde_json::Value {
             "id": i.instance_id,
             "confidence": i.confidence,
             "mask_score": i.mask_score,
-            "origin": i.origin().as_str_name().trim_start_matches("ORIGIN_"),
+            "origin": origin_word(i.origin()),
             "grounded_age_ms": i.grounded_age_ms,
             "mask_age_ms": i.mask_age_ms,
         })

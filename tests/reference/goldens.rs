@@ -6,53 +6,28 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod metrics;
+mod recorded;
 mod segmenters;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use safetensors::SafeTensors;
+use recorded::{Goldens, near, reference};
 use sam4mllm::engine::rten::{RtenEngine, RtenOptions};
 use sam4mllm::engine::{Engine, Tensor};
 use sam4mllm::import::{Adapter, AdapterMode, Level, import, import_adapted};
 use tempfile::TempDir;
 
-/// Largest deviation that is accepted, relative to the largest magnitude of the golden tensor.
-const TOLERANCE: f32 = 1e-3;
-
 /// Added to the score of a position that must not be looked at.
 const BLOCKED: f32 = -1e9;
 
-fn reference(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(path)
-}
-
-/// One golden file.
-struct Goldens {
-    name: &'static str,
-    bytes: Vec<u8>,
-}
-
 impl Goldens {
     fn open(name: &'static str) -> Self {
-        let bytes = fs::read(reference(&format!("goldens/{name}.safetensors"))).unwrap();
-        Self { name, bytes }
+        Self::read_from(name, name)
     }
 
     fn f32(&self, key: &str) -> Tensor<'static> {
-        let file = SafeTensors::deserialize(&self.bytes).unwrap();
-        let view = file.tensor(key).unwrap();
-        assert_eq!(view.dtype(), safetensors::Dtype::F32, "{key}");
-        let values: Vec<f32> = view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        Tensor::f32(view.shape(), values)
-    }
-
-    fn i32(&self, key: &str) -> (Vec<usize>, Vec<i32>) {
-        let file = SafeTensors::deserialize(&self.bytes).unwrap();
-        let view = file.tensor(key).unwrap();
-        assert_eq!(view.dtype(), safetensors::Dtype::I32, "{key}");
-        let values = view.data().as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b)).collect();
-        (view.shape().to_vec(), values)
+        let (shape, values) = self.floats(key);
+        Tensor::f32(&shape, values)
     }
 
     /// Compares with the golden tensor `key`.
@@ -66,16 +41,6 @@ impl Goldens {
 
 fn floats<'t>(tensor: &'t Tensor<'_>) -> &'t [f32] {
     tensor.as_f32().expect("the tensor is float")
-}
-
-fn near(what: &str, found: &[f32], wanted: &[f32]) {
-    assert_eq!(found.len(), wanted.len(), "{what}");
-    assert!(found.iter().all(|x| x.is_finite()), "{what}: not finite");
-    let largest = wanted.iter().fold(0f32, |max, x| max.max(x.abs()));
-    let off = found.iter().zip(wanted).fold(0f32, |max, (a, b)| max.max((a - b).abs()));
-    println!("{what:<48} max |a - b| / max |b| = {:.2e}", off / largest);
-    assert!(largest > 0.01, "{what}: the golden says nothing");
-    assert!(off / largest <= TOLERANCE, "{what}: off by {off} of {largest}");
 }
 
 fn load(dir: &Path, graph: &str) -> RtenEngine {
@@ -193,13 +158,13 @@ fn check_mllm(name: &'static str) {
     let image = mllm.see(goldens.f32("pixel_values"));
     goldens.check("image_embeds", &image, "");
 
-    let (_, ids) = goldens.i32("input_ids");
+    let (_, ids) = goldens.integers("input_ids");
     let prompt = mllm.prompt(&ids, &image, IMAGE_TOKEN);
     let logits = mllm.say(prompt.clone(), ids.len());
     goldens.check("logits", &logits, "prefill");
 
     // Greedy, one token at a time on the cache.
-    let (_, greedy) = goldens.i32("greedy");
+    let (_, greedy) = goldens.integers("greedy");
     let mut last = floats(&logits)[floats(&logits).len() - logits.shape()[2]..].to_vec();
     let mut said = Vec::new();
     let mut said_logits = Vec::new();
@@ -225,7 +190,7 @@ fn check_mllm(name: &'static str) {
     mllm.forget();
     let prefix = ids.len();
     mllm.say(prompt, prefix);
-    let (shape, branches) = goldens.i32("branches");
+    let (shape, branches) = goldens.integers("branches");
     let (count, length) = (shape[0], shape[1]);
     let positions: Vec<i32> = (0..count * length).map(|i| (prefix + i % length) as i32).collect();
     let embeds = mllm.embed(&branches);
@@ -255,7 +220,7 @@ fn check_adapter(name: &'static str, goldens: &'static str, checkpoint: &str) {
         if adapter.is_some() {
             goldens.check("image_embeds", &image, what);
         }
-        let (_, ids) = goldens.i32("input_ids");
+        let (_, ids) = goldens.integers("input_ids");
         let prompt = mllm.prompt(&ids, &image, IMAGE_TOKEN);
         mllm.say(prompt, ids.len())
     };
@@ -337,6 +302,18 @@ fn check_masks(goldens: &Goldens, case: &str, outputs: &[Tensor<'static>]) {
     }
 }
 
+/// The corners of box `b` as points of a prompt: x, y, label.
+fn corners(boxes: &[f32], b: usize) -> Vec<(f32, f32, i32)> {
+    let c = &boxes[b * 4..][..4];
+    vec![(c[0], c[1], 2), (c[2], c[3], 3)]
+}
+
+/// The three points of prompt `b`.
+fn given((points, labels): (&[f32], &[i32]), b: usize) -> Vec<(f32, f32, i32)> {
+    let rows = points[b * 6..][..6].chunks(2);
+    rows.zip(&labels[b * 3..]).map(|(p, &label)| (p[0], p[1], label)).collect()
+}
+
 #[test]
 fn sam_with_every_kind_of_prompt() {
     let goldens = Goldens::open("sam");
@@ -345,15 +322,9 @@ fn sam_with_every_kind_of_prompt() {
     goldens.check("image_embedding", &embedding, "");
 
     let (boxes, points, mask) = (goldens.f32("boxes"), goldens.f32("points"), goldens.f32("mask"));
-    let (_, labels) = goldens.i32("labels");
-    let corners = |b: usize| {
-        let c = &floats(&boxes)[b * 4..][..4];
-        vec![(c[0], c[1], 2), (c[2], c[3], 3)]
-    };
-    let given = |b: usize| -> Vec<_> {
-        let rows = floats(&points)[b * 6..][..6].chunks(2);
-        rows.zip(&labels[b * 3..]).map(|(p, &label)| (p[0], p[1], label)).collect()
-    };
+    let (_, labels) = goldens.integers("labels");
+    let corners = |b: usize| corners(floats(&boxes), b);
+    let given = |b: usize| given((floats(&points), &labels), b);
     let padding = vec![(0.0, 0.0, -1)];
 
     let only_boxes = [corners(0), corners(1)];

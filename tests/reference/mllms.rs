@@ -6,73 +6,34 @@
 // A test fails by panicking, and these print what they measured.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use std::fs;
-use std::path::{Path, PathBuf};
+mod recorded;
 
-use safetensors::SafeTensors;
+use std::fs;
+use std::path::Path;
+
+use recorded::{Goldens, near, reference};
 use sam4mllm::engine::bundle::{Bundle, Verify, seal};
-use sam4mllm::frame::Image;
-use sam4mllm::geometry::{BBox, Grid, Point, Size};
+use sam4mllm::geometry::{BBox, Grid, Point};
 use sam4mllm::model::Timings;
 use sam4mllm::model::mllm::{Decoding, Mllm, Question, argmax};
 use sam4mllm::model::stages::{LoadOptions, SelfTest, load_mllm};
 use sam4mllm::prompt::{CountHint, Progress, parse_answer, progress};
 use tempfile::TempDir;
 
-/// Largest deviation that is accepted, relative to the largest magnitude of the golden tensor.
-const TOLERANCE: f32 = 1e-3;
-
-fn reference(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(path)
-}
-
-/// One golden file.
-struct Goldens {
-    name: &'static str,
-    bytes: Vec<u8>,
+/// The goldens of a checkpoint.
+fn goldens_of(name: &'static str) -> Goldens {
+    Goldens::read_from(name, &format!("mllm-{name}"))
 }
 
 impl Goldens {
-    fn open(name: &'static str) -> Self {
-        let bytes = fs::read(reference(&format!("goldens/mllm-{name}.safetensors"))).unwrap();
-        Self { name, bytes }
-    }
-
-    fn read<T>(&self, key: &str, dtype: safetensors::Dtype, element: fn(&[u8]) -> T) -> (Vec<usize>, Vec<T>) {
-        let file = SafeTensors::deserialize(&self.bytes).unwrap();
-        let view = file.tensor(key).unwrap();
-        assert_eq!(view.dtype(), dtype, "{key}");
-        let width = dtype.bitsize() / 8;
-        (view.shape().to_vec(), view.data().chunks_exact(width).map(element).collect())
-    }
-
-    fn picture(&self, i: usize) -> Image {
-        let (shape, bytes) = self.read(&format!("{i}.image"), safetensors::Dtype::U8, |b| b[0]);
-        Image::from_rgb(Size::new(shape[1] as u32, shape[0] as u32), bytes).unwrap()
-    }
-
     fn tokens(&self, key: &str) -> Vec<u32> {
-        self.read(key, safetensors::Dtype::I32, |b| u32::from_le_bytes(b.try_into().unwrap())).1
-    }
-
-    fn floats(&self, key: &str) -> Vec<f32> {
-        self.read(key, safetensors::Dtype::F32, |b| f32::from_le_bytes(b.try_into().unwrap())).1
+        self.integers(key).1.into_iter().map(|token| token as u32).collect()
     }
 
     /// Compares with the golden tensor `key`.
     fn near(&self, key: &str, found: &[f32]) {
-        near(&format!("{} {key}", self.name), found, &self.floats(key));
+        near(&format!("{} {key}", self.name), found, &self.floats(key).1);
     }
-}
-
-fn near(what: &str, found: &[f32], wanted: &[f32]) {
-    assert_eq!(found.len(), wanted.len(), "{what}");
-    assert!(found.iter().all(|x| x.is_finite()), "{what}: not finite");
-    let largest = wanted.iter().fold(0f32, |max, x| max.max(x.abs()));
-    let off = found.iter().zip(wanted).fold(0f32, |max, (a, b)| max.max((a - b).abs()));
-    println!("{what:<40} max |a - b| / max |b| = {:.2e}", off / largest);
-    assert!(largest > 0.01, "{what}: the golden says nothing");
-    assert!(off / largest <= TOLERANCE, "{what}: off by {off} of {largest}");
 }
 
 /// A bundle of the checkpoint `name` beside the small SAM, in the dialect that its tokenizer takes.
@@ -114,10 +75,10 @@ fn load(dir: &Path, cache: &Path) -> Mllm {
 
 /// Both pictures of a family: the prompt's logits, and the tokens that are said with theirs.
 fn check(name: &'static str) {
-    let (goldens, dir, cache) = (Goldens::open(name), bundle(name), TempDir::new().unwrap());
+    let (goldens, dir, cache) = (goldens_of(name), bundle(name), TempDir::new().unwrap());
     let mut mllm = load(dir.path(), cache.path());
     for i in [0, 1] {
-        let prefix = mllm.prefix(&goldens.picture(i), None, &mut Timings::default()).unwrap();
+        let prefix = mllm.prefix(&goldens.picture(&format!("{i}.image")), None, &mut Timings::default()).unwrap();
         let query = goldens.tokens(&format!("{i}.query"));
         let logits = mllm.read(&prefix, &query).unwrap();
         goldens.near(&format!("{i}.logits"), &logits.concat());
@@ -201,7 +162,7 @@ fn qwen3_vl_with_deepstack() {
 
 /// Queries in the words of a checkpoint's own chat template, token for token as `apply_chat_template` has them.
 fn check_chat(name: &'static str) {
-    let (goldens, cache) = (Goldens::open(name), TempDir::new().unwrap());
+    let (goldens, cache) = (goldens_of(name), TempDir::new().unwrap());
     let dir = bundle_with(name, |manifest| {
         let kept = manifest.lines().filter(|line| !line.starts_with("prefix ")).collect::<Vec<_>>().join("\n");
         kept.replace("[dialect]", "[dialect]\nchat = true")

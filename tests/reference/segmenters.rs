@@ -4,13 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use sam4mllm::engine::bundle::{Filter, Fit, ImageSpec};
-use sam4mllm::frame::Image;
-use sam4mllm::geometry::Size;
 use sam4mllm::import::{ImportErrorKind as Kind, Level, import};
 use sam4mllm::model::sam::SamEncoder;
 use tempfile::TempDir;
 
-use super::{Goldens, Sam, check_masks, floats, load, reference};
+use super::recorded::{Goldens, reference};
+use super::{Sam, check_masks, corners, floats, given, load};
 
 /// A wide and a tall picture, each with boxes, points and both.
 fn check(name: &'static str, side: u32) {
@@ -36,19 +35,13 @@ fn check(name: &'static str, side: u32) {
         let key = |what: &str| format!("{picture}.{what}");
         let exact = sam.encode(goldens.f32(&key("pixel_values")));
         goldens.check(&key("image_embedding"), &exact, "from the reference's pixels");
-        let embedding = encoder.embed(&image(&goldens, &key("image"))).unwrap();
+        let embedding = encoder.embed(&goldens.picture(&key("image"))).unwrap();
         let embedding = embedding.tensor();
         raw(&key("image_embedding"), floats(embedding), floats(&goldens.f32(&key("image_embedding"))));
         let (boxes, points) = (goldens.f32(&key("boxes")), goldens.f32(&key("points")));
-        let (_, labels) = goldens.i32(&key("labels"));
-        let corners = |b: usize| {
-            let c = &floats(&boxes)[b * 4..][..4];
-            vec![(c[0], c[1], 2), (c[2], c[3], 3)]
-        };
-        let given = |b: usize| -> Vec<_> {
-            let rows = floats(&points)[b * 6..][..6].chunks(2);
-            rows.zip(&labels[b * 3..]).map(|(p, &label)| (p[0], p[1], label)).collect()
-        };
+        let (_, labels) = goldens.integers(&key("labels"));
+        let corners = |b: usize| corners(floats(&boxes), b);
+        let given = |b: usize| given((floats(&points), &labels), b);
         let none = vec![(0.0, 0.0, -1)];
         let both = [0, 1].map(|b| [given(b), corners(b)].concat());
         let alone = [0, 1].map(|b| [given(b), none.clone()].concat());
@@ -69,13 +62,6 @@ fn raw(what: &str, found: &[f32], wanted: &[f32]) {
     let off = found.iter().zip(wanted).fold(0f32, |max, (a, b)| max.max((a - b).abs())) / largest;
     println!("{what} from the raw picture max |a - b| / max |b| = {off:.2e}");
     assert!(off <= TOLERANCE, "{what}: off by {off} from the raw picture");
-}
-
-fn image(goldens: &Goldens, key: &str) -> Image {
-    let file = safetensors::SafeTensors::deserialize(&goldens.bytes).unwrap();
-    let view = file.tensor(key).unwrap();
-    let size = Size::new(view.shape()[1] as u32, view.shape()[0] as u32);
-    Image::from_rgb(size, view.data().to_vec()).unwrap()
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::cli::serve::model_backend;
 use crate::dataset::readers::SourceSplit;
 use crate::dataset::{Assets, ClipOptions, Split, Story, StoryClip};
 use crate::eval::html::{base64, document};
-use crate::eval::tracking::{Figures, Followed, Pace, follow, frames};
+use crate::eval::tracking::{Figures, Followed, Pace, follow};
 use crate::node::NodeConfig;
 
 const SECONDS: u32 = 10;
@@ -67,7 +67,7 @@ pub(super) fn run(args: &Args, clips: u64) -> anyhow::Result<()> {
         _ => Vec::new(),
     };
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} frames  {eta} left  {msg}").context("make a bar")?;
-    let per_clip = frames(PACE, SECONDS);
+    let per_clip = PACE.frames(SECONDS);
     let bar = ProgressBar::new(clips * per_clip as u64).with_style(style);
     bar.set_position((done.len() * per_clip) as u64);
     for seed in first + done.len() as u64..first + clips {
@@ -122,11 +122,20 @@ fn keep(path: &Path, header: &Header, done: &[Followed]) -> anyhow::Result<()> {
     std::fs::rename(&draft, path).with_context(|| format!("write {}", path.display()))
 }
 
-const COLUMNS: [&str; 7] =
-    ["clips", "frames with it", "mean IoU", "switches, tracked", "grounded elsewhere", "frames without", "found, %"];
+const COLUMNS: [&str; 8] = [
+    "story",
+    "clips",
+    "frames with it",
+    "mean IoU",
+    "switches, tracked",
+    "grounded elsewhere",
+    "frames without",
+    "found, %",
+];
 
-fn cells(f: &Figures) -> Vec<String> {
+fn cells(story: &str, f: &Figures) -> Vec<String> {
     vec![
+        story.to_owned(),
         f.clips.to_string(),
         f.seen.to_string(),
         format!("{:.3}", f.mean_iou),
@@ -138,9 +147,9 @@ fn cells(f: &Figures) -> Vec<String> {
 }
 
 impl Report {
-    fn rows(&self) -> impl Iterator<Item = (&'static str, Vec<String>)> {
-        let stories = self.by_story.iter().map(|(name, figures)| (*name, cells(figures)));
-        stories.chain([("all", cells(&self.all))])
+    fn rows(&self) -> impl Iterator<Item = Vec<String>> {
+        let stories = self.by_story.iter().map(|(name, figures)| cells(name, figures));
+        stories.chain([cells("all", &self.all)])
     }
 
     fn about(&self) -> String {
@@ -160,22 +169,14 @@ impl Report {
 fn text(report: &Report) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header(std::iter::once("story").chain(COLUMNS));
-    for (name, cells) in report.rows() {
-        table.add_row(std::iter::once(name.to_owned()).chain(cells));
-    }
+    table.set_header(COLUMNS).add_rows(report.rows());
     format!("{table}\n{}\n", report.about())
 }
 
 fn page(report: &Report) -> String {
     document("sam4mllm eval --clips", |page| {
-        page.element("p", &[], report.about()).raw("\n<div class=\"wide\"><table><thead><tr>");
-        std::iter::once("story").chain(COLUMNS).for_each(|c| {
-            page.element("th", &[], c);
-        });
-        page.raw("</tr></thead><tbody>\n");
-        report.rows().for_each(|(name, cells)| page.row(name, &cells));
-        page.raw("</tbody></table></div>\n");
+        page.element("p", &[], report.about()).raw("\n");
+        page.table(COLUMNS, report.rows());
         page.element("h2", &[], "Worst first: the mask, and the box of what is seen of the object")
             .raw("\n<div class=\"grid\">\n");
         let mut worst: Vec<&Followed> = report.clips.iter().collect();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 
-use crate::cli::picture::camera_jpeg;
+use crate::cli::picture::{camera_jpeg, there_and_back};
 use crate::client::{file_frame, raw_frame};
 use crate::dataset::{Assets, Clip, ClipOptions, Split, encode_jpeg};
 use crate::server::settings::BackendName;
@@ -31,6 +31,16 @@ pub struct Footage {
     frames: Vec<wire::Frame>,
     /// Commands; the first are about what is there.
     pub commands: Vec<String>,
+}
+
+impl Sent {
+    /// For people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Jpeg => "JPEG",
+            Self::Rgb8 => "raw rgb8",
+        }
+    }
 }
 
 impl Footage {
@@ -72,9 +82,7 @@ impl Footage {
 
     /// The frame that a camera sends after `sent` others.
     pub fn frame(&self, sent: u64) -> wire::Frame {
-        let turn = 2 * self.frames.len() - 2;
-        let at = (sent % turn as u64) as usize;
-        self.frames[at.min(turn - at)].clone()
+        self.frames[there_and_back(sent, self.frames.len())].clone()
     }
 }
 

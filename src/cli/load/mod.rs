@@ -18,6 +18,7 @@ use anyhow::Context;
 use clap::Subcommand;
 
 use super::Format;
+use crate::server::settings::BackendName;
 
 /// Arguments of `sam4mllm bench`.
 #[derive(Debug, clap::Args)]
@@ -44,8 +45,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-/// Writes a report to `folder` as `name.json` and `name.html`.
-fn keep(folder: &Path, name: &str, json: &str, html: &str) -> anyhow::Result<()> {
+/// Writes a report to `folder` as `name.json` and `name.html`, under another name where no models answered.
+fn keep(folder: &Path, (name, backend): (&str, BackendName), json: &str, html: &str) -> anyhow::Result<()> {
+    let name = if backend == BackendName::Fake { format!("{name}-fake") } else { name.to_owned() };
     std::fs::create_dir_all(folder).with_context(|| format!("make folder {}", folder.display()))?;
     for (ending, text) in [("json", json), ("html", html)] {
         let path = folder.join(format!("{name}.{ending}"));

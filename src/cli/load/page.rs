@@ -41,7 +41,7 @@ pub fn load(report: &Report) -> String {
         let share = |r: &super::report::Row| 100.0 * r.answered as f64 / r.offered.max(1) as f64;
         plot(page, "answered, %", "frames a second, each stream", &lines(share));
         page.raw("</div>\n");
-        table(page, &ROW_COLUMNS, report.rows.iter().map(row_cells));
+        page.table(ROW_COLUMNS, report.rows.iter().map(row_cells));
         if !report.overheads.is_empty() {
             own_time(page, &report.overheads);
         }
@@ -55,7 +55,7 @@ fn own_time(page: &mut Page, overheads: &[Overhead]) {
                  Stamps: sent_ns less received_ns. Both without the stages embed and segment. Processor: the whole \
                  process for a frame, engines and all.";
     page.element("p", &[], about).raw("\n");
-    table(page, &OVERHEAD_COLUMNS, overheads.iter().map(overhead_cells));
+    page.table(OVERHEAD_COLUMNS, overheads.iter().map(overhead_cells));
 }
 
 /// The page of a soak.
@@ -70,22 +70,8 @@ pub fn soak(report: &soak::Report) -> String {
         plot(page, "streams", "minutes", &[Line { name: "open".to_owned(), points }]);
         page.raw("</div>\n");
         let rows = report.counts().map(|(name, n)| vec![name.to_owned(), n.to_string()]);
-        table(page, &["what", "how often"], rows);
+        page.table(["what", "how often"], rows);
     })
-}
-
-fn table(page: &mut Page, columns: &[&str], rows: impl Iterator<Item = Vec<String>>) {
-    page.raw("<div class=\"wide\"><table><thead><tr>");
-    for column in columns {
-        page.element("th", &[], column);
-    }
-    page.raw("</tr></thead><tbody>\n");
-    for row in rows {
-        if let Some((first, rest)) = row.split_first() {
-            page.row(first, rest);
-        }
-    }
-    page.raw("</tbody></table></div>\n");
 }
 
 /// A number as SVG takes it.

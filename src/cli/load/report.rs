@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::footage::Sent;
 use super::overhead::Overhead;
 use crate::cli::quantile;
+use crate::server::wire;
 
 /// Where it was measured.
 #[derive(Debug, Serialize)]
@@ -31,6 +32,38 @@ impl Host {
             load_average: load.and_then(|text| text.split_whitespace().next()?.parse().ok()),
             version: env!("CARGO_PKG_VERSION"),
         }
+    }
+}
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+pub struct Subject {
+    pub bundle: String,
+    pub fingerprint: String,
+    pub engine: String,
+    pub threads: Option<usize>,
+    pub host: Host,
+}
+
+impl Subject {
+    /// A node that says `about` of itself and has so many threads an engine, on this machine.
+    pub fn of(about: wire::Provenance, threads: Option<usize>) -> Self {
+        Self {
+            bundle: about.bundle_name,
+            fingerprint: about.bundle_fingerprint,
+            engine: format!("{} {}", about.engine, about.engine_version),
+            threads,
+            host: Host::here(),
+        }
+    }
+
+    /// In a part of a sentence.
+    pub fn says(&self) -> String {
+        let Self { bundle, fingerprint, engine, threads, host } = self;
+        let Host { processor, cores, load_average, .. } = host;
+        let load = load_average.map_or(String::new(), |load| format!(", load average {load:.1}"));
+        let threads = threads.map_or("one a core".to_owned(), |n| n.to_string());
+        format!("{bundle} {fingerprint} on {engine}, threads an engine: {threads}; {processor}, {cores} cores{load}")
     }
 }
 
@@ -87,11 +120,8 @@ impl Row {
 /// Everything.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    pub bundle: String,
-    pub fingerprint: String,
-    pub engine: String,
-    pub threads: Option<usize>,
-    pub host: Host,
+    #[serde(flatten)]
+    pub subject: Subject,
     pub size: (u32, u32),
     pub sent: Sent,
     pub targets: u32,
@@ -103,21 +133,9 @@ pub struct Report {
 impl Report {
     /// What was measured where, in a sentence.
     pub fn about(&self) -> String {
-        let Host { processor, cores, load_average, .. } = &self.host;
-        let load = load_average.map_or(String::new(), |load| format!(", load average {load:.1}"));
-        let threads = self.threads.map_or("one a core".to_owned(), |n| n.to_string());
-        format!(
-            "{} {} on {}, threads an engine: {threads}; {processor}, {cores} cores{load}; {}x{} {}, {} targets a stream, \
-             {} s each",
-            self.bundle,
-            self.fingerprint,
-            self.engine,
-            self.size.0,
-            self.size.1,
-            if self.sent == Sent::Jpeg { "JPEG" } else { "raw rgb8" },
-            self.targets,
-            self.seconds
-        )
+        let Self { subject, size: (width, height), sent, targets, seconds, .. } = self;
+        let (subject, sent) = (subject.says(), sent.word());
+        format!("{subject}; {width}x{height} {sent}, {targets} targets a stream, {seconds} s each")
     }
 }
 
@@ -157,8 +175,7 @@ pub const OVERHEAD_COLUMNS: [&str; 12] = [
 
 /// A row of the table of the node's own time, in milliseconds.
 pub fn overhead_cells(o: &Overhead) -> Vec<String> {
-    let sent = if o.sent == Sent::Jpeg { "JPEG" } else { "raw rgb8" };
-    let mut cells = vec![sent.to_owned(), o.targets.to_string(), o.program.clone()];
+    let mut cells = vec![o.sent.word().to_owned(), o.targets.to_string(), o.program.clone()];
     cells.extend(o.socket_ms.cells());
     cells.extend(o.stamps_ms.cells());
     cells.extend([o.decode_ms, o.encode_ms].map(|v| format!("{v:.2}")));

@@ -16,9 +16,8 @@ use serde::Serialize;
 
 use super::footage::{Footage, Sent};
 use super::process::{Node, NodeArgs};
-use super::report::Host;
+use super::report::Subject;
 use super::{Format, keep, page};
-use crate::server::settings::BackendName;
 use actors::{Tally, camera, planner};
 
 /// What memory may grow and still be called flat: a share of what it was, and mebibytes, whichever is more.
@@ -119,11 +118,8 @@ fn slope(samples: &[&Sample]) -> f64 {
 /// Everything.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    pub bundle: String,
-    pub fingerprint: String,
-    pub engine: String,
-    pub threads: Option<usize>,
-    pub host: Host,
+    #[serde(flatten)]
+    pub subject: Subject,
     pub minutes: f64,
     pub judgement: Judgement,
     pub tally: std::collections::BTreeMap<&'static str, u64>,
@@ -133,13 +129,7 @@ pub struct Report {
 impl Report {
     /// What was done where, in a sentence.
     pub fn about(&self) -> String {
-        let load = self.host.load_average.map_or(String::new(), |load| format!(", load average {load:.1}"));
-        let threads = self.threads.map_or("one a core".to_owned(), |n| n.to_string());
-        let Host { processor, cores, .. } = &self.host;
-        format!(
-            "{:.1} minutes; {} {} on {}, threads an engine: {threads}; {processor}, {cores} cores{load}",
-            self.minutes, self.bundle, self.fingerprint, self.engine
-        )
+        format!("{:.1} minutes; {}", self.minutes, self.subject.says())
     }
 
     /// What happened, and how often.
@@ -171,11 +161,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     node.check()?;
     drop(node);
     let report = Report {
-        bundle: about.bundle_name,
-        fingerprint: about.bundle_fingerprint,
-        engine: format!("{} {}", about.engine, about.engine_version),
-        threads: args.node.threads,
-        host: Host::here(),
+        subject: Subject::of(about, args.node.threads),
         minutes: args.minutes,
         judgement: Judgement::of(&samples).context("there are too few samples of the node's memory")?,
         tally: tally.counts(),
@@ -183,8 +169,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     };
     let json = serde_json::to_string_pretty(&report)? + "\n";
     if let Some(folder) = &args.output {
-        let name = if args.node.backend == BackendName::Fake { "soak-fake" } else { "soak" };
-        keep(folder, name, &json, &page::soak(&report))?;
+        keep(folder, ("soak", args.node.backend), &json, &page::soak(&report))?;
     }
     match args.format {
         Format::Json => print!("{json}"),

@@ -10,10 +10,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::footage::{Footage, Sent};
 use super::process::{Node, NodeArgs};
-use super::report::{Host, Quantiles, Report, Row, text};
+use super::report::{Quantiles, Report, Row, Subject, text};
 use super::{Format, keep, overhead, page};
-use crate::client::{Receiver, Reply, Sender};
-use crate::server::settings::BackendName;
+use crate::client::{Receiver, Reply, Sender, drop_word};
 use crate::server::wire::{FrameResult, Target, Verdict};
 
 /// How long the first answer may take.
@@ -85,11 +84,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         frames => overhead::measure(args.node.threads, args.against.as_deref(), frames).await?,
     };
     let report = Report {
-        bundle: about.bundle_name,
-        fingerprint: about.bundle_fingerprint,
-        engine: format!("{} {}", about.engine, about.engine_version),
-        threads: args.node.threads,
-        host: Host::here(),
+        subject: Subject::of(about, args.node.threads),
         size: args.size,
         sent: args.sent,
         targets: args.targets,
@@ -99,8 +94,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     };
     let json = serde_json::to_string_pretty(&report)? + "\n";
     if let Some(folder) = &args.output {
-        let name = if args.node.backend == BackendName::Fake { "load-fake" } else { "load" };
-        keep(folder, name, &json, &page::load(&report))?;
+        keep(folder, ("load", args.node.backend), &json, &page::load(&report))?;
     }
     match args.format {
         Format::Json => print!("{json}"),
@@ -113,8 +107,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
 #[derive(Debug, Default)]
 struct Seen {
     sent: u64,
-    answered: u64,
-    /// From the moment that the frame was due to its whole reply.
+    /// Of each frame that was answered, from the moment that the frame was due to its whole reply.
     latencies: Vec<Duration>,
     /// By reason.
     dropped: BTreeMap<String, u64>,
@@ -138,7 +131,6 @@ async fn point(node: &Node, footage: &Arc<Footage>, args: &Args, (streams, fps):
     for camera in running {
         let seen = camera.await??;
         all.sent += seen.sent;
-        all.answered += seen.answered;
         all.latencies.extend(seen.latencies);
         seen.dropped.into_iter().for_each(|(reason, n)| *all.dropped.entry(reason).or_default() += n);
     }
@@ -149,8 +141,8 @@ async fn point(node: &Node, footage: &Arc<Footage>, args: &Args, (streams, fps):
         fps,
         offered: u64::from(streams) * frames,
         sent: all.sent,
-        answered: all.answered,
-        answered_per_s: all.answered as f64 / took.as_secs_f64(),
+        answered: all.latencies.len() as u64,
+        answered_per_s: all.latencies.len() as f64 / took.as_secs_f64(),
         latency_ms: Quantiles::of(all.latencies),
         dropped: all.dropped,
         cores: busy.map(|busy| busy / took.as_secs_f64()),
@@ -212,7 +204,7 @@ impl Camera {
             last = frame;
         }
         let sent = sending.await??;
-        Ok(Seen { sent, answered: latencies.len() as u64, latencies, dropped: dropped_since(&before, &last) })
+        Ok(Seen { sent, latencies, dropped: dropped_since(&before, &last) })
     }
 }
 
@@ -228,10 +220,9 @@ fn frame_of(reply: Reply) -> anyhow::Result<FrameResult> {
 fn dropped_since(before: &FrameResult, after: &FrameResult) -> BTreeMap<String, u64> {
     let count = |frame: &FrameResult| {
         let dropped = frame.counters.iter().flat_map(|c| &c.dropped);
-        dropped.map(|d| (d.reason().as_str_name(), d.frames)).collect::<BTreeMap<_, _>>()
+        dropped.map(|d| (drop_word(d.reason()), d.frames)).collect::<BTreeMap<_, _>>()
     };
     let before = count(before);
     let since = count(after).into_iter().map(|(reason, n)| (reason, n - before.get(reason).unwrap_or(&0)));
-    let named = |(reason, n): (&str, u64)| (reason.trim_start_matches("DROP_REASON_").to_lowercase(), n);
-    since.filter(|(_, n)| *n > 0).map(named).collect()
+    since.filter(|(_, n)| *n > 0).map(|(reason, n)| (reason.to_lowercase(), n)).collect()
 }

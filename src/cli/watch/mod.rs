@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use tokio::sync::mpsc;
 
+use super::read_token;
 use crate::client::{Client, Reply, Sender, file_frame};
 use crate::server::wire::perceive_request::Request;
 use crate::server::wire::{self, Verdict};
@@ -98,8 +99,7 @@ async fn connect(args: &Args) -> anyhow::Result<Client> {
     let client = client.with_context(|| args.address.clone())?;
     client.ready(READY_WITHIN).await?;
     let Some(file) = &args.token_file else { return Ok(client) };
-    let token = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    Ok(client.with_token(token.trim())?)
+    Ok(client.with_token(&read_token(file)?)?)
 }
 
 async fn watch(args: &Args, mut source: Source, commands: Vec<Typed>) -> anyhow::Result<()> {

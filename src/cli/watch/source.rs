@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use tokio::sync::mpsc;
 
-use crate::cli::picture::camera_jpeg;
+use crate::cli::picture::{camera_jpeg, there_and_back};
 use crate::dataset::{Assets, Clip, ClipOptions, Split};
 
 /// The largest picture that is taken from the standard input.
@@ -39,7 +39,7 @@ pub struct Picture {
 
 pub enum Source {
     Pictures { paths: Vec<PathBuf>, next: usize },
-    Clip { clip: Box<Clip>, next: usize },
+    Clip { clip: Box<Clip>, next: u64 },
     Stdin(mpsc::Receiver<anyhow::Result<Vec<u8>>>),
 }
 
@@ -104,11 +104,9 @@ impl Source {
                 Ok(Some(Picture { encoding: encoding(path).unwrap_or("jpeg"), data }))
             }
             Self::Clip { clip, next } => {
-                // There and back again: a jump at the end would be another scene to a tracker.
-                let (last, place) = (clip.frames() - 1, *next);
-                *next = (place + 1) % (2 * last.max(1));
-                let index = if place > last { 2 * last - place } else { place };
-                Ok(Some(Picture { encoding: "jpeg", data: camera_jpeg(&clip.frame(index))? }))
+                let scene = clip.frame(there_and_back(*next, clip.frames()));
+                *next += 1;
+                Ok(Some(Picture { encoding: "jpeg", data: camera_jpeg(&scene)? }))
             }
             Self::Stdin(pictures) => match pictures.recv().await {
                 Some(data) => Ok(Some(Picture { encoding: "jpeg", data: data? })),

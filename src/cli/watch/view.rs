@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 
 use crate::cli::quantile;
-use crate::client::verdict_word;
+use crate::client::{drop_word, origin_word, verdict_word};
 use crate::server::wire;
 
 /// Latencies that quantiles are taken over, and times that the rate is.
@@ -117,10 +117,7 @@ impl View {
         let span = self.times.first().zip(self.times.last()).map_or(0.0, |(a, b)| (*b - *a).as_secs_f64());
         let rate = if span > 0.0 { (self.times.len() - 1) as f64 / span } else { 0.0 };
         let counters = frame.counters.clone().unwrap_or_default();
-        let word = |d: &wire::Dropped| {
-            let reason = d.reason().as_str_name().trim_start_matches("DROP_REASON_").to_lowercase();
-            format!("{} {reason}", d.frames)
-        };
+        let word = |d: &wire::Dropped| format!("{} {}", d.frames, drop_word(d.reason()).to_lowercase());
         let drops: Vec<String> = counters.dropped.iter().map(word).collect();
         let drops = if drops.is_empty() { "0".to_owned() } else { drops.join(", ") };
         format!(
@@ -134,7 +131,7 @@ impl View {
 
 fn row(target: &wire::TargetResult) -> [String; 6] {
     let first = target.instances.first();
-    let origin = first.map_or("", |i| i.origin().as_str_name().trim_start_matches("ORIGIN_"));
+    let origin = first.map_or("", |i| origin_word(i.origin()));
     let age = first.map_or(String::new(), |i| format!("{} ms ago", i.grounded_age_ms));
     [
         printable(&target.target_id),

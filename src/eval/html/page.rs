@@ -54,6 +54,25 @@ impl Page {
     }
 
     /// The markup.
+    /// A table that may be wider than its place; the first cell of a row names it.
+    pub(crate) fn table<'c>(
+        &mut self,
+        columns: impl IntoIterator<Item = &'c str>,
+        rows: impl IntoIterator<Item = Vec<String>>,
+    ) {
+        self.raw("<div class=\"wide\"><table><thead><tr>");
+        for column in columns {
+            self.element("th", &[], column);
+        }
+        self.raw("</tr></thead><tbody>\n");
+        for row in rows {
+            if let Some((first, rest)) = row.split_first() {
+                self.row(first, rest);
+            }
+        }
+        self.raw("</tbody></table></div>\n");
+    }
+
     pub(crate) fn finish(self) -> String {
         self.0
     }

@@ -5,11 +5,14 @@
 //! `models/qwen3_vl`.
 
 use super::rope::{Axes, Rope};
+use crate::import::Level;
 use crate::import::attention::{Cache, Heads, Rotary, attend};
 use crate::import::config::Config;
 use crate::import::error::ImportError;
 use crate::import::graph::{Dim, F32, Graph, I32, Value};
 use crate::import::nn::{self, Activation};
+use crate::import::onnx::ModelProto;
+use crate::import::weights::Weights;
 
 /// A text model as its configuration describes it.
 #[derive(Debug)]
@@ -145,8 +148,17 @@ impl Llama {
         self.hidden
     }
 
-    /// Builds the graph `embed`.
-    pub(super) fn build_embed(&self, g: &mut Graph<'_, '_>) -> Result<(), ImportError> {
+    /// Builds the graphs `embed` and `decoder`.
+    pub(super) fn build(&self, level: Level, weights: &mut Weights<'_>) -> Result<[ModelProto; 2], ImportError> {
+        let mut embed = Graph::new("embed", level, weights);
+        self.build_embed(&mut embed)?;
+        let embed = embed.finish();
+        let mut decoder = Graph::new("decoder", level, weights);
+        self.build_decoder(&mut decoder)?;
+        Ok([embed, decoder.finish()])
+    }
+
+    fn build_embed(&self, g: &mut Graph<'_, '_>) -> Result<(), ImportError> {
         let ids = g.input::<I32>("input_ids", &[Dim::Fixed(1), Dim::Named("sequence")]);
         let table = g.weight(&format!("{}.embed_tokens.weight", self.prefix), &[self.vocabulary, self.hidden])?;
         let embeds = g.gather(&table, &ids, 0);
@@ -154,12 +166,11 @@ impl Llama {
         Ok(())
     }
 
-    /// Builds the graph `decoder`.
-    pub(super) fn build_decoder(&self, g: &mut Graph<'_, '_>) -> Result<(), ImportError> {
+    fn build_decoder(&self, g: &mut Graph<'_, '_>) -> Result<(), ImportError> {
         g.quantise_linears();
         let (one, sequence) = (Dim::Fixed(1), Dim::Named("sequence"));
         let mut x = g.input::<F32>("inputs_embeds", &[one, sequence, Dim::Fixed(self.hidden)]);
-        let places: &[Dim] = if self.rope.axes.is_some() { &[one, sequence, Dim::Fixed(3)] } else { &[one, sequence] };
+        let places: &[Dim] = if self.rope.has_axes() { &[one, sequence, Dim::Fixed(3)] } else { &[one, sequence] };
         let positions = g.input::<I32>("position_ids", places);
         let bias = g.input::<F32>("attention_bias", &[one, one, sequence, Dim::Named("total")]);
         let indices = g.input::<I32>("logit_indices", &[Dim::Named("logits")]);
@@ -232,12 +243,7 @@ impl Llama {
         let name = format!("{}.layers.{layer}", self.prefix);
         let normal = nn::rms_norm(g, x, &format!("{name}.post_attention_layernorm"), self.hidden, self.epsilon)?;
         let wide = [self.hidden, self.intermediate];
-        let gate = nn::linear(g, &normal, &format!("{name}.mlp.gate_proj"), wide, self.mlp_bias)?;
-        let up = nn::linear(g, &normal, &format!("{name}.mlp.up_proj"), wide, self.mlp_bias)?;
-        let gate = self.activation.apply(g, &gate);
-        let inner = g.mul(&gate, &up);
-        let sizes = [self.intermediate, self.hidden];
-        let inner = nn::linear(g, &inner, &format!("{name}.mlp.down_proj"), sizes, self.mlp_bias)?;
+        let inner = nn::gated_mlp(g, &normal, &format!("{name}.mlp"), (wide, self.mlp_bias), self.activation)?;
         Ok(g.add(x, &inner))
     }
 }

@@ -7,6 +7,7 @@
 //! Source: `transformers`, `models/llava` and `models/llava_next`; arXiv 2304.08485.
 
 use super::llama::Llama;
+use super::prefix;
 use super::vit::Tower;
 use crate::import::Level;
 use crate::import::checkpoint::Checkpoint;
@@ -75,25 +76,8 @@ fn build_with(
     let projector = Projector { name: projector, hidden: text.hidden(), newline };
     build_vision(&mut vision, config, &tower, &projector)?;
     let vision = vision.finish();
-    let mut embed = Graph::new("embed", level, weights);
-    text.build_embed(&mut embed)?;
-    let embed = embed.finish();
-    let mut decoder = Graph::new("decoder", level, weights);
-    text.build_decoder(&mut decoder)?;
-    Ok(vec![vision, embed, decoder.finish()])
-}
-
-/// The prefix under which `tensor` is.
-pub(super) fn prefix(
-    checkpoint: &Checkpoint,
-    prefixes: &[&'static str],
-    tensor: &str,
-) -> Result<&'static str, ImportError> {
-    prefixes.iter().find(|prefix| checkpoint.has(&format!("{prefix}.{tensor}"))).copied().ok_or_else(|| {
-        ImportError::new(ImportErrorKind::MissingTensor, checkpoint.dir())
-            .at(tensor)
-            .because(format!("under none of the known prefixes: {}", prefixes.join(", ")))
-    })
+    let [embed, decoder] = text.build(level, weights)?;
+    Ok(vec![vision, embed, decoder])
 }
 
 /// What stands between the tower and the text model.

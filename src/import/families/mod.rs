@@ -90,6 +90,15 @@ impl Family {
     }
 }
 
+/// The one of `prefixes` under which `tensor` is.
+fn prefix(checkpoint: &Checkpoint, prefixes: &[&'static str], tensor: &str) -> Result<&'static str, ImportError> {
+    prefixes.iter().find(|prefix| checkpoint.has(&format!("{prefix}.{tensor}"))).copied().ok_or_else(|| {
+        ImportError::new(ImportErrorKind::MissingTensor, checkpoint.dir())
+            .at(tensor)
+            .because(format!("under none of the known prefixes: {}", prefixes.join(", ")))
+    })
+}
+
 /// The classes that can be imported.
 pub fn classes() -> impl Iterator<Item = &'static str> {
     FAMILIES.iter().map(|family| family.class)

@@ -246,13 +246,7 @@ impl QwenTower {
         let normal = self.norm(g, &x, &format!("{name}.norm2"), self.hidden)?;
         let (wide, narrow) = ([self.hidden, self.intermediate], [self.intermediate, self.hidden]);
         let inner = match self.kind {
-            Kind::Windowed { .. } => {
-                let gate = nn::linear(g, &normal, &format!("{name}.mlp.gate_proj"), wide, true)?;
-                let up = nn::linear(g, &normal, &format!("{name}.mlp.up_proj"), wide, true)?;
-                let gate = self.activation.apply(g, &gate);
-                let inner = g.mul(&gate, &up);
-                nn::linear(g, &inner, &format!("{name}.mlp.down_proj"), narrow, true)?
-            }
+            Kind::Windowed { .. } => nn::gated_mlp(g, &normal, &format!("{name}.mlp"), (wide, true), self.activation)?,
             Kind::Stacked { .. } => {
                 let inner = nn::linear(g, &normal, &format!("{name}.mlp.linear_fc1"), wide, true)?;
                 let inner = self.activation.apply(g, &inner);

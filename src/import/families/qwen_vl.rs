@@ -4,7 +4,7 @@
 //! Source: `transformers`, `models/qwen2_5_vl` and `models/qwen3_vl`; arXiv 2502.13923.
 
 use super::llama::Llama;
-use super::llava::prefix;
+use super::prefix;
 use super::qwen_vision::QwenTower;
 use crate::import::Level;
 use crate::import::checkpoint::Checkpoint;
@@ -66,10 +66,6 @@ fn build(
     let mut vision = Graph::new("vision", level, weights);
     tower.build(&mut vision)?;
     let vision = vision.finish();
-    let mut embed = Graph::new("embed", level, weights);
-    text.build_embed(&mut embed)?;
-    let embed = embed.finish();
-    let mut decoder = Graph::new("decoder", level, weights);
-    text.build_decoder(&mut decoder)?;
-    Ok(vec![vision, embed, decoder.finish()])
+    let [embed, decoder] = text.build(level, weights)?;
+    Ok(vec![vision, embed, decoder])
 }

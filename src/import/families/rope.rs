@@ -12,11 +12,11 @@ use crate::import::error::ImportError;
 #[derive(Debug)]
 pub(super) struct Rope {
     /// Angle a position, for each pair of a head's dimensions.
-    pub(super) frequencies: Vec<f32>,
+    frequencies: Vec<f32>,
     /// What cosine and sine are multiplied by; 1 but for YaRN.
-    pub(super) scale: f32,
+    scale: f32,
     /// For models whose positions have three axes (time, row, column): which one turns each pair.
-    pub(super) axes: Option<Vec<usize>>,
+    axes: Option<Vec<usize>>,
 }
 
 /// How positions with several axes share a head's dimensions.
@@ -50,9 +50,12 @@ impl Rope {
             axes: sections(&parameters, width / 2, axes)?,
         })
     }
-}
 
-impl Rope {
+    /// Whether positions have three axes.
+    pub(super) fn has_axes(&self) -> bool {
+        self.axes.is_some()
+    }
+
     /// What a decoder's attention needs of it.
     pub(super) fn turns(&self) -> Turns<'_> {
         Turns { frequencies: &self.frequencies, axes: self.axes.as_deref(), scale: self.scale }

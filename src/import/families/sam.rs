@@ -78,9 +78,11 @@ pub(super) fn build_efficient_vit(
     let side = config.square("image_size", 1024)?;
     weights.expect_all_but(is_spare);
     let encoder = EfficientVit::read(checkpoint, config, side)?;
-    let (grid, channels) = (encoder.grid, encoder.channels);
-    // Prompts are in pixels of an input of 16 to a cell, whatever the encoder itself sees.
-    let sizes = Sizes { side, prompt_side: 16 * grid, grid, channels, features: channels / 2 };
+    let sizes = Sizes {
+        // Prompts are in pixels of an input of 16 to a cell, whatever the encoder itself sees.
+        prompt_side: 16 * encoder.grid,
+        ..Sizes::of_cells(side, encoder.grid, encoder.channels)
+    };
     let decoder = Decoder::of_authors(checkpoint, config, sizes)?;
     Ok(vec![encoder.build(level, weights)?, decoder.build(level, weights)?])
 }
@@ -95,9 +97,7 @@ pub(super) fn build_mobile(
     let side = config.square("image_size", 1024)?;
     weights.expect_all_but(is_spare);
     let encoder = TinyVit::read(checkpoint, config, side)?;
-    let (grid, channels) = (encoder.grid, encoder.channels);
-    let sizes = Sizes { side, prompt_side: side, grid, channels, features: channels / 2 };
-    let decoder = Decoder::of_authors(checkpoint, config, sizes)?;
+    let decoder = Decoder::of_authors(checkpoint, config, encoder.sizes)?;
     Ok(vec![encoder.build(level, weights)?, decoder.build(level, weights)?])
 }
 
@@ -123,7 +123,12 @@ impl Sizes {
         let mask = config.part("mask_decoder_config")?.dim("hidden_size", 256)?;
         agree(mask == channels, "hidden_size", "differs from mask_decoder_config.hidden_size")?;
         agree(features * 2 == channels, "hidden_size", "is not twice vision_config.num_pos_feats")?;
-        Ok(Self { side, prompt_side: side, grid, channels, features })
+        Ok(Self::of_cells(side, grid, channels))
+    }
+
+    /// Of an embedding with so many cells along its side; a channel is a cosine or a sine of one of the features.
+    fn of_cells(side: usize, grid: usize, channels: usize) -> Self {
+        Self { side, prompt_side: side, grid, channels, features: channels / 2 }
     }
 
     /// The Fourier features of every cell's centre, `[grid · grid, channels]`: what tells the image's tokens where

@@ -17,7 +17,7 @@ pub use decoded::{Decoded, NEAR_TIE};
 
 use super::branch::causal_bias;
 use super::kv::{KvCache, KvLayout};
-use super::sight::{Position, Seen, Sight};
+use super::sight::{self, Position, Seen, Sight};
 use super::speech::Speech;
 use super::{ModelError, Timings, check_deadline, exactly, take_f32};
 use crate::engine::{Engine, Tensor};
@@ -109,9 +109,7 @@ impl Mllm {
             let what = "is missing or has no fixed width".to_owned();
             return Err(ModelError::Output { engine: DECODER, tensor: "inputs_embeds", what });
         };
-        let inputs = engines.decoder.inputs();
-        let axes = inputs.iter().any(|i| i.name == "position_ids" && i.shape.len() == 3);
-        let deepstack = inputs.iter().map(|i| i.name.clone()).filter(|n| n.starts_with("deepstack.")).collect();
+        let (axes, deepstack) = (sight::has_axes(&*engines.decoder), sight::deepstack(engines.decoder.inputs()));
         Ok(Self {
             engines,
             sight,

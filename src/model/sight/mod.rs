@@ -16,7 +16,7 @@ use std::path::Path;
 use super::stages::LoadError;
 use super::{ModelError, take_f32};
 use crate::engine::bundle::ImageSpec;
-use crate::engine::{Engine, Tensor};
+use crate::engine::{Engine, Tensor, TensorInfo};
 use crate::frame::Image;
 use crate::geometry::{ModelPx, Size};
 use patches::Patches;
@@ -40,14 +40,12 @@ pub struct Seen {
     pub positions: Vec<Position>,
     /// How many positions the image takes; only where `positions` says something.
     pub span: i32,
-    /// The size that the frame was resized to, where the model's coordinates may be pixels of it.
-    pub resized: Size<ModelPx>,
 }
 
 impl Seen {
     /// Tokens at consecutive positions.
-    fn plain(embeds: Vec<f32>, resized: Size<ModelPx>) -> Self {
-        Self { embeds, deepstack: Vec::new(), positions: Vec::new(), span: 0, resized }
+    fn plain(embeds: Vec<f32>) -> Self {
+        Self { embeds, deepstack: Vec::new(), positions: Vec::new(), span: 0 }
     }
 }
 
@@ -58,6 +56,16 @@ pub trait Sight: Send {
     /// # Errors
     /// Engine failures, misshapen outputs, a frame that cannot be resized.
     fn see(&mut self, vision: &mut dyn Engine, width: usize, image: &Image) -> Result<Seen, ModelError>;
+}
+
+/// The tensors that carry features to the text model's first layers: a vision engine's outputs, a decoder's inputs.
+pub(crate) fn deepstack(tensors: &[TensorInfo]) -> Vec<String> {
+    tensors.iter().map(|tensor| tensor.name.clone()).filter(|name| name.starts_with("deepstack.")).collect()
+}
+
+/// Whether a decoder's positions have three axes.
+pub(crate) fn has_axes(decoder: &dyn Engine) -> bool {
+    decoder.inputs().iter().any(|input| input.name == "position_ids" && input.shape.len() == 3)
 }
 
 /// One square, fed as `spec` says.

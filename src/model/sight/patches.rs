@@ -3,7 +3,7 @@
 //! Source: `transformers`, `models/qwen2_vl`, `models/qwen2_5_vl`, `models/qwen3_vl`.
 
 use super::settings::{Checkpoint, Processor};
-use super::{Position, Seen, Sight, run};
+use super::{Position, Seen, Sight, deepstack, run};
 use crate::engine::{Engine, Tensor};
 use crate::frame::Image;
 use crate::geometry::{ModelPx, Size, SourcePx};
@@ -119,8 +119,7 @@ impl Sight for Patches {
             inputs.push(("position_weights", Tensor::f32(&[4, patches, 1], weights)));
         }
         inputs.push(("patch_positions", Tensor::i32(&[windows, patches, 2], positions)));
-        let names: Vec<String> =
-            vision.outputs().iter().map(|o| o.name.clone()).filter(|n| n.starts_with("deepstack.")).collect();
+        let names = deepstack(vision.outputs());
         let wanted: Vec<&str> = std::iter::once("image_embeds").chain(names.iter().map(String::as_str)).collect();
         let mut outputs = run(vision, width, inputs, &wanted)?.into_iter().map(|all| in_rows(&all, &layout, width));
         let embeds = outputs.next().unwrap_or_default();
@@ -130,7 +129,6 @@ impl Sight for Patches {
             deepstack: outputs.collect(),
             positions: (0..layout.rows * layout.columns).map(place).collect(),
             span: layout.rows.max(layout.columns) as i32,
-            resized: size,
         })
     }
 }

@@ -55,7 +55,7 @@ impl Sight for Square {
                 (pixels.planes(&rgb, *size, *size), *size)
             }
         };
-        Ok(Seen::plain(run_square(vision, width, planes, size)?, size))
+        Ok(Seen::plain(run_square(vision, width, planes, size)?))
     }
 }
 

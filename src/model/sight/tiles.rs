@@ -89,7 +89,7 @@ impl Sight for Tiles {
             }
             embeds.extend_from_slice(&newline);
         }
-        Ok(Seen::plain(embeds, resized))
+        Ok(Seen::plain(embeds))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Convolutions with the batch normalisation behind them folded in, as the convolutional encoders need them.
 
+use super::sizes::shape_of;
 use crate::import::error::ImportError;
 use crate::import::graph::{F32, Graph, Value};
 use crate::import::nn;
@@ -19,8 +20,8 @@ pub(super) struct Picture {
 pub(super) struct Convolution {
     /// The convolution's tensors, `weight` and where there is one `bias`.
     pub name: String,
-    /// The batch normalisation's tensors, where there is one.
-    pub norm: String,
+    /// The batch normalisation's tensors; the checkpoint need not have them.
+    pub norm: Option<String>,
     /// The normalisation's epsilon.
     pub epsilon: f32,
     /// Width and height of the kernel.
@@ -34,6 +35,20 @@ pub(super) struct Convolution {
 }
 
 impl Convolution {
+    /// The convolution at `name`, with the kernel and the groups that its weight's shape tells.
+    pub(super) fn of_weight(
+        g: &Graph<'_, '_>,
+        x: &Picture,
+        [name, norm]: [String; 2],
+        epsilon: f32,
+        stride: usize,
+    ) -> Result<Self, ImportError> {
+        let &[output, seen, kernel, _] = shape_of(g.weights().checkpoint(), &format!("{name}.weight"))?;
+        // Depthwise, or whole: any other number of channels is of the wrong shape, which is found out when it is built.
+        let groups = if seen == 1 && output == x.channels { x.channels } else { 1 };
+        Ok(Self { name, norm: Some(norm), epsilon, kernel, stride, output, groups })
+    }
+
     /// The convolution, then the normalisation if the checkpoint has one.
     ///
     /// The factors of the normalisation multiply the kernel in the graph; both runtimes make one constant of that when
@@ -46,8 +61,9 @@ impl Convolution {
             true => g.weights_mut().read(&format!("{}.bias", self.name), &[output])?,
             false => vec![0.0; output],
         };
-        if g.weights().checkpoint().has(&format!("{}.weight", self.norm)) {
-            let mut read = |part: &str| g.weights_mut().read(&format!("{}.{part}", self.norm), &[output]);
+        let norm = self.norm.as_ref().filter(|norm| g.weights().checkpoint().has(&format!("{norm}.weight")));
+        if let Some(norm) = norm {
+            let mut read = |part: &str| g.weights_mut().read(&format!("{norm}.{part}"), &[output]);
             let (gain, shift) = (read("weight")?, read("bias")?);
             let (mean, variance) = (read("running_mean")?, read("running_var")?);
             let factor = |c: usize| gain[c] / (variance[c] + self.epsilon).sqrt();

@@ -46,10 +46,9 @@ impl EfficientVit {
         let mut depths = vec![depth_of(&format!("{BACKBONE}.input_stem"))];
         depths.extend((0..stages).map(|stage| depth_of(&format!("{BACKBONE}.stages.{stage}"))));
         let taps = indices_after(checkpoint, &format!("{NECK}.input_ops.")).len();
-        if taps == 0 || taps > stages {
-            return Err(checkpoint
-                .locate(&format!("{NECK}.input_ops.0.op_list.0.conv.weight"), &[])
-                .map_or_else(|e| e, |_| config.wrong("architectures", "has a neck over more stages than there are")));
+        checkpoint.find(&format!("{NECK}.input_ops.0.op_list.0.conv.weight"))?;
+        if taps > stages {
+            return Err(config.wrong("architectures", "has a neck over more stages than there are"));
         }
         config.divide("image_size", side, 1 << (stages + 1))?;
         Ok(Self { side, grid, channels, depths, taps, neck: depth_of(&format!("{NECK}.middle")) })
@@ -138,19 +137,8 @@ fn block(g: &mut Graph<'_, '_>, x: &Picture, name: &str, stride: usize) -> Resul
 
 /// A convolution of the kernel and the groups that its weight's shape tells, with what stands behind it.
 fn conv(g: &mut Graph<'_, '_>, x: &Picture, name: &str, stride: usize, active: bool) -> Result<Picture, ImportError> {
-    let weight = format!("{name}.conv.weight");
-    let &[output, seen, kernel, _] = shape_of(g.weights().checkpoint(), &weight)?;
-    let convolution = Convolution {
-        name: format!("{name}.conv"),
-        norm: format!("{name}.norm"),
-        epsilon: EPSILON,
-        kernel,
-        stride,
-        output,
-        // Depthwise, or whole: any other number of channels is of the wrong shape, which is found out below.
-        groups: if seen == 1 && output == x.channels { x.channels } else { 1 },
-    };
-    let mut x = convolution.build(g, x)?;
+    let names = ["conv", "norm"].map(|part| format!("{name}.{part}"));
+    let mut x = Convolution::of_weight(g, x, names, EPSILON, stride)?.build(g, x)?;
     if active {
         x.value = Activation::GeluTanh.apply(g, &x.value);
     }
@@ -164,8 +152,8 @@ fn linear_attention(g: &mut Graph<'_, '_>, x: &Picture, name: &str) -> Result<Pi
     let scales = indices_after(g.weights().checkpoint(), &format!("{name}.aggreg.")).len();
     let &[_, dim, _, _] = shape_of(g.weights().checkpoint(), &format!("{name}.aggreg.0.1.weight"))?;
     let plain = |part: String, kernel: usize, groups: usize| Convolution {
-        norm: format!("{part}.none"),
         name: part,
+        norm: None,
         epsilon: EPSILON,
         kernel,
         stride: 1,

@@ -78,7 +78,7 @@ impl Encoder {
         for layer in 0..self.windows.len() {
             x = g.scoped(&format!("layer_{layer}"), |g| self.layer(g, &x, layer, &mut marks))?;
         }
-        let embedding = g.scoped("neck", |g| neck(g, &x, "vision_encoder.neck", self.hidden, self.sizes))?;
+        let embedding = g.scoped("neck", |g| neck(g, &x, self.hidden, self.sizes))?;
         g.output(
             "image_embedding",
             &embedding,
@@ -140,21 +140,21 @@ impl Encoder {
 pub(super) fn neck(
     g: &mut Graph<'_, '_>,
     x: &Value<F32>,
-    name: &str,
     hidden: usize,
     Sizes { grid, channels, .. }: Sizes,
 ) -> Result<Value<F32>, ImportError> {
+    const NAME: &str = "vision_encoder.neck";
     let image = [1, channels as i64, grid as i64, grid as i64];
-    let kernel = g.weight_as(&format!("{name}.conv1.weight"), &[channels, hidden, 1, 1], &[channels, hidden])?;
+    let kernel = g.weight_as(&format!("{NAME}.conv1.weight"), &[channels, hidden, 1, 1], &[channels, hidden])?;
     let x = nn::times_transposed(g, x, &kernel);
-    let x = nn::layer_norm(g, &x, &format!("{name}.layer_norm1"), channels, NECK_EPSILON)?;
+    let x = nn::layer_norm(g, &x, &format!("{NAME}.layer_norm1"), channels, NECK_EPSILON)?;
     let x = g.transpose(&x, &[0, 2, 1]);
     let x = g.reshape(&x, &image);
-    let kernel = g.weight(&format!("{name}.conv2.weight"), &[channels, channels, 3, 3])?;
+    let kernel = g.weight(&format!("{NAME}.conv2.weight"), &[channels, channels, 3, 3])?;
     let x = g.conv(&x, &kernel, 1);
     let x = g.reshape(&x, &[1, channels as i64, -1]);
     let x = g.transpose(&x, &[0, 2, 1]);
-    let x = nn::layer_norm(g, &x, &format!("{name}.layer_norm2"), channels, NECK_EPSILON)?;
+    let x = nn::layer_norm(g, &x, &format!("{NAME}.layer_norm2"), channels, NECK_EPSILON)?;
     let x = g.transpose(&x, &[0, 2, 1]);
     Ok(g.reshape(&x, &image))
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{EFFICIENT_VIT, MOBILE, SAM};
-use crate::import::checkpoint::{Checkpoint, Located};
+use crate::import::checkpoint::Checkpoint;
 use crate::import::config::Config;
 use crate::import::error::{ImportError, ImportErrorKind as Kind};
 
@@ -14,7 +14,7 @@ use crate::import::error::{ImportError, ImportErrorKind as Kind};
 /// # Errors
 /// [`Kind::Open`] where it is none of the known segmenters, [`Kind::MissingTensor`] where a part is missing.
 pub(in crate::import) fn infer(checkpoint: &Checkpoint) -> Result<Config, ImportError> {
-    let has = |name: &str| checkpoint.get(name).is_some();
+    let has = |name: &str| checkpoint.has(name);
     let config = if has("image_encoder.pos_embed") {
         sam(checkpoint)?
     } else if has("image_encoder.patch_embed.seq.0.c.weight") {
@@ -36,10 +36,7 @@ pub(super) fn shape_of<'c, const N: usize>(
     checkpoint: &'c Checkpoint,
     name: &str,
 ) -> Result<&'c [usize; N], ImportError> {
-    let located: &Located = match checkpoint.get(name) {
-        Some(located) => located,
-        None => return Err(checkpoint.locate(name, &[]).map(|_| ()).expect_err("it is not there")),
-    };
+    let located = checkpoint.find(name)?;
     located.shape.as_slice().try_into().map_err(|_| {
         ImportError::new(Kind::Shape, &checkpoint.files()[located.file].path)
             .at(name)

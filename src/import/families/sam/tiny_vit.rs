@@ -26,11 +26,8 @@ const KEEPS_SIZE: [usize; 3] = [320, 448, 576];
 /// The image encoder as its tensors describe it.
 #[derive(Debug)]
 pub(super) struct TinyVit {
-    side: usize,
-    /// Width and height of the embedding, in cells.
-    pub grid: usize,
-    /// Channels of the embedding.
-    pub channels: usize,
+    /// Of the image and the embedding.
+    pub sizes: Sizes,
     /// Blocks of every stage.
     depths: Vec<usize>,
 }
@@ -49,14 +46,14 @@ impl TinyVit {
                 grid = config.divide("image_size", grid, 2)?;
             }
         }
-        Ok(Self { side, grid, channels, depths: (0..stages).map(blocks).collect() })
+        Ok(Self { sizes: Sizes::of_cells(side, grid, channels), depths: (0..stages).map(blocks).collect() })
     }
 
     /// Builds the graph `image_encoder`.
     pub(super) fn build(&self, level: Level, weights: &mut Weights<'_>) -> Result<ModelProto, ImportError> {
         let mut graph = Graph::new("image_encoder", level, weights);
         let g = &mut graph;
-        let Self { side, grid, channels, .. } = *self;
+        let Sizes { side, grid, channels, .. } = self.sizes;
         let value = g.input::<F32>("pixel_values", &[Dim::Fixed(1), Dim::Fixed(3), Dim::Fixed(side), Dim::Fixed(side)]);
         let mut x = g.scoped("embeddings", |g| {
             let x = Picture { value, channels: 3, side };
@@ -78,8 +75,7 @@ impl TinyVit {
             }
         }
         let flat = tokens(g, &x);
-        let sizes = Sizes { side, prompt_side: side, grid, channels, features: channels / 2 };
-        let embedding = g.scoped("neck", |g| neck(g, &flat, "vision_encoder.neck", x.channels, sizes))?;
+        let embedding = g.scoped("neck", |g| neck(g, &flat, x.channels, self.sizes))?;
         let dims = [Dim::Fixed(1), Dim::Fixed(channels), Dim::Fixed(grid), Dim::Fixed(grid)];
         g.output("image_embedding", &embedding, &dims);
         Ok(graph.finish())
@@ -88,17 +84,8 @@ impl TinyVit {
 
 /// A convolution with its normalisation; kernel and groups are as its weight's shape tells.
 fn conv(g: &mut Graph<'_, '_>, x: &Picture, name: &str, stride: usize, active: bool) -> Result<Picture, ImportError> {
-    let &[output, seen, kernel, _] = shape_of(g.weights().checkpoint(), &format!("{name}.c.weight"))?;
-    let convolution = Convolution {
-        name: format!("{name}.c"),
-        norm: format!("{name}.bn"),
-        epsilon: EPSILON,
-        kernel,
-        stride,
-        output,
-        groups: if seen == 1 && output == x.channels { x.channels } else { 1 },
-    };
-    let mut x = convolution.build(g, x)?;
+    let names = ["c", "bn"].map(|part| format!("{name}.{part}"));
+    let mut x = Convolution::of_weight(g, x, names, EPSILON, stride)?.build(g, x)?;
     if active {
         x.value = Activation::Gelu.apply(g, &x.value);
     }

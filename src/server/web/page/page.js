@@ -15,7 +15,7 @@ const HINTS = { any: 3 };
 
 const state = {
   socket: null, source: null, facing: "environment", sending: false, seq: 0n,
-  sent: new Map(), cards: new Map(), commands: new Map(), questions: new Map(), latencies: [], times: [], asked: 0, last: null, retry: 500,
+  sent: new Map(), cards: new Map(), questions: new Map(), latencies: [], times: [], asked: 0, last: null, retry: 500,
 };
 
 function status(text, kind) {
@@ -66,7 +66,7 @@ async function connect() {
     state.sent.clear();
     state.retry = 500;
     status("live", "live");
-    const targets = [...state.commands].map(([target_id, command]) => ({ target_id, command, hint: HINTS.any }));
+    const targets = [...state.cards.values()].map(({ id, command }) => ({ target_id: id, command, hint: HINTS.any }));
     if (targets.length) send({ set_targets: { targets } });
   };
   socket.onmessage = ({ data }) => hear(decode("PerceiveResponse", new Uint8Array(data)));
@@ -210,7 +210,6 @@ function follow(command) {
   const number = [...COLOURS.keys()].find((n) => !used.has(n)) ?? state.cards.size % COLOURS.length;
   const card = Object.assign(new Card(id, command, COLOURS[number], act), { number });
   state.cards.set(id, card);
-  state.commands.set(id, command);
   at("targets").append(card.element);
   at("none").hidden = true;
 }
@@ -229,15 +228,13 @@ function act(what, id) {
     const new_target_id = prompt(`A new name for “${id}”`, id)?.trim();
     if (!new_target_id || new_target_id === id || state.cards.has(new_target_id)) return;
     send({ rename_target: { target_id: id, new_target_id } });
-    const move = (map) => { const value = map.get(id); map.delete(id); map.set(new_target_id, value); };
-    move(state.cards);
-    move(state.commands);
+    state.cards.delete(id);
+    state.cards.set(new_target_id, card);
     card.rename(new_target_id);
   }
   if (what === "remove") {
     send({ remove_target: { target_id: id } });
     state.cards.delete(id);
-    state.commands.delete(id);
     card.element.remove();
     at("none").hidden = state.cards.size > 0;
   }

@@ -34,6 +34,7 @@ function evidence(instance) {
 export class Card {
   constructor(id, command, colour, act) {
     this.id = id;
+    this.command = command;
     this.parts = {
       name: make("span", { className: "name", textContent: id }),
       verdict: make("span", { className: "verdict" }),
