@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout)]
 
+mod access;
 mod bench;
 mod dataset;
 #[cfg(feature = "tensorrt")]
@@ -31,10 +32,7 @@ mod signals;
 mod stages;
 mod watch;
 
-use std::path::Path;
 use std::process::ExitCode;
-
-use anyhow::Context;
 
 use clap::{Parser, Subcommand};
 
@@ -81,12 +79,6 @@ enum Format {
     Text,
     /// One JSON object for programs.
     Json,
-}
-
-/// The token in a file, without the end of its line.
-fn read_token(file: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    Ok(text.trim().to_owned())
 }
 
 /// The value nearest to the share `q` of `sorted`; `None` where there is none.

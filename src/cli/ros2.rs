@@ -1,10 +1,8 @@
 //! `sam4mllm ros2`: a bridge between ROS 2 topics and a node, without ROS.
 
-use std::path::PathBuf;
-
 use tracing_subscriber::EnvFilter;
 
-use super::read_token;
+use super::access::AccessArgs;
 use super::signals::Signals;
 use crate::ros2::convert::MaskValues;
 use crate::ros2::{Bridge, Settings, Topics};
@@ -15,12 +13,11 @@ const LOGS: &str = "info,rustdds=warn,ros2_client=off";
 /// Arguments of `sam4mllm ros2`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The sam4mllm node, in plain text: for TLS take the package in launch/ros2.
+    /// The sam4mllm node.
     #[arg(long, env = "SAM4MLLM_NODE", default_value = "127.0.0.1:50051", value_name = "HOST:PORT")]
     node: String,
-    /// A file with the node's bearer token.
-    #[arg(long, env = "SAM4MLLM_TOKEN_FILE", value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    access: AccessArgs,
     /// The ROS domain.
     #[arg(long, env = "ROS_DOMAIN_ID", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=232))]
     domain: u16,
@@ -77,11 +74,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn settings(args: Args) -> anyhow::Result<Settings> {
-    let token = args.token_file.as_deref().map(read_token);
     let address = if args.node.contains("://") { args.node } else { format!("http://{}", args.node) };
     Ok(Settings {
         address,
-        token: token.transpose()?,
+        access: args.access.read()?,
         domain: args.domain,
         namespace: args.namespace,
         name: args.name,

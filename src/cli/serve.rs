@@ -2,6 +2,7 @@
 
 mod backends;
 mod check;
+mod logs;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,12 +10,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tracing_subscriber::EnvFilter;
 
 pub(super) use backends::{Machine, model_backend};
 
 use super::signals::Signals;
-use crate::server::settings::{LogFormat, Overrides, Settings};
+use crate::server::settings::{Overrides, Settings};
 use crate::server::{Backend, Server, Sockets, Tls, Tokens, UnixSocket};
 
 /// Arguments of `sam4mllm serve`. Each flag but the first few is also a key of the settings file.
@@ -52,28 +52,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         return check::run(&settings, &args);
     }
     settings.validate()?;
-    init_logs(&settings)?;
-    let backend = backends::backend(&settings, &args.machine, Duration::from_millis(args.fake_ground_ms))?;
     // The stages have threads of their own; these only move bytes.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let logs = logs::init(&settings, &runtime)?;
+    let backend = backends::backend(&settings, &args.machine, Duration::from_millis(args.fake_ground_ms))?;
     let outcome = runtime.block_on(serve(&args, &settings, backend));
+    // What is still to be told takes the runtime.
+    logs.finish();
     // A stage in the middle of a long pass is not waited for.
     runtime.shutdown_background();
     outcome
-}
-
-fn init_logs(settings: &Settings) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(&settings.log_filter));
-    let filter = filter.context("read the log filter")?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // Another subscriber stays: that is the caller's choice.
-    let _ = match settings.log_format {
-        LogFormat::Text => logs.try_init(),
-        LogFormat::Json => logs.json().try_init(),
-    };
-    // A panic of a stage is one line of the log like everything else.
-    std::panic::set_hook(Box::new(|info| tracing::error!(panic = %info, "panicked")));
-    Ok(())
 }
 
 /// Binds everything; in the order in which it is most likely to fail.

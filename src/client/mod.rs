@@ -16,8 +16,8 @@
 //! # Ok(()) }
 //! ```
 
+mod access;
 mod stream;
-mod tls;
 
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+pub use access::Access;
 pub use stream::{Receiver, Reply, Sender, Stream};
 
 use crate::geometry::Size;
@@ -47,9 +48,9 @@ pub enum ClientError {
     /// There is no node at the address, or the address is none.
     #[error("connect to node")]
     Connect(#[from] tonic::transport::Error),
-    /// Roots for the node's certificate cannot be read.
-    #[error("read roots `{path}`")]
-    Roots {
+    /// Roots for the node's certificate, or one's own certificate or key, cannot be used.
+    #[error("use certificate `{path}`")]
+    Certificate {
         /// The file.
         path: std::path::PathBuf,
         /// Why.

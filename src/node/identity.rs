@@ -163,6 +163,8 @@ pub(super) mod tests {
             largest: 400.0,
             origin: Origin::Tracked,
             doubtful: false,
+            sure: true,
+            p_found: 1.0,
             mask_seq: 1,
             mask_at: now,
             grounded: Arc::new(GroundedInstance {

@@ -16,7 +16,7 @@ use super::tracked::Tracked;
 use super::{NodeConfig, NodeError, Origin, Stages};
 use crate::frame::FrameLimits;
 use crate::pipeline::{Embedding, GroundedInstance, Outcome, PipelineError, Segment, TrackLimits, segment_groups};
-use crate::prompt::{Calibration, CountHint, Prompt};
+use crate::prompt::{Calibration, CountHint, Prompt, StreamThresholds};
 
 /// What is to be done with one frame.
 pub(super) struct Job {
@@ -38,6 +38,7 @@ pub(super) struct Settings {
     pub frame: FrameLimits,
     pub track: TrackLimits,
     pub min_mask_score: f32,
+    pub stream: StreamThresholds,
     pub calibration: Calibration,
 }
 
@@ -46,7 +47,7 @@ impl Settings {
         let (min_mask_score, calibration) = (stages.min_mask_score, stages.calibration);
         // What was good enough to be grounded is good enough to be followed.
         let track = TrackLimits { min_score: config.track.min_score.min(min_mask_score), ..config.track };
-        Self { frame: config.frame, track, min_mask_score, calibration }
+        Self { frame: config.frame, track, min_mask_score, stream: stages.stream, calibration }
     }
 }
 
@@ -113,8 +114,8 @@ enum AskKind {
     Follow(Arc<Tracked>),
     /// Where an instance went that was grounded on an earlier frame, since that frame.
     Carry(Arc<Tracked>),
-    /// An instance that was grounded on this very frame.
-    Ground(Arc<GroundedInstance>),
+    /// An instance that was grounded on this very frame, and the probability that it is there.
+    Ground(Arc<GroundedInstance>, f32),
 }
 
 /// The instances of one target on this frame.
@@ -206,7 +207,7 @@ fn segment(
         match &work.fresh {
             Some(fresh) if Arc::ptr_eq(&fresh.frame, frame) => {
                 asks.extend(fresh.grounding.instances.iter().map(|instance| {
-                    let kind = AskKind::Ground(Arc::new(instance.clone()));
+                    let kind = AskKind::Ground(Arc::new(instance.clone()), fresh.grounding.p_found);
                     Ask { target, prompts: instance.prompts(), kind }
                 }));
             }
@@ -231,22 +232,22 @@ fn segment(
     for (ask, answer) in asks.into_iter().zip(answers) {
         let found = &mut found[ask.target];
         match ask.kind {
-            AskKind::Follow(tracked) => match tracked.follow(frame, &answer) {
+            AskKind::Follow(tracked) => match tracked.follow(frame, &answer, settings) {
                 Ok(next) => found.followed.push(Arc::new(next)),
                 Err(reason) => {
                     tracing::debug!(instance = tracked.id, ?reason, "lost instance");
                     found.lost.push(tracked);
                 }
             },
-            AskKind::Carry(tracked) => match tracked.follow(frame, &answer) {
+            AskKind::Carry(tracked) => match tracked.follow(frame, &answer, settings) {
                 Ok(next) => found.grounded.push(next),
                 Err(reason) => {
                     tracing::debug!(?reason, "lost instance since its grounding");
                     found.grounded_lost.push(Arc::unwrap_or_clone(tracked));
                 }
             },
-            AskKind::Ground(instance) => {
-                found.grounded.extend(Tracked::ground(frame, instance, answer, settings));
+            AskKind::Ground(instance, p_found) => {
+                found.grounded.extend(Tracked::ground(frame, (instance, p_found), answer, settings));
             }
         }
     }
@@ -263,8 +264,8 @@ fn ground_on(stage: &mut dyn Segment, fresh: &Fresh, settings: Settings) -> Resu
     let embedding = embedding(stage, &fresh.frame)?;
     let answers = segment_groups(stage, embedding, &prompts)?;
     let ground = |(instance, answer): (&GroundedInstance, _)| {
-        let instance = Arc::new(instance.clone());
-        Tracked::ground(&fresh.frame, instance, answer, settings)
+        let said = (Arc::new(instance.clone()), fresh.grounding.p_found);
+        Tracked::ground(&fresh.frame, said, answer, settings)
     };
     Ok(instances.iter().zip(answers).filter_map(ground).collect())
 }

@@ -61,7 +61,7 @@ pub use target::Why;
 pub use trial::Trial;
 
 use crate::pipeline::{Ground, Segment, Strategies, Strategy};
-use crate::prompt::{Calibration, CountHint};
+use crate::prompt::{Calibration, CountHint, StreamThresholds};
 use frame::Arrived;
 use scheduler::{Call, Event, Scheduler};
 
@@ -89,6 +89,8 @@ pub struct Stages {
     pub strategies: Strategies,
     /// SAM's predicted IoU below which a grounded mask makes the verdict unsure, `0.0..=1.0`; the model's to say.
     pub min_mask_score: f32,
+    /// What "found" takes in a stream besides; the model's to say.
+    pub stream: StreamThresholds,
     /// How a mask's score and the language model's confidence become one; the model's to say.
     pub calibration: Calibration,
 }

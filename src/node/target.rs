@@ -25,6 +25,8 @@ pub enum Why {
     Drift,
     /// Something is missing that was there a short while ago, and was not there at the last look.
     Missing,
+    /// Something is named and followed, and not sure enough to be called found, since a short while ago.
+    Unsure,
     /// The last look is long ago.
     Budget,
 }
@@ -42,7 +44,7 @@ impl From<Why> for Need {
     fn from(why: Why) -> Self {
         match why {
             Why::New | Why::Request | Why::Lost | Why::Drift => Self::Urgent,
-            Why::Missing | Why::Budget => Self::Routine,
+            Why::Missing | Why::Unsure | Why::Budget => Self::Routine,
         }
     }
 }
@@ -82,6 +84,8 @@ pub(super) struct Target {
     fresh: Option<Fresh>,
     tracks: Vec<Arc<Tracked>>,
     lost: Vec<Lost>,
+    /// Since which frame's arrival what is followed has not been sure enough.
+    unsure: Option<Instant>,
     /// The frame that was asked about last, and when it arrived.
     asked: Option<(u64, Instant)>,
     /// When the last answer came.
@@ -104,6 +108,7 @@ impl Target {
             fresh: None,
             tracks: Vec::new(),
             lost: Vec::new(),
+            unsure: None,
             asked: None,
             answered: None,
             ground_error: None,
@@ -165,7 +170,7 @@ impl Target {
         self.epoch = *next_epoch;
         self.lost.extend(self.tracks.drain(..).map(Lost::new));
         (self.grounding, self.fresh, self.asked, self.answered) = (None, None, None, None);
-        (self.ground_error, self.why, self.requested) = (None, None, false);
+        (self.ground_error, self.why, self.requested, self.unsure) = (None, None, false, None);
     }
 
     pub(super) fn is_paused(&self) -> bool {
@@ -192,8 +197,11 @@ impl Target {
                 Some(Why::Lost)
             } else if self.tracks.iter().any(|t| t.track.drift().is_some()) {
                 Some(Why::Drift)
+            } else if self.lost.iter().any(|l| l.own) {
+                Some(Why::Missing)
             } else {
-                self.lost.iter().any(|l| l.own).then_some(Why::Missing)
+                let lately = |since| now.saturating_duration_since(since) <= config.remember_lost;
+                self.unsure.is_some_and(lately).then_some(Why::Unsure)
             }
         };
         let soon = (age >= config.reground_lost_after).then(soon).flatten();
@@ -284,7 +292,16 @@ impl Target {
         if let Some(event) = done.event {
             self.step(event);
         }
-        let Some(used) = done.used else { return };
+        if let Some(used) = done.used {
+            self.used(used);
+        }
+        let newest = self.tracks.iter().map(|t| t.mask_at).max();
+        let unsure = newest.filter(|_| self.verdict() == Verdict::Unsure);
+        self.unsure = unsure.map(|at| self.unsure.unwrap_or(at));
+    }
+
+    /// Masks were made from an answer.
+    fn used(&mut self, used: Fresh) {
         // A newer answer may have come meanwhile.
         if self.fresh.as_ref().is_some_and(|f| Arc::ptr_eq(&f.grounding, &used.grounding)) {
             self.step(Event::Use);
@@ -350,7 +367,9 @@ impl Target {
 
     fn verdict(&self) -> Verdict {
         let outcome = self.grounding.as_ref().map(|g| g.grounding.outcome);
-        let believed = self.tracks.iter().any(|t| !t.doubtful);
+        let believed = self.tracks.iter().filter(|t| !t.doubtful);
+        // A mask of several that may be wrong makes them all something not to be acted upon.
+        let sure = believed.clone().count() > 0 && believed.clone().all(|t| t.sure);
         match self.state.phase {
             Phase::Pending => Verdict::Pending,
             Phase::Paused => Verdict::Paused,
@@ -359,8 +378,8 @@ impl Target {
             Phase::Vacant if outcome == Some(Outcome::Absent) => Verdict::Absent,
             Phase::Vacant => Verdict::Unsure,
             Phase::Grounded | Phase::Tracked | Phase::Stale => match outcome {
-                Some(Outcome::Found) if believed => Verdict::Found,
-                Some(Outcome::Ambiguous) if believed => Verdict::Ambiguous,
+                Some(Outcome::Found) if sure => Verdict::Found,
+                Some(Outcome::Ambiguous) if sure => Verdict::Ambiguous,
                 _ => Verdict::Unsure,
             },
         }

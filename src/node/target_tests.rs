@@ -10,7 +10,7 @@ use crate::node::masks::{self, Input, Job, Settings};
 use crate::node::{FrameOptions, NodeErrorKind};
 use crate::pipeline::fake::{FakeSegment, Play};
 use crate::pipeline::{Decoded, GroundedInstance, Strategy, TrackLimits};
-use crate::prompt::{Calibration, CountHint};
+use crate::prompt::{Calibration, CountHint, StreamThresholds};
 
 const SIZE: Size<crate::geometry::SourcePx> = Size::new(64, 24);
 
@@ -70,6 +70,7 @@ struct World {
     config: NodeConfig,
     stage: FakeSegment,
     play: Arc<Play>,
+    stream: StreamThresholds,
     last: Option<(Arc<Kept>, Option<u32>)>,
     work: Option<(Work, Arc<Kept>)>,
     asked: Option<(u64, Arc<Kept>, Option<u32>)>,
@@ -89,6 +90,7 @@ impl World {
             config: NodeConfig { reground_after: zero, reground_lost_after: zero, ..NodeConfig::default() },
             stage: FakeSegment::new(play.clone()),
             play,
+            stream: StreamThresholds::NONE,
             last: None,
             work: None,
             asked: None,
@@ -181,6 +183,7 @@ impl World {
             frame: FrameLimits::default(),
             track: TrackLimits::default(),
             min_mask_score: 0.4,
+            stream: self.stream,
             calibration: Calibration::IDENTITY,
         };
         let job = Job {
@@ -336,4 +339,30 @@ fn why_it_is_looked_at() {
     assert_eq!(why(&world), None);
     world.apply(Op::Pause(true));
     assert_eq!(why(&world), None);
+}
+
+#[test]
+fn what_is_not_sure_enough_is_followed_and_not_called_found() {
+    let verdict = |world: &World| world.target.reply(&world.meta(), None, &world.config).verdict;
+    let grounded = [Op::Frame(Some(4)), Op::Ask, Op::Answer(Outcome::Found), Op::Done];
+    let next = [Op::Frame(Some(5)), Op::Done];
+    // The answers are given with 0.9; what a stream asks for; the verdict.
+    for (found, expected) in [(0.95, Verdict::Unsure), (0.85, Verdict::Found)] {
+        let mut world = World::new();
+        world.config.reground_after = Duration::from_secs(3600);
+        world.stream = StreamThresholds { found, mask_score: 0.0 };
+        grounded.into_iter().chain(next).for_each(|op| world.apply(op));
+        assert_eq!(verdict(&world), expected);
+        let why = world.target.due(u64::MAX, Instant::now(), &world.config);
+        assert_eq!(why, (expected == Verdict::Unsure).then_some(Why::Unsure));
+        // Not for ever: nothing more may come of it.
+        world.config.remember_lost = Duration::ZERO;
+        assert_eq!(world.target.due(u64::MAX, Instant::now(), &world.config), None);
+    }
+    let mut world = World::new();
+    grounded.into_iter().chain(next).for_each(|op| world.apply(op));
+    assert_eq!(verdict(&world), Verdict::Found);
+    world.play.waver(30);
+    next.into_iter().for_each(|op| world.apply(op));
+    assert_eq!((verdict(&world), world.target.tracks.len()), (Verdict::Unsure, 1), "it has drifted");
 }

@@ -9,6 +9,7 @@ use super::masks::Settings;
 use super::position::Position;
 use crate::geometry::{BBox, SourcePx};
 use crate::pipeline::{GroundedInstance, LostReason, Segmented, Track};
+use crate::prompt::StreamThresholds;
 
 /// An instance with its mask on one frame.
 #[derive(Debug, Clone)]
@@ -25,6 +26,10 @@ pub(super) struct Tracked {
     pub origin: Origin,
     /// SAM does not believe in the mask: it is shown, and not followed.
     pub doubtful: bool,
+    /// Sure enough, both of the answer and of this mask, to be called found.
+    pub sure: bool,
+    /// The probability of the answer that it is there.
+    pub p_found: f32,
     pub mask_seq: u64,
     pub mask_at: Instant,
     pub grounded: Arc<GroundedInstance>,
@@ -36,7 +41,7 @@ impl Tracked {
     /// From what SAM made of a grounded instance on its own frame; `None` for an empty mask.
     pub(super) fn ground(
         frame: &Kept,
-        mut grounded: Arc<GroundedInstance>,
+        (mut grounded, p_found): (Arc<GroundedInstance>, f32),
         answer: Segmented,
         settings: Settings,
     ) -> Option<Self> {
@@ -57,6 +62,8 @@ impl Tracked {
             score,
             origin: Origin::Grounded,
             doubtful,
+            sure: is_sure(p_found, score, settings.stream),
+            p_found,
             mask_seq: seq,
             mask_at: arrived,
             grounded,
@@ -69,7 +76,7 @@ impl Tracked {
     ///
     /// # Errors
     /// Why SAM's answer is not believed.
-    pub(super) fn follow(&self, frame: &Kept, answer: &Segmented) -> Result<Self, LostReason> {
+    pub(super) fn follow(&self, frame: &Kept, answer: &Segmented, settings: Settings) -> Result<Self, LostReason> {
         let mut next = self.clone();
         next.track.update(&frame.image, answer)?;
         next.largest = next.largest.max(next.track.area());
@@ -77,7 +84,14 @@ impl Tracked {
         // The next frame's depth says.
         next.position = None;
         (next.score, next.origin) = (answer.score, Origin::Tracked);
+        // What has drifted may be on its way to something else.
+        next.sure = next.track.drift().is_none() && is_sure(self.p_found, answer.score, settings.stream);
         (next.mask_seq, next.mask_at) = (frame.meta.seq, frame.meta.arrived);
         Ok(next)
     }
+}
+
+/// NaN is not sure.
+fn is_sure(p_found: f32, score: f32, least: StreamThresholds) -> bool {
+    p_found >= least.found && score >= least.mask_score
 }

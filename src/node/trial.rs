@@ -74,7 +74,7 @@ mod tests {
     use crate::node::{Manner, Phrasing, Stages, Verdict};
     use crate::pipeline::Strategy;
     use crate::pipeline::fake::{FakeGround, FakeSegment, Script};
-    use crate::prompt::Calibration;
+    use crate::prompt::{Calibration, StreamThresholds};
 
     const SIDE: u32 = 64;
 
@@ -94,6 +94,7 @@ mod tests {
             segment: Box::new(move || Ok(Box::new(FakeSegment::new(segment.clone())))),
             strategies: FakeGround::strategies(Strategy::Box).expect("is known"),
             min_mask_score: 0.4,
+            stream: StreamThresholds::NONE,
             calibration: Calibration::IDENTITY,
         };
         let config = NodeConfig::default();

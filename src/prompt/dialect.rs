@@ -25,6 +25,23 @@ pub struct Thresholds {
     pub point: PointThresholds,
     /// SAM's predicted IoU below which a mask is not believed, `0.0..=1.0`.
     pub mask_score: f32,
+    /// What is asked of a target in a stream besides.
+    pub stream: StreamThresholds,
+}
+
+/// From which probabilities on a target in a stream is found and not only unsure: there an answer holds for many frames,
+/// and is soon given again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StreamThresholds {
+    /// p(the last answer's first token starts a box), `0.0..=1.0`.
+    pub found: f32,
+    /// SAM's predicted IoU of each mask on its frame, `0.0..=1.0`.
+    pub mask_score: f32,
+}
+
+impl StreamThresholds {
+    /// No more than on one picture.
+    pub const NONE: Self = Self { found: 0.0, mask_score: 0.0 };
 }
 
 /// A compiled dialect: every template has the slots it needs, every number is in range.
@@ -229,7 +246,15 @@ fn points_per_question(words: &bundle::Dialect) -> Result<usize, DialectError> {
 
 fn thresholds(words: &bundle::Dialect) -> Result<Thresholds, DialectError> {
     let t = &words.thresholds;
-    for (field, value) in [("found", t.found), ("absent", t.absent), ("mask_score", t.mask_score)] {
+    let stream =
+        t.stream.map_or(StreamThresholds::NONE, |s| StreamThresholds { found: s.found, mask_score: s.mask_score });
+    for (field, value) in [
+        ("found", t.found),
+        ("absent", t.absent),
+        ("mask_score", t.mask_score),
+        ("stream.found", stream.found),
+        ("stream.mask_score", stream.mask_score),
+    ] {
         if !(0.0..=1.0).contains(&value) {
             let detail = format!("{value} is not a probability");
             return Err(DialectError::new(DialectErrorKind::Range, field, detail));
@@ -240,7 +265,7 @@ fn thresholds(words: &bundle::Dialect) -> Result<Thresholds, DialectError> {
         let detail = format!("{} and negative {} are no probabilities or overlap", t.positive, t.negative);
         return Err(DialectError::new(DialectErrorKind::Range, "positive", detail));
     }
-    Ok(Thresholds { found: t.found, absent: t.absent, point, mask_score: t.mask_score })
+    Ok(Thresholds { found: t.found, absent: t.absent, point, mask_score: t.mask_score, stream })
 }
 
 fn calibration(words: &bundle::Dialect) -> Result<Calibration, DialectError> {

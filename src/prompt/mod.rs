@@ -23,7 +23,7 @@ pub use calibration::{Calibration, MaskCalibration};
 pub use codec::{Answer, GridLabel, GridPrompt, MAX_BOXES, parse_answer};
 pub use command::{CommandError, CommandLimits, check_command};
 pub use cursor::{AnswerError, AnswerErrorKind};
-pub use dialect::{Dialect, Thresholds};
+pub use dialect::{Dialect, StreamThresholds, Thresholds};
 pub use filter::{MIN_ANSWER_MASS, PointThresholds};
 pub use grammar::{Progress, progress};
 pub use grid::{BLUE_NOISE_POINTS, Candidates, candidates};

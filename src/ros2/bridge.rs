@@ -16,6 +16,7 @@ use super::message::{CameraInfo, Image, Text};
 use super::pairs::Pairs;
 use super::topics::{Camera, Ends};
 use crate::chain::Chain;
+use crate::client::Access;
 use crate::server::wire;
 
 /// The bridge cannot be set up.
@@ -56,8 +57,8 @@ pub struct Topics {
 pub struct Settings {
     /// The sam4mllm node: `http://127.0.0.1:50051`.
     pub address: String,
-    /// Its bearer token.
-    pub token: Option<String>,
+    /// How it lets the bridge in.
+    pub access: Access,
     /// `ROS_DOMAIN_ID`.
     pub domain: u16,
     /// The ROS node's namespace, from `/`.
@@ -102,7 +103,7 @@ impl Bridge {
         let (targets, told) = watch::channel(first(&settings.command));
         let link = Link {
             address: &settings.address,
-            token: settings.token.as_deref(),
+            access: &settings.access,
             slot: &slot,
             targets: told,
             answered: |answer: &wire::FrameResult| publish(&ends, answer, settings.values),

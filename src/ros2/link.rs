@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use crate::chain::Chain;
-use crate::client::{Client, ClientError, Receiver, Reply, Sender};
+use crate::client::{Access, Client, ClientError, Receiver, Reply, Sender};
 use crate::server::wire;
 
 /// Frames under way: one in work and one behind it, so that the node never waits for the network, nor the newest frame
@@ -49,7 +49,7 @@ impl Slot {
 /// What the link needs.
 pub(super) struct Link<'a, F: Fn(&wire::FrameResult)> {
     pub address: &'a str,
-    pub token: Option<&'a str>,
+    pub access: &'a Access,
     pub slot: &'a Slot,
     pub targets: watch::Receiver<Vec<wire::Target>>,
     pub answered: F,
@@ -74,10 +74,7 @@ impl<F: Fn(&wire::FrameResult)> Link<'_, F> {
 
     /// One stream from its beginning to its end. `settled` becomes the number of the last frame that was answered.
     async fn session(&mut self, settled: &watch::Sender<u64>) -> Result<(), ClientError> {
-        let mut client = Client::connect(self.address).await?;
-        if let Some(token) = self.token {
-            client = client.with_token(token)?;
-        }
+        let mut client = Client::connect_with(self.address, self.access).await?;
         let (sender, receiver) = client.stream().await?.split();
         info!(node = self.address, "stream open");
         let send = pin!(send(sender, self.slot, self.targets.clone(), settled.subscribe()));

@@ -116,8 +116,23 @@ impl Settings {
             let what = "must be a level such as info, or targets with levels such as warn,sam4mllm::node=debug";
             return refuse("log_filter", what);
         }
+        self.validate_collector()?;
         self.validate_numbers()?;
         self.server().validate()
+    }
+
+    /// Spans go to where the collector of this machine usually is; there is no TLS on that way.
+    fn validate_collector(&self) -> Result<(), ConfigError> {
+        let Some(endpoint) = &self.otlp_endpoint else { return Ok(()) };
+        let refuse = |what| Err(ConfigError::new("otlp_endpoint", what));
+        if cfg!(not(feature = "otlp")) {
+            return refuse("takes a build with the feature: cargo build --release --features otlp");
+        }
+        let host = endpoint.parse::<hyper::Uri>().ok().filter(|uri| uri.scheme_str() == Some("http"));
+        if host.is_none_or(|uri| uri.host().is_none()) {
+            return refuse("must be http://HOST:PORT, as of a collector on this machine");
+        }
+        Ok(())
     }
 
     /// The numbers that have another unit here than in [`ServerConfig`], which checks the rest.

@@ -10,7 +10,7 @@ use sam4mllm::mask::{Mask, Rle};
 use sam4mllm::node::Stages;
 use sam4mllm::pipeline::Strategy;
 use sam4mllm::pipeline::fake::{FakeGround, FakeSegment, Script};
-use sam4mllm::prompt::Calibration;
+use sam4mllm::prompt::{Calibration, StreamThresholds};
 use sam4mllm::server::wire::perceive_request::Request;
 use sam4mllm::server::wire::perceive_response::Response;
 use sam4mllm::server::wire::perception_client::PerceptionClient;
@@ -65,6 +65,7 @@ pub fn backend(script: &Script) -> Backend {
             segment: Box::new(move || Ok(Box::new(FakeSegment::new(segment.clone())))),
             strategies: FakeGround::strategies(Strategy::Pqpp).expect("is known"),
             min_mask_score: 0.4,
+            stream: StreamThresholds::NONE,
             calibration: Calibration::IDENTITY,
         },
     }

@@ -33,6 +33,7 @@ fn bad_files_and_values_exit_with_64_and_name_the_key() {
         ("backend = \"fake\"\nmax_targets = 0", "`max_targets`: must be in 1..=256"),
         ("backend = \"fake\"\nlisten = \"0.0.0.0:0\"", "`tls_certificate` and `tls_key`"),
         ("backend = \"fake\"\nlog_filter = \"a=b=c\"", "`log_filter`"),
+        ("backend = \"fake\"\notlp_endpoint = \"https://collector:4317\"", "`otlp_endpoint`"),
     ];
     for (text, said) in cases {
         let file = write(folder.path(), "node.toml", text);

@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
-use sam4mllm::server::{Sockets, Tls, TlsFiles};
+use sam4mllm::server::Sockets;
 
-use crate::access::{TOKEN, pem, tokens};
+use crate::access::{TOKEN, pem, tls, tokens};
 use crate::binary::Served;
 use crate::harness::{RED, Running, Scene, backend};
 
@@ -67,18 +67,15 @@ fn pictures_are_watched_until_every_target_has_an_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tls_and_a_token_are_used() {
-    let files = TlsFiles { certificate: pem("server.pem"), key: pem("server.key"), client_ca: None };
-    let tls = Tls::load(&files).expect("the files are in order");
+async fn tls_a_certificate_and_a_token_are_used() {
     let script = sam4mllm::pipeline::fake::Script::default();
-    let sockets = Sockets { tls: Some(tls), tokens: Some(tokens()), ..Sockets::default() };
+    let sockets = Sockets { tls: Some(tls(Some("root.pem"))), tokens: Some(tokens()), ..Sockets::default() };
     let node = Running::launch_on(sockets, backend(&script), script, |_| {}).await;
     let address = format!("https://localhost:{}", node.address.port());
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
     std::fs::write(at("token"), format!("{TOKEN}\n")).expect("writes");
     std::fs::write(at("1.jpg"), Scene::new().with(RED, 100, 80).jpeg()).expect("writes");
-    let (root, wrong) = (pem("root.pem"), pem("stranger.pem"));
     let (token, picture) = (at("token"), at("1.jpg"));
     let run = async |more: &[&str]| {
         let arguments: Vec<String> =
@@ -89,10 +86,25 @@ async fn tls_and_a_token_are_used() {
         });
         watching.await.expect("ends")
     };
-    let (root, wrong) = (root.to_str().expect("UTF-8"), wrong.to_str().expect("UTF-8"));
-    let good = run(&["--ca", root, "--token-file", &token]).await;
+    let file = |name: &str| pem(name).to_str().expect("UTF-8").to_owned();
+    let (root, chain, key) = (file("root.pem"), file("client.pem"), file("client.key"));
+    let (stranger, strange_key) = (file("stranger.pem"), file("stranger.key"));
+    let own = ["--certificate", &chain, "--key", &key];
+    let good = run(&[&["--ca", &root, "--token-file", &token], &own[..]].concat()).await;
     assert!(good.status.success() && text(&good.stdout).contains("\tFOUND\t"), "{}", text(&good.stderr));
-    let without = run(&["--ca", root]).await;
-    assert!(text(&without.stderr).contains("authenticate"), "{}", text(&without.stderr));
-    assert_eq!(run(&["--ca", wrong, "--token-file", &token]).await.status.code(), Some(1));
+    let without_token = run(&[&["--ca", &root], &own[..]].concat()).await;
+    assert!(text(&without_token.stderr).contains("authenticate"), "{}", text(&without_token.stderr));
+    let refused = [
+        vec!["--ca", &root, "--token-file", &token],
+        [&["--ca", &stranger, "--token-file", &token], &own[..]].concat(),
+        vec!["--ca", &root, "--token-file", &token, "--certificate", &stranger, "--key", &strange_key],
+    ];
+    for arguments in refused {
+        let output = run(&arguments).await;
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", text(&output.stderr));
+    }
+    let mixed = run(&["--ca", &root, "--certificate", &chain, "--key", &strange_key]).await;
+    assert!(text(&mixed.stderr).contains("use certificate"), "{}", text(&mixed.stderr));
+    let half = run(&["--ca", &root, "--certificate", &chain]).await;
+    assert_eq!(half.status.code(), Some(2), "a certificate takes its key");
 }

@@ -72,8 +72,15 @@ fn bridge(address: &str, domain: &str, more: &[&str]) -> Process {
 #[test]
 fn a_raw_camera_gets_boxes_and_a_mask_of_the_same_stamp() {
     let domain = domain(0);
-    let (_node, address) = node("127.0.0.1:0", &["--backend", "fake"]);
-    let bridge = bridge(&address, &domain, &["--labels", "--depth", "/camera/depth"]);
+    // Both show each other their certificates.
+    let pem = |name: &str| format!("{}/tests/node/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let (root, chain, key) = (pem("root.pem"), pem("server.pem"), pem("server.key"));
+    let serve = ["--backend", "fake", "--tls-certificate", &chain, "--tls-key", &key, "--tls-client-ca", &root];
+    let (_node, address) = node("127.0.0.1:0", &serve);
+    let address = address.replace("127.0.0.1", "https://localhost");
+    let (chain, key) = (pem("client.pem"), pem("client.key"));
+    let access = ["--ca", &root, "--certificate", &chain, "--key", &key];
+    let bridge = bridge(&address, &domain, &[&["--labels", "--depth", "/camera/depth"], &access[..]].concat());
     let mut robot = Robot::join(&domain);
     let command = r#"{"absent": "the green box", "first": "the red box", "second": "the blue box"}"#;
     // The intrinsics may be the last topic to be discovered.

@@ -12,7 +12,7 @@ use crate::model::stages::SelfTest;
 use crate::node::Stages;
 use crate::pipeline::fake::{FakeGround, FakeSegment, Script};
 use crate::pipeline::{Grounder, Segmenter, Strategies};
-use crate::prompt::{Calibration, Dialect};
+use crate::prompt::{Calibration, Dialect, StreamThresholds, Thresholds};
 use crate::server::settings::{BackendName, Settings};
 use crate::server::{Backend, Identity};
 
@@ -76,7 +76,7 @@ fn tested_backend(args: &StageArgs, self_test: SelfTest) -> anyhow::Result<Backe
         backend: backend.to_owned(),
         backend_version: version,
     };
-    let min_mask_score = manifest.dialect.thresholds.mask_score;
+    let Thresholds { mask_score: min_mask_score, stream, .. } = dialect.thresholds();
     let (usual, drafting) = (args.strategy, args.draft);
     let (ground, segment) = ((bundle.clone(), options.clone()), (bundle, options));
     Ok(Backend {
@@ -90,6 +90,7 @@ fn tested_backend(args: &StageArgs, self_test: SelfTest) -> anyhow::Result<Backe
             segment: Box::new(move || Ok(Box::new(Segmenter::load(&segment.0, &segment.1)?))),
             strategies,
             min_mask_score,
+            stream,
             calibration,
         },
     })
@@ -111,6 +112,7 @@ fn fake(script: &Script, strategies: Strategies) -> Backend {
             segment: Box::new(move || Ok(Box::new(FakeSegment::new(segment.clone())))),
             strategies,
             min_mask_score: 0.4,
+            stream: StreamThresholds::NONE,
             calibration: Calibration::IDENTITY,
         },
     }

@@ -4,13 +4,12 @@ mod source;
 mod view;
 
 use std::io::{BufRead, IsTerminal};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use tokio::sync::mpsc;
 
-use super::read_token;
+use super::access::AccessArgs;
 use crate::client::{Client, Reply, Sender, file_frame};
 use crate::server::wire::perceive_request::Request;
 use crate::server::wire::{self, Verdict};
@@ -32,12 +31,8 @@ pub struct Args {
     /// The node.
     #[arg(long, short, default_value = "http://127.0.0.1:50051", env = "SAM4MLLM_ADDRESS")]
     address: String,
-    /// A file with the token that the node asks for.
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-    /// Roots, PEM, that the node's certificate leads to; for https addresses.
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
+    #[command(flatten)]
+    access: AccessArgs,
     #[command(flatten)]
     source: SourceArgs,
     /// Frames a second at the most.
@@ -92,14 +87,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 async fn connect(args: &Args) -> anyhow::Result<Client> {
-    let client = match &args.ca {
-        Some(roots) => Client::connect_tls(&args.address, roots).await,
-        None => Client::connect(args.address.clone()).await,
-    };
-    let client = client.with_context(|| args.address.clone())?;
+    let access = args.access.read()?;
+    let client = Client::connect_with(&args.address, &access).await.with_context(|| args.address.clone())?;
     client.ready(READY_WITHIN).await?;
-    let Some(file) = &args.token_file else { return Ok(client) };
-    Ok(client.with_token(&read_token(file)?)?)
+    Ok(client)
 }
 
 async fn watch(args: &Args, mut source: Source, commands: Vec<Typed>) -> anyhow::Result<()> {

@@ -249,6 +249,19 @@ pub struct Thresholds {
     pub negative: f32,
     /// Unsure below this predicted IoU.
     pub mask_score: f32,
+    /// What "found" takes in a stream of frames. Default: no more than on one picture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamThresholds>,
+}
+
+/// What "found" takes in a stream of frames, where an answer holds for many of them; each `0.0..=1.0`.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamThresholds {
+    /// The probability that the last answer's first token starts a box.
+    pub found: f32,
+    /// Predicted IoU of each mask on its frame.
+    pub mask_score: f32,
 }
 
 /// Size and hash of one file.

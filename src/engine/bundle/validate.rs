@@ -73,6 +73,9 @@ impl Dialect {
         ] {
             require((0.0..=1.0).contains(&value), &format!("dialect.thresholds.{key}"), "0.0..=1.0")?;
         }
+        for (key, value) in t.stream.iter().flat_map(|s| [("found", s.found), ("mask_score", s.mask_score)]) {
+            require((0.0..=1.0).contains(&value), &format!("dialect.thresholds.stream.{key}"), "0.0..=1.0")?;
+        }
         self.ppg.as_ref().map_or(Ok(()), Ppg::validate)?;
         self.calibration.as_ref().map_or(Ok(()), Calibration::validate)
     }

@@ -32,6 +32,7 @@ pub(in super::super) fn why(why: Why) -> wire::Why {
         Why::Lost => wire::Why::Lost,
         Why::Drift => wire::Why::Drift,
         Why::Missing => wire::Why::Missing,
+        Why::Unsure => wire::Why::Unsure,
         Why::Budget => wire::Why::Budget,
     }
 }
@@ -45,6 +46,7 @@ pub(in super::super) fn why_of(why: wire::Why) -> Option<Why> {
         wire::Why::Lost => Why::Lost,
         wire::Why::Drift => Why::Drift,
         wire::Why::Missing => Why::Missing,
+        wire::Why::Unsure => Why::Unsure,
         wire::Why::Budget => Why::Budget,
     })
 }

@@ -151,6 +151,9 @@ settings! {
         tokens_file: PathBuf, "SAM4MLLM_TOKENS_FILE";
         /// Where metrics are told over HTTP, at /metrics. Default: nowhere.
         metrics_listen: SocketAddr, "SAM4MLLM_METRICS_LISTEN";
+        /// An OpenTelemetry collector that spans are sent to over gRPC, in plain text: http://127.0.0.1:4317. Takes a build
+        /// with the feature `otlp`. Default: none.
+        otlp_endpoint: String, "SAM4MLLM_OTLP_ENDPOINT";
         /// Where browsers find the live page, over HTTP, or over HTTPS where there is TLS. Default: nowhere.
         web_listen: SocketAddr, "SAM4MLLM_WEB_LISTEN";
         /// An origin under which the page may be opened besides the node's own, as behind a proxy:
