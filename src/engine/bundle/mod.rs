@@ -25,6 +25,8 @@ pub use manifest::{
 };
 pub use outputs::{StoredOutputs, TensorPrint, store_outputs};
 pub use seal::{Sealed, seal};
+pub(crate) use files::hex;
+pub(crate) use validate::path_fault;
 
 /// Name of the manifest inside a bundle's directory.
 pub const MANIFEST: &str = "bundle.toml";
