@@ -89,7 +89,9 @@ impl RepoCache {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
                 Err(TryLockError::Error(e)) => return Err(io(e)),
-                Err(TryLockError::WouldBlock) if stopped() => return Err(HubError::new(Kind::Stopped, digest.as_str())),
+                Err(TryLockError::WouldBlock) if stopped() => {
+                    return Err(HubError::new(Kind::Stopped, digest.as_str()));
+                }
                 Err(TryLockError::WouldBlock) => {
                     if let Some(waits) = waits.take() {
                         waits();

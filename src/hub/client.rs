@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
+use tokio_rustls::rustls::crypto::CryptoProvider;
 use ureq::http::header::{ACCEPT_ENCODING, AUTHORIZATION, IF_RANGE, LOCATION, RANGE};
 use ureq::http::uri::{Authority, Scheme};
 use ureq::http::{HeaderMap, Response, Uri};
@@ -65,6 +66,7 @@ pub(super) struct Client {
     endpoint: String,
     origin: Origin,
     token: Option<Token>,
+    cryptography: Option<Arc<CryptoProvider>>,
 }
 
 /// Scheme, host and port.
@@ -112,8 +114,19 @@ impl Client {
             return Err(HubError::new(Kind::Token, &endpoint)
                 .because("it would travel in plain text; take an https endpoint, or no token (--no-token)"));
         }
-        let agent = agent(options, &origin)?;
-        Ok(Self { agent, endpoint, origin, token: options.token.clone() })
+        let cryptography = cryptography::provider();
+        let agent = agent(options, &origin, cryptography.clone());
+        let client = Self { agent, endpoint, origin, token: options.token.clone(), cryptography };
+        client.check_tls(&client.origin)?;
+        Ok(client)
+    }
+
+    fn check_tls(&self, origin: &Origin) -> Result<(), HubError> {
+        if origin.https && self.cryptography.is_none() {
+            return Err(HubError::new(Kind::Tls, &origin.host)
+                .because("this processor lacks AES, AVX2 or ADX; pull on another machine and copy its cache"));
+        }
+        Ok(())
     }
 
     /// The address of a path below the endpoint.
@@ -143,6 +156,7 @@ impl Client {
             if self.origin.https && !origin.https {
                 return Err(nowhere("from https to plain text").into());
             }
+            self.check_tls(&origin)?;
             let response = self.ask(&uri, &origin, from)?;
             let headers = response.headers().clone();
             let status = response.status();
@@ -176,7 +190,7 @@ impl Client {
     }
 }
 
-fn agent(options: &HubOptions, origin: &Origin) -> Result<Agent, HubError> {
+fn agent(options: &HubOptions, origin: &Origin, cryptography: Option<Arc<CryptoProvider>>) -> Agent {
     let mut config = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -191,21 +205,14 @@ fn agent(options: &HubOptions, origin: &Origin) -> Result<Agent, HubError> {
         // A proxy is for what lies beyond this machine.
         config = config.proxy(None);
     }
-    match cryptography::provider() {
-        Some(provider) => {
-            let tls = TlsConfig::builder()
-                .root_certs(RootCerts::PlatformVerifier)
-                .unversioned_rustls_crypto_provider(Arc::clone(&provider))
-                .build();
-            config = config.tls_config(tls);
-        }
-        None if origin.https => {
-            return Err(HubError::new(Kind::Tls, &options.endpoint)
-                .because("this processor lacks AES, AVX2 or ADX; fetch on another machine and copy its cache"));
-        }
-        None => {}
+    if let Some(provider) = cryptography {
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::PlatformVerifier)
+            .unversioned_rustls_crypto_provider(provider)
+            .build();
+        config = config.tls_config(tls);
     }
-    Ok(config.build().into())
+    config.build().into()
 }
 
 /// Where a redirect from `base` leads: a whole address, or a path on the same host.

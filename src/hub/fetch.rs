@@ -170,9 +170,10 @@ impl Download<'_> {
             return Ok(false);
         }
         let range = answer.last.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
-        let expected = format!("bytes {have}-{}/{}", self.file.bytes - 1, self.file.bytes);
+        let last = self.file.bytes.saturating_sub(1);
+        let expected = format!("bytes {have}-{last}/{}", self.file.bytes);
         // Some storages leave out the total.
-        let without_total = format!("bytes {have}-{}/*", self.file.bytes - 1);
+        let without_total = format!("bytes {have}-{last}/*");
         if range == Some(&*expected) || range == Some(&*without_total) {
             return Ok(have > 0);
         }
@@ -238,7 +239,8 @@ impl Download<'_> {
     }
 
     fn wrong_hash(&self, hash: &str) -> HubError {
-        HubError::new(Kind::Hash, &self.file.name).because(format!("{hash}, the hub lists {}", self.file.digest.as_str()))
+        HubError::new(Kind::Hash, &self.file.name)
+            .because(format!("{hash}, the hub lists {}", self.file.digest.as_str()))
     }
 }
 

@@ -143,11 +143,25 @@ mod tests {
         assert_eq!(parse(&one("text/config.json")).unwrap().files[0].name, "text/config.json");
         let long = "a/".repeat(300) + "b";
         for name in [
-            "../x", "a/../../x", "/etc/x", "a//b", "./x", "a/", "", "a\\b", "..\\x", "C:x", "x\0", "a\nb", "\u{7f}", &long,
+            "../x",
+            "a/../../x",
+            "/etc/x",
+            "a//b",
+            "./x",
+            "a/",
+            "",
+            "a\\b",
+            "..\\x",
+            "C:x",
+            "x\0",
+            "a\nb",
+            "\u{7f}",
+            &long,
         ] {
             assert_eq!(parse(&one(name)).unwrap_err().kind(), Kind::FileName, "{name:?}");
         }
-        let twice = one("a").replace("[{", r#"[{"rfilename":"A","size":1,"blobId":"0123456789abcdef0123456789abcdef01234567"},{"#);
+        let twice = one("a")
+            .replace("[{", r#"[{"rfilename":"A","size":1,"blobId":"0123456789abcdef0123456789abcdef01234567"},{"#);
         assert_eq!(parse(&twice).unwrap_err().kind(), Kind::FileName);
     }
 

@@ -37,7 +37,9 @@ pub(super) fn of_hub(response: &Response<Body>, place: &str, with_token: bool) -
 pub(super) fn of_storage(response: &Response<Body>, host: &str) -> Failure {
     let status = response.status().as_u16();
     match status {
-        401 | 403 | 404 => Failure::Passing(HubError::new(Kind::Status, host).because(format!("status {status}")), None),
+        401 | 403 | 404 => {
+            Failure::Passing(HubError::new(Kind::Status, host).because(format!("status {status}")), None)
+        }
         _ => passing_or_lasting(status, response.headers(), host),
     }
 }

@@ -48,9 +48,9 @@ impl Selection {
     /// # Errors
     /// [`HubErrorKind::Name`](Kind::Name) of a pattern that is none.
     pub fn matching(patterns: &[String]) -> Result<Self, HubError> {
-        let include = patterns.iter().map(|pattern| {
-            Pattern::new(pattern).map_err(|e| HubError::new(Kind::Name, pattern.as_str()).because(e))
-        });
+        let include = patterns
+            .iter()
+            .map(|pattern| Pattern::new(pattern).map_err(|e| HubError::new(Kind::Name, pattern.as_str()).because(e)));
         Ok(Self { include: include.collect::<Result<_, _>>()? })
     }
 

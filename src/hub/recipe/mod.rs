@@ -133,7 +133,9 @@ pub struct Licence {
 impl Recipe {
     /// The recipes that come with the program.
     pub fn built_in() -> impl Iterator<Item = Self> {
-        BUILT_IN.iter().map(|(name, text)| Self::parse(text, name).expect("recipes of this crate are read in its tests"))
+        BUILT_IN
+            .iter()
+            .map(|(name, text)| Self::parse(text, name).expect("recipes of this crate are read in its tests"))
     }
 
     /// The recipe of that name, or in the file of that name.
