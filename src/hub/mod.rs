@@ -264,6 +264,15 @@ impl Hub {
     }
 }
 
+/// Reads a hub's answer about a repository: the commit, and the names of its files, all of them plain relative paths.
+///
+/// # Errors
+/// [`HubErrorKind::Answer`], [`HubErrorKind::FileName`].
+pub fn read_listing(json: &[u8], pinned: &Pinned) -> Result<(String, Vec<String>), HubError> {
+    let listing = Listing::parse(json, pinned)?;
+    Ok((listing.commit, listing.files.into_iter().map(|file| file.name).collect()))
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
