@@ -91,6 +91,11 @@ impl Origin {
         bare.then_some(Self { https, host, port })
     }
 
+    /// Host and port.
+    fn shown(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
     fn is_this_machine(&self) -> bool {
         let bare = self.host.trim_start_matches('[').trim_end_matches(']');
         bare == "localhost" || bare.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
@@ -142,7 +147,7 @@ impl Client {
             ureq::Error::BodyExceedsLimit(_) => {
                 HubError::new(Kind::Answer, place).because(format!("it is longer than {MAX_ANSWER} bytes")).into()
             }
-            other => broken(other, &self.origin.host),
+            other => broken(other, &self.origin.shown()),
         })
     }
 
@@ -166,7 +171,7 @@ impl Client {
                 return match status.as_u16() {
                     200 | 206 | 416 => Ok(Answer { first: first.clone(), last: response }),
                     _ if own => Err(refusal::of_hub(&response, place, self.token.is_some())),
-                    _ => Err(refusal::of_storage(&response, &origin.host)),
+                    _ => Err(refusal::of_storage(&response, &origin.shown())),
                 };
             }
             let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
@@ -186,7 +191,7 @@ impl Client {
                 request = request.header(IF_RANGE, tag);
             }
         }
-        request.call().map_err(|error| broken(error, &origin.host))
+        request.call().map_err(|error| broken(error, &origin.shown()))
     }
 }
 
@@ -227,15 +232,15 @@ fn follow(base: &Uri, location: &str) -> Option<Uri> {
     location.parse::<Uri>().ok().filter(|uri| uri.scheme().is_some())
 }
 
-/// A connection that did not come about or broke; names the host and not the address, which may hold a signature.
-pub(super) fn broken(error: ureq::Error, host: &str) -> Failure {
+/// A connection that did not come about or broke, at `place`: never the whole address, which may hold a signature.
+pub(super) fn broken(error: ureq::Error, place: &str) -> Failure {
     let refused = match &error {
         ureq::Error::Rustls(_) | ureq::Error::Tls(_) => true,
         ureq::Error::Io(error) => is_tls(error),
         _ => false,
     };
     let kind = if refused { Kind::Tls } else { Kind::Connection };
-    let error = HubError::new(kind, host).because(error);
+    let error = HubError::new(kind, place).because(error);
     if refused { Failure::Lasting(error) } else { Failure::Passing(error, None) }
 }
 

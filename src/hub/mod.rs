@@ -137,7 +137,10 @@ impl Hub {
             None => cache.listing(pinned)?,
             Some(client) => self.list(client, pinned, progress)?,
         };
-        let files = selection.choose(&pinned.to_string(), listing.files)?;
+        let files = selection.choose(&pinned.to_string(), listing.files).map_err(|error| match &self.client {
+            Some(_) => error,
+            None => HubError::new(Kind::Offline, pinned.to_string()).because(error),
+        })?;
         Ok(Plan { pinned: pinned.clone(), commit: listing.commit, files, cache, out: out.map(Path::to_owned) })
     }
 

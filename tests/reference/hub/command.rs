@@ -132,7 +132,7 @@ fn https_goes_by_the_roots_of_the_system() {
     let stranger = root.with_file_name("stranger.pem");
 
     let (ok, _, stderr) = run(program(home.path(), &pull).env("SSL_CERT_FILE", stranger));
-    assert!(!ok && stderr.contains("set up TLS for `localhost`"), "{stderr}");
+    assert!(!ok && stderr.contains("set up TLS for `localhost:"), "{stderr}");
     assert!(server.seen("").is_empty());
     let (ok, _, stderr) = run(program(home.path(), &pull).env("SSL_CERT_FILE", root).env("HF_TOKEN", TOKEN));
     assert!(ok, "{stderr}");

@@ -256,6 +256,10 @@ fn offline_the_cache_is_all_there_is() {
     let by_commit = pull_with(offline(), &format!("{REPO}@{}", pulled.commit), None, &()).unwrap();
     assert_eq!(by_commit.dir, pulled.dir);
     assert_eq!(server.seen("").len(), asked);
+    // What is not there cannot be chosen.
+    let hub = Hub::new(offline()).unwrap();
+    let torch = Selection::matching(&["*.pt".to_owned()]).unwrap();
+    assert_eq!(hub.plan(&REPO.parse().unwrap(), &torch, None, &()).unwrap_err().kind(), Kind::Offline);
     // A flipped bit is found, offline and not.
     let mut bytes = weights.bytes.clone();
     bytes[1234] ^= 1;
