@@ -25,6 +25,7 @@
 //! | [`prompt`] | the paper's codec: dialects, queries, strict parsing of answers, points, strategies | geometry, mask |
 //! | [`engine`] | the [`Engine`](engine::Engine) trait, backends, bundles and their hashes | – |
 //! | [`import`] | Hugging Face checkpoints → ONNX graphs that refer to the weights in place | engine |
+//! | [`hub`] | checkpoints from a Hugging Face hub: hashes, resumption, its cache; recipes of bundles | engine, prompt |
 //! | [`model`] | tensor names, pre- and post-processing, caches of the two models | engine, frame, mask, prompt |
 //! | [`pipeline`] | [`Ground`](pipeline::Ground), [`Segment`](pipeline::Segment), tracking; no tokio, no tonic | model |
 //! | [`node`] | sessions, slots, scheduling; one OS thread owns each stage; no tonic | pipeline |
@@ -44,11 +45,13 @@
 mod chain;
 pub mod cli;
 pub mod client;
+mod cryptography;
 pub mod dataset;
 pub mod engine;
 pub mod eval;
 pub mod frame;
 pub mod geometry;
+pub mod hub;
 pub mod import;
 pub mod mask;
 mod memory;

@@ -28,6 +28,10 @@ pub struct Args {
 enum Command {
     /// Turn a Hugging Face checkpoint, or both of a bundle, into ONNX graphs.
     Import(ImportArgs),
+    /// Fetch a checkpoint from a Hugging Face hub, or both of a recipe's and make a bundle of them.
+    Pull(super::pull::Args),
+    /// Which bundles can be made of published checkpoints, under which licences.
+    Recipe(super::recipe::Args),
     /// Build TensorRT plans of a bundle's graphs, or find those that are built.
     #[cfg(feature = "tensorrt")]
     Build(super::plans::Args),
@@ -109,6 +113,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             return outcome(&text, complete, "plans cannot run on this machine");
         }
         Command::Import(args) => run_import(&args)?,
+        Command::Pull(args) => super::pull::run(&args)?,
+        Command::Recipe(args) => super::recipe::run(&args)?,
         Command::Inspect(args) => run_inspect(&args)?,
         Command::Seal(args) => run_seal(&args)?,
     };

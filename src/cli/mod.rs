@@ -23,6 +23,8 @@ mod plan_inspect;
 mod plans;
 #[cfg(feature = "tensorrt")]
 mod probe;
+mod pull;
+mod recipe;
 mod replay;
 #[cfg(feature = "ros2")]
 mod ros2;

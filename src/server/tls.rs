@@ -1,8 +1,4 @@
 //! TLS, with the client's certificate or without.
-//!
-//! The cryptography is `graviola`'s: the arithmetic in assembly that is proved correct (s2n-bignum), the rest in intrinsics,
-//! all of it inside Rust source, so that no C compiler and no cmake is needed. It takes x86-64 with AES, AVX2 and ADX
-//! (2015 and later, but not Intel's smallest), or 64-bit ARM with AES, PMULL and SHA-2 (every Jetson).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +8,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+
+use crate::cryptography;
 
 /// The files, all PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,12 +43,11 @@ impl Tls {
     /// # Errors
     /// A file that is not there, not PEM or empty, and a key that is not the certificate's.
     pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
-        if !processor_has_what_it_takes() {
+        let provider = cryptography::provider().ok_or_else(|| {
             let source =
                 "this processor lacks AES, AVX2 or ADX; take plain text on the Unix socket, behind a proxy with TLS";
-            return Err(TlsError { what: "TLS certificate", path: files.certificate.clone(), source: source.into() });
-        }
-        let provider = Arc::new(rustls_graviola::default_provider());
+            TlsError { what: "TLS certificate", path: files.certificate.clone(), source: source.into() }
+        })?;
         let chain = certificates("TLS certificate", &files.certificate)?;
         let bad_key = |source| TlsError { what: "TLS key", path: files.key.clone(), source };
         let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|e| bad_key(Box::new(e)))?;
@@ -80,22 +77,6 @@ impl Tls {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Self { acceptor: TlsAcceptor::from(Arc::new(config)) }
     }
-}
-
-/// What `graviola` asks for; it would panic in the first handshake.
-fn processor_has_what_it_takes() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return std::is_x86_feature_detected!("adx")
-        && std::is_x86_feature_detected!("aes")
-        && std::is_x86_feature_detected!("avx2")
-        && std::is_x86_feature_detected!("bmi1")
-        && std::is_x86_feature_detected!("bmi2")
-        && std::is_x86_feature_detected!("pclmulqdq")
-        && std::is_x86_feature_detected!("ssse3");
-    #[cfg(target_arch = "aarch64")]
-    return std::arch::is_aarch64_feature_detected!("aes")
-        && std::arch::is_aarch64_feature_detected!("pmull")
-        && std::arch::is_aarch64_feature_detected!("sha2");
 }
 
 fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -6,13 +6,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Cursor;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use prost::Message;
 use sam4mllm::dataset::readers::{Files, Source, read, read_sound};
 use sam4mllm::engine::bundle::Manifest;
 use sam4mllm::frame::{Depth, DepthEncoding, Encoded, Encoding, FrameLimits, Layout, decode, probe};
 use sam4mllm::geometry::Size;
+use sam4mllm::hub::read_listing;
+use sam4mllm::hub::recipe::Recipe;
 use sam4mllm::import::{Adapter, AdapterMode, Level, import, import_adapted};
 use sam4mllm::mask::{Mask, Rle};
 use sam4mllm::prompt::{CommandLimits, CountHint, Dialect, check_command, parse_answer};
@@ -40,6 +42,8 @@ pub const PARSERS: &[Parser] = &[
     Parser { name: "answers", seeds: answers, run: answer, rounds: 100000, mib: 1 },
     Parser { name: "commands", seeds: commands, run: command, rounds: 100000, mib: 4 },
     Parser { name: "manifests", seeds: manifests, run: manifest, rounds: 10000, mib: 8 },
+    Parser { name: "recipes", seeds: recipes, run: recipe, rounds: 10000, mib: 8 },
+    Parser { name: "listings", seeds: listings, run: listing, rounds: 50000, mib: 4 },
     Parser { name: "checkpoints", seeds: checkpoints, run: checkpoint, rounds: 150, mib: 64 },
     Parser { name: "configs", seeds: configs, run: config, rounds: 150, mib: 64 },
     Parser { name: "adapters", seeds: adapters, run: adapter, rounds: 200, mib: 64 },
@@ -211,6 +215,31 @@ fn manifest(data: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(data) else { return false };
     let Ok(manifest) = Manifest::parse(text) else { return false };
     Dialect::compile(&manifest.dialect).is_ok()
+}
+
+fn recipes() -> Vec<Vec<u8>> {
+    ["paper", "small", "training-free"].map(|name| seed(&format!("engines/recipes/{name}.toml"))).into()
+}
+
+fn recipe(data: &[u8]) -> bool {
+    std::str::from_utf8(data).is_ok_and(|text| Recipe::parse(text, "fuzzed").is_ok())
+}
+
+// ---- hubs
+
+fn listings() -> Vec<Vec<u8>> {
+    let (git, sha) = ("0123456789".repeat(4), "01234567".repeat(8));
+    let small = format!(r#"{{"rfilename":"config.json","size":3,"blobId":"{git}"}}"#);
+    let large = format!(r#"{{"rfilename":"text/model.safetensors","size":9,"lfs":{{"sha256":"{sha}","size":9}}}}"#);
+    vec![format!(r#"{{"id":"a/b","sha":"{git}","gated":false,"siblings":[{small},{large}]}}"#).into_bytes()]
+}
+
+/// Whatever is believed about names stays below the directory that files are written to.
+fn listing(data: &[u8]) -> bool {
+    let Ok((commit, names)) = read_listing(data, &"a/b".parse().expect("is a repository")) else { return false };
+    let plain = |name: &String| Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+    assert!(commit.len() == 40 && names.iter().all(plain), "{names:?}");
+    true
 }
 
 /// A folder of this process and thread, which is what these parsers read from; made anew for each input.

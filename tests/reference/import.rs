@@ -3,6 +3,7 @@
 // A test fails by panicking, and these print what they measured.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod hub;
 mod stored;
 
 use std::fs;

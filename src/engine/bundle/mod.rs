@@ -20,11 +20,13 @@ mod tests;
 
 pub use calibrate::{Calibration, MaskCalibration, calibrate};
 pub use error::{BundleError, BundleErrorKind};
+pub(crate) use files::hex;
 pub use manifest::{
     AdapterMode, Dialect, FileEntry, Filter, Fit, ImageSpec, Layout, Manifest, Mllm, Ppg, Sam, Thresholds, Zoom,
 };
 pub use outputs::{StoredOutputs, TensorPrint, store_outputs};
 pub use seal::{Sealed, seal};
+pub(crate) use validate::path_fault;
 
 /// Name of the manifest inside a bundle's directory.
 pub const MANIFEST: &str = "bundle.toml";

@@ -136,21 +136,24 @@ fn template(key: &str, text: &str, required: &[&str], optional: &[&str]) -> Resu
     required.iter().try_for_each(|word| require(seen.contains(word), key, &format!("a template with `{{{word}}}`")))
 }
 
-/// Refuses a path that is empty, absolute, climbs, names the manifest, or means different things on different systems.
+/// Refuses a path that is no plain relative one, or names the manifest.
 fn check_path(path: &str) -> Result<(), BundleError> {
-    let refuse = |why: &str| Err(BundleError::new(BundleErrorKind::Path, path).because(why.to_owned()));
-    if path.is_empty() || path == MANIFEST {
-        return refuse("names no file of the bundle");
+    let fault = if path == MANIFEST { Some("names no file of the bundle") } else { path_fault(path) };
+    fault.map_or(Ok(()), |why| Err(BundleError::new(BundleErrorKind::Path, path).because(why)))
+}
+
+/// What is wrong with a path that ought to be a plain relative one: empty, absolute, climbing, or of another meaning on
+/// another system.
+pub(crate) fn path_fault(path: &str) -> Option<&'static str> {
+    if path.is_empty() {
+        return Some("names no file");
     }
     if path.contains(['\\', ':', '\0']) {
-        return refuse("holds a character that is not portable");
+        return Some("holds a character that is not portable");
     }
     if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        return refuse("is not a plain relative path");
+        return Some("is not a plain relative path");
     }
-    if Path::new(path).components().all(|c| matches!(c, Component::Normal(_))) {
-        Ok(())
-    } else {
-        refuse("leaves the bundle")
-    }
+    let plain = Path::new(path).components().all(|c| matches!(c, Component::Normal(_)));
+    (!plain).then_some("leaves its directory")
 }
