@@ -222,7 +222,7 @@ fn what_is_written_reads_back_as_the_truth() {
     let strategies = vec![Strategy::Pqpp, Strategy::Ppg, Strategy::Box];
     let options = DialogueOptions { count: Some(40), strategies, max_tokens: 1200, ..Default::default() };
     let written = run(&sources, &options, ChatFormat::Trl, out.path()).expect("writes");
-    let (dialect, scale) = (dialect(), GridScale(999));
+    let (dialect, scale) = (dialect(), GridScale::square(999));
     let (mut boxes, mut points, mut groups) = (0, 0, 0);
     for line in lines(&written) {
         let scene = scene_of(&line);

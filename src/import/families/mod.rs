@@ -104,6 +104,11 @@ pub fn classes() -> impl Iterator<Item = &'static str> {
     FAMILIES.iter().map(|family| family.class)
 }
 
+/// Whether a class is one of a segmenter.
+pub(crate) fn is_segmenter(class: &str) -> bool {
+    sam::CLASSES.contains(&class)
+}
+
 /// The family of a checkpoint.
 pub(crate) fn find(config: &Config) -> Result<&'static Family, ImportError> {
     let class = config.class()?;
