@@ -70,7 +70,7 @@ pub fn compose(parts: &Composition<'_>, out: impl AsRef<Path>) -> Result<Sealed,
     let fail = |error| ComposeError::Checkpoint(parts.mllm.to_owned(), error);
     let checkpoint = Checkpoint::open(parts.mllm).map_err(fail)?;
     let class = families::find(checkpoint.config()).map_err(fail)?.class();
-    if families::is_segmenter(class) {
+    if families::is_segmenter(class) || families::is_blind(class) {
         return Err(wrong_kind(parts.mllm, class, "language model with eyes"));
     }
     let (sam_class, image) = segmenter(parts.sam)?;

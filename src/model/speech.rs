@@ -1,5 +1,6 @@
 //! A dialect in the tokens of one tokenizer: which tokens decide, and what may be said.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use tokenizers::{ModelWrapper, Tokenizer};
@@ -20,6 +21,8 @@ pub struct Speech {
     dialect: Dialect,
     limits: CommandLimits,
     control_tokens: Vec<String>,
+    /// Those of them that are marked special.
+    special: HashSet<u32>,
     unknown: Option<u32>,
     before_image: Vec<u32>,
     image_token: u32,
@@ -116,12 +119,15 @@ impl Speech {
         let (before_image, after_image) = context.prefix_around(image_token)?;
         let numbers = context.numbers();
         let (control_tokens, unknown) = control_tokens(&tokenizer);
+        let added = tokenizer.get_added_tokens_decoder().into_iter();
+        let special = added.filter(|(_, token)| token.special).map(|(id, _)| id).collect();
         let limits = CommandLimits::default();
         Ok(Self {
             tokenizer,
             dialect,
             limits,
             control_tokens,
+            special,
             unknown,
             before_image,
             image_token,
@@ -261,12 +267,16 @@ impl Speech {
     }
 
     /// Whether a round-1 answer of boxes can begin with `tokens`, and be whole with `room` tokens further; or is all of
-    /// them but the last, where that ends it. What [`Opening::lead`] says comes before them.
+    /// them but the last, where that ends it. What [`Opening::lead`] says comes before them. No other special token may be
+    /// said, whatever its text.
     pub fn may_say(&self, tokens: &[u32], room: usize) -> bool {
         let (tokens, wanted) = match tokens.split_last() {
             Some((last, before)) if *last == self.end => (before, Progress::Whole),
             _ => (tokens, Progress::Open),
         };
+        if tokens.last().is_some_and(|last| self.special.contains(last)) {
+            return false;
+        }
         let Ok(text) = self.answer(Strategy::Box, tokens) else { return false };
         let found = progress_within(&text, room, &self.dialect);
         found == Progress::Whole || found == wanted
@@ -474,7 +484,7 @@ impl<'a> Context<'a> {
             }
             numbers.push(tokens[x]);
         }
-        let distinct: std::collections::HashSet<_> = numbers.iter().collect();
+        let distinct: HashSet<_> = numbers.iter().collect();
         let unique = distinct.len() == numbers.len();
         unique.then_some(numbers)
     }

@@ -95,6 +95,6 @@ macro_rules! tests {
 }
 
 tests! {
-    files rows depth masks answers commands manifests checkpoints configs adapters recordings recorded refcoco coco
+    files rows depth masks answers json commands manifests checkpoints configs adapters recordings recorded refcoco coco
     grefcoco llava reasonseg
 }
