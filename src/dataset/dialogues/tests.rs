@@ -59,6 +59,14 @@ fn dialect() -> Dialect {
     })
 }
 
+#[test]
+fn a_dialect_of_json_is_not_taught() {
+    let words = crate::engine::bundle::DialectName::Qwen3Json.words();
+    let spec = TokenizerSpec { file: "nowhere".into(), image_token: "<image>".into(), image_tokens: 1, turn: None };
+    let error = Wording::new(Dialect::compile(&words).expect("compiles"), &spec).err().expect("is refused");
+    assert!(error.to_string().contains("JSON"), "{error}");
+}
+
 pub(super) fn wording() -> Wording {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let file = dir.path().join("tokenizer.json");

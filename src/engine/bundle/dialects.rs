@@ -132,6 +132,24 @@ mod tests {
     }
 
     #[test]
+    fn json_goes_with_itself_alone() {
+        type Change = fn(&mut Dialect);
+        let cases: [(Change, &str); 6] = [
+            (|w| w.json.as_mut().expect("is there").point = "bbox_2d".into(), "dialect.json.point"),
+            (|w| w.json.as_mut().expect("is there").label = "a label".into(), "dialect.json.label"),
+            (|w| w.json.as_mut().expect("is there").bbox = String::new(), "dialect.json.box"),
+            (|w| w.absent_answer = "none".into(), "dialect.absent_answer"),
+            (|w| w.json = None, "dialect.absent_answer"),
+            (|w| (w.json, w.absent_answer) = (None, "none".into()), "dialect.coordinates"),
+        ];
+        for (change, place) in cases {
+            let mut words = DialectName::QwenJson.words();
+            change(&mut words);
+            assert_eq!(words.validate().expect_err(place).place(), place);
+        }
+    }
+
+    #[test]
     fn stock_models_ask_for_boxes_alone_and_in_pixels_where_they_count_those() {
         let [paper, qwen, qwen3] = DialectName::ALL.map(DialectName::words);
         assert_eq!([paper.strategy, qwen.strategy, qwen3.strategy], [Strategy::Pqpp, Strategy::Box, Strategy::Box]);
