@@ -15,7 +15,8 @@ pub struct SourcePx;
 /// Pixels of a model's input after resizing; same orientation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModelPx;
-/// Integers per axis in `0..=scale`, the language model's coordinates. Source: arXiv 2409.10542, section 3.2.
+/// Integers of each axis from 0 up to its [`GridScale`], the language model's coordinates. Source: arXiv 2409.10542,
+/// section 3.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid;
 
@@ -166,24 +167,43 @@ impl<A: Space, B: Space> AxisScale<A, B> {
     }
 }
 
-/// The language model's integer grid: `scale` steps per axis (999 in the paper) over the whole image.
+/// The language model's integer grid: that many steps along each axis, over the whole image. In the paper 999 along both;
+/// of a model that counts pixels of its input, the sides of that.
 ///
 /// Source: arXiv 2409.10542, section 3.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GridScale(pub u32);
+pub struct GridScale {
+    /// Steps from left to right, at least 1.
+    pub x: u32,
+    /// Steps from top to bottom, at least 1.
+    pub y: u32,
+}
 
 impl GridScale {
-    /// The nearest grid point of a source pixel position, in `0.0..=scale` and integral.
+    /// As many steps along both axes.
+    pub const fn square(steps: u32) -> Self {
+        Self { x: steps, y: steps }
+    }
+
+    /// One step a pixel of a model's input.
+    pub const fn pixels(input: Size<ModelPx>) -> Self {
+        Self { x: input.width, y: input.height }
+    }
+
+    /// Steps along the axis of slot `slot` of x, y, x, y.
+    pub(crate) const fn of_slot(self, slot: usize) -> u32 {
+        if slot.is_multiple_of(2) { self.x } else { self.y }
+    }
+
+    /// The nearest grid point of a source pixel position, integral and within the grid.
     pub fn to_grid(self, p: Point<SourcePx>, size: Size<SourcePx>) -> Point<Grid> {
-        let s = self.0 as f32;
-        let q = |v: f32, side: u32| (v / side as f32 * s).round().clamp(0.0, s);
-        Point::new(q(p.x, size.width), q(p.y, size.height))
+        let q = |v: f32, side: u32, s: f32| (v / side as f32 * s).round().clamp(0.0, s);
+        Point::new(q(p.x, size.width, self.x as f32), q(p.y, size.height, self.y as f32))
     }
 
     /// The source pixel position of a grid point.
     pub fn to_source(self, p: Point<Grid>, size: Size<SourcePx>) -> Point<SourcePx> {
-        let s = self.0 as f32;
-        Point::new(p.x / s * size.width as f32, p.y / s * size.height as f32)
+        Point::new(p.x / self.x as f32 * size.width as f32, p.y / self.y as f32 * size.height as f32)
     }
 
     /// [`GridScale::to_grid`] for both corners.

@@ -22,9 +22,9 @@
 //! | room | owns | may use |
 //! |---|---|---|
 //! | [`geometry`], [`mask`], [`frame`] | coordinate spaces; masks, run lengths, overlap; camera encodings → RGB | – |
-//! | [`prompt`] | the paper's codec: dialects, queries, strict parsing of answers, points, strategies | geometry, mask |
+//! | [`prompt`] | the paper's codec and that of stock models: dialects, queries, strict parsing of answers, points, strategies | geometry, mask |
 //! | [`engine`] | the [`Engine`](engine::Engine) trait, backends, bundles and their hashes | – |
-//! | [`import`] | Hugging Face checkpoints → ONNX graphs that refer to the weights in place | engine |
+//! | [`import`] | Hugging Face checkpoints → ONNX graphs that refer to the weights in place; two of them → a bundle | engine |
 //! | [`hub`] | checkpoints from a Hugging Face hub: hashes, resumption, its cache; recipes of bundles | engine, prompt |
 //! | [`model`] | tensor names, pre- and post-processing, caches of the two models | engine, frame, mask, prompt |
 //! | [`pipeline`] | [`Ground`](pipeline::Ground), [`Segment`](pipeline::Segment), tracking; no tokio, no tonic | model |

@@ -179,7 +179,7 @@ pub fn run(args: &Args) -> anyhow::Result<String> {
         device: cpu(),
         cores: std::thread::available_parallelism()?.get(),
         command: command.text,
-        strategy: args.stages.strategy,
+        strategy: stages.grounder.strategies().usual(),
         runs: args.runs,
         warmup: args.warmup,
         start_ms,

@@ -1,7 +1,7 @@
 //! `sam4mllm engine`: checkpoints to graphs, and what is in a bundle.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
@@ -10,10 +10,10 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde_json::json;
 
 use super::{Format, bench};
-use crate::engine::bundle::{Bundle, MANIFEST, StoredOutputs, Verify, seal, store_outputs};
+use crate::engine::bundle::{Bundle, DialectName, MANIFEST, StoredOutputs, Verify, seal, store_outputs};
 use crate::import::{
-    Adapter, AdapterMode, Form, ImportReport, Level, Port, Precision, default_cache_dir, describe_bundle,
-    import_adapted, import_bundle, import_cached,
+    Adapter, AdapterMode, Composition, Form, ImportReport, Level, Port, Precision, compose, default_cache_dir,
+    describe_bundle, import_adapted, import_bundle, import_cached,
 };
 use crate::model::stages::{LoadOptions, run_self_test};
 
@@ -26,7 +26,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Turn a Hugging Face checkpoint, or both of a bundle, into ONNX graphs.
+    /// Turn a Hugging Face checkpoint, or both of a bundle, into ONNX graphs; with --sam, two checkpoints into a bundle.
     Import(ImportArgs),
     /// Fetch a checkpoint from a Hugging Face hub, or both of a recipe's and make a bundle of them.
     Pull(super::pull::Args),
@@ -73,6 +73,19 @@ struct ImportArgs {
     /// What matrix products are computed in, and what the language model's weights are stored as. rten runs fp32.
     #[arg(long, value_enum, default_value_t = Precision::Fp32)]
     precision: Precision,
+    /// Make a bundle of the language model in DIR and the segmenter in this directory, in the folder that --out names.
+    #[arg(long, requires = "out", conflicts_with_all = ["adapter", "level", "precision"])]
+    sam: Option<PathBuf>,
+    /// With --sam: how the language model is spoken to. Default: `qwen_json` for Qwen2.5-VL, `qwen3_json` for Qwen3-VL,
+    /// else `paper`.
+    #[arg(long, value_enum, requires = "sam")]
+    dialect: Option<DialectName>,
+    /// With --sam: the bundle's name. Default: that of its folder.
+    #[arg(long, requires = "sam")]
+    name: Option<String>,
+    /// With --sam: the licence of the weights, as SPDX writes it.
+    #[arg(long, requires = "sam", default_value = "LicenseRef-unknown")]
+    licence: String,
 }
 
 #[derive(Debug, clap::Args)]
@@ -146,7 +159,19 @@ fn run_seal(args: &SealArgs) -> anyhow::Result<String> {
     Ok(format!("{fingerprint}  {} files, {} bytes, {outputs} outputs for the self-test\n", sealed.files, sealed.bytes))
 }
 
+/// Makes a bundle of two checkpoints.
+fn run_compose(args: &ImportArgs, sam: &Path, out: &Path) -> anyhow::Result<String> {
+    let folder = out.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = args.name.clone().or(folder).context("--name is needed: the folder of --out has none")?;
+    let parts = Composition { mllm: &args.dir, sam, dialect: args.dialect, name: &name, licence: &args.licence };
+    let sealed = compose(&parts, out)?;
+    Ok(format!("{}  {} files, {} bytes\n", sealed.fingerprint, sealed.files, sealed.bytes))
+}
+
 fn run_import(args: &ImportArgs) -> anyhow::Result<String> {
+    if let (Some(sam), Some(out)) = (&args.sam, &args.out) {
+        return run_compose(args, sam, out);
+    }
     let form = Form { level: args.level, precision: args.precision };
     if !args.dir.join(MANIFEST).exists() {
         let out = args.out.as_ref().context("--out is needed for a checkpoint that is in no bundle")?;

@@ -143,7 +143,7 @@ impl Args {
         let strategies = subject.grounder.strategies();
         let mut variants = match (self.ablation, &self.variants[..]) {
             (true, _) => Variant::ablation(&strategies),
-            (false, []) => [Strategy::Box, self.stages.strategy].map(Variant::plain).to_vec(),
+            (false, []) => [Strategy::Box, strategies.usual()].map(Variant::plain).to_vec(),
             (false, chosen) => chosen.to_vec(),
         };
         for variant in &variants {

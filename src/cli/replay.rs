@@ -54,7 +54,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let settings = Settings {
         backend: args.backend.unwrap_or(if was_fake { BackendName::Fake } else { BackendName::Rten }),
         bundle: args.bundle,
-        strategy: strategy.context("read the recording's strategy")?,
+        strategy: Some(strategy.context("read the recording's strategy")?),
         draft: match args.draft {
             Some(draft) => draft,
             None => drafted.context("read the recording's draft")?,

@@ -46,9 +46,9 @@ pub struct StageArgs {
     /// Bundle folder.
     #[arg(long, env = "SAM4MLLM_BUNDLE", default_value = "engines/tabletop")]
     pub bundle: PathBuf,
-    /// How the prompt is got from the language model.
-    #[arg(long, env = "SAM4MLLM_STRATEGY", value_enum, default_value_t = Strategy::Pqpp)]
-    pub strategy: Strategy,
+    /// How the prompt is got from the language model; by default as the bundle says.
+    #[arg(long, env = "SAM4MLLM_STRATEGY", value_enum)]
+    pub strategy: Option<Strategy>,
     /// What the language model's answers are guessed from, to be checked in fewer passes; they are the same with any.
     #[arg(long, env = "SAM4MLLM_DRAFT", value_enum, default_value_t = Drafting::Masks)]
     pub draft: Drafting,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::{ImportError, ImportErrorKind as Kind};
-use super::{Adapter, Form, IMPORTER_VERSION, ImportReport, import_adapted};
+use super::{Adapter, Form, IMPORTER_VERSION, ImportReport, families, import_adapted};
 use crate::engine::bundle::Bundle;
 
 /// File that lists what an entry consists of; written last.
@@ -76,6 +76,10 @@ pub fn import_bundle(
     let (out, manifest, form) = (out.as_ref(), bundle.manifest(), form.into());
     let one = |dir: PathBuf, adapter: Option<Adapter<'_>>, name: &str, class: &str| {
         let report = import_adapted(&dir, adapter, out.join(name), form)?;
+        if families::is_blind(&report.class) {
+            let why = "has no eyes: a bundle takes a language model with images, and a segmenter";
+            return Err(ImportError::new(Kind::Unsupported, dir.join("config.json")).at(report.class).because(why));
+        }
         if report.class == class {
             return Ok(report);
         }

@@ -10,6 +10,7 @@ mod adapter;
 mod attention;
 mod cache;
 mod checkpoint;
+mod compose;
 mod config;
 mod error;
 mod form;
@@ -36,6 +37,7 @@ use serde::Serialize;
 
 pub use adapter::{Adapter, AdapterMode, AdapterReport};
 pub use cache::{Imported, default_cache_dir, describe_bundle, import_bundle, import_cached};
+pub use compose::{ComposeError, Composition, compose};
 pub use error::{ImportError, ImportErrorKind};
 pub use form::{Form, Level, Precision};
 #[cfg(feature = "tensorrt")]

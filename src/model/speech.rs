@@ -1,14 +1,15 @@
 //! A dialect in the tokens of one tokenizer: which tokens decide, and what may be said.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use tokenizers::{ModelWrapper, Tokenizer};
 
 use super::ModelError;
-use crate::geometry::{BBox, Grid, Point};
+use crate::geometry::{BBox, Grid, ModelPx, Point, Size};
 use crate::prompt::{
     Answer, CommandError, CommandLimits, CountHint, Dialect, DialectError, DialectErrorKind, GridPrompt, Ppg, Progress,
-    Strategy, StrategyError, check_command, progress,
+    Strategy, StrategyError, check_command, names_target, progress_within,
 };
 
 /// Largest coordinate scale whose numbers are looked up one by one when a bundle is loaded.
@@ -20,6 +21,8 @@ pub struct Speech {
     dialect: Dialect,
     limits: CommandLimits,
     control_tokens: Vec<String>,
+    /// Those of them that are marked special.
+    special: HashSet<u32>,
     unknown: Option<u32>,
     before_image: Vec<u32>,
     image_token: u32,
@@ -37,14 +40,35 @@ pub struct Speech {
 /// The tokens that an answer can begin with, and those that are the same in every answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opening {
+    /// What every answer begins with; said for the model.
+    lead: Vec<u32>,
     box_start: u32,
     absent: Vec<u32>,
+    /// Further tokens that name a target, and that say that there is none.
+    alike: [Vec<u32>; 2],
     /// One target of an answer, `None` where a number stands; empty where the tokenizer cuts targets differently.
     frame: Vec<Option<u32>>,
 }
 
 impl Opening {
-    /// The token that begins a box.
+    /// What every answer begins with, so that it is said for the model behind the query; mostly nothing.
+    pub fn lead(&self) -> &[u32] {
+        &self.lead
+    }
+
+    /// Of a step's probabilities: that a target is named, and that there is none, each with the likeliest token for it.
+    pub fn chances(&self, p: &[f32]) -> [(f32, u32); 2] {
+        let of = |token: u32| p.get(token as usize).copied().unwrap_or(0.0);
+        let sum = |first: u32, alike: &[u32]| {
+            alike.iter().fold((of(first), first), |(sum, best), token| {
+                (sum + of(*token), if of(*token) > of(best) { *token } else { best })
+            })
+        };
+        let [targets, none] = &self.alike;
+        [sum(self.box_start, targets), sum(self.absent[0], none)]
+    }
+
+    /// The token that begins a box, or in JSON what stands before the first.
     pub fn box_start(&self) -> u32 {
         self.box_start
     }
@@ -95,12 +119,15 @@ impl Speech {
         let (before_image, after_image) = context.prefix_around(image_token)?;
         let numbers = context.numbers();
         let (control_tokens, unknown) = control_tokens(&tokenizer);
+        let added = tokenizer.get_added_tokens_decoder().into_iter();
+        let special = added.filter(|(_, token)| token.special).map(|(id, _)| id).collect();
         let limits = CommandLimits::default();
         Ok(Self {
             tokenizer,
             dialect,
             limits,
             control_tokens,
+            special,
             unknown,
             before_image,
             image_token,
@@ -190,12 +217,28 @@ impl Speech {
         }
     }
 
-    /// The tokens of the round-1 query for a checked command.
+    /// From now on it is spoken about a frame that the model sees resized to `input`.
+    ///
+    /// # Errors
+    /// [`ModelError::Frame`] where pixels are counted and `input` is not known or has sides that cannot be said.
+    pub(crate) fn look_at(&mut self, input: Option<Size<ModelPx>>) -> Result<(), ModelError> {
+        match input {
+            Some(input) => self.dialect.fit(input).map_err(|error| ModelError::Frame(error.to_string())),
+            None if self.dialect.counts_pixels() => {
+                Err(ModelError::Frame("the dialect counts pixels of an input that is not one resized frame".into()))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The tokens of the round-1 query for a checked command, and of what every answer to it begins with.
     ///
     /// # Errors
     /// [`ModelError::Tokenize`].
     pub fn proposal_query(&self, hint: CountHint, command: &str) -> Result<Vec<u32>, ModelError> {
-        self.encode(&self.dialect.proposal_query(hint, command))
+        let mut query = self.encode(&self.dialect.proposal_query(hint, command))?;
+        query.extend(&self.opening.lead);
+        Ok(query)
     }
 
     /// The tokens of the round-2 query for some points of a box.
@@ -207,6 +250,14 @@ impl Speech {
         self.encode(&self.dialect.points_query(&self.dialect.write_box(bbox), &points))
     }
 
+    /// The whole answer to the first query of `strategy`, of which the model said `tokens`.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenize`]; [`ModelError::Strategy`] where the model was not taught it.
+    pub fn answer(&self, strategy: Strategy, tokens: &[u32]) -> Result<String, ModelError> {
+        self.text(&[self.opening(strategy)?.lead(), tokens].concat())
+    }
+
     /// The text of an answer's tokens, control tokens included: what the model said, verbatim.
     ///
     /// # Errors
@@ -215,14 +266,19 @@ impl Speech {
         self.tokenizer.decode(tokens, false).map_err(|e| ModelError::Tokenize(e.to_string()))
     }
 
-    /// Whether a round-1 answer of boxes can begin with `tokens`; or is all of them but the last, where that ends it.
-    pub fn may_say(&self, tokens: &[u32]) -> bool {
+    /// Whether a round-1 answer of boxes can begin with `tokens`, and be whole with `room` tokens further; or is all of
+    /// them but the last, where that ends it. What [`Opening::lead`] says comes before them. No other special token may be
+    /// said, whatever its text.
+    pub fn may_say(&self, tokens: &[u32], room: usize) -> bool {
         let (tokens, wanted) = match tokens.split_last() {
             Some((last, before)) if *last == self.end => (before, Progress::Whole),
             _ => (tokens, Progress::Open),
         };
-        let Ok(text) = self.text(tokens) else { return false };
-        let found = progress(&text, &self.dialect);
+        if tokens.last().is_some_and(|last| self.special.contains(last)) {
+            return false;
+        }
+        let Ok(text) = self.answer(Strategy::Box, tokens) else { return false };
+        let found = progress_within(&text, room, &self.dialect);
         found == Progress::Whole || found == wanted
     }
 
@@ -270,7 +326,7 @@ fn token_error(field: &'static str, detail: impl Into<String>) -> DialectError {
 
 /// A target with as many points as PPG has, `inset` from the edges of the image.
 fn sample(ppg: Ppg<'_>, inset: f32) -> GridPrompt {
-    let far = ppg.dialect().scale().0 as f32 - inset;
+    let far = ppg.dialect().scale().x as f32 - inset;
     let label = |i| (Point::new(inset, far), i < ppg.positives());
     let group = (0..ppg.positives() + ppg.negatives()).map(label).collect();
     GridPrompt { bbox: BBox::new(inset, inset, far, far), groups: vec![group; ppg.groups()] }
@@ -317,8 +373,33 @@ impl<'a> Context<'a> {
 
     /// The tokens that an answer to `query` can begin with.
     fn opening(&self, query: &str) -> Result<Opening, DialectError> {
-        let sample = |v: f32| self.dialect.write_box(BBox::new(v, v, v + 1.0, v + 1.0));
-        self.opening_of(query, &[sample(1.0), sample(3.0)])
+        let sample = |v: f32| GridPrompt { bbox: BBox::new(v, v, v + 1.0, v + 1.0), groups: Vec::new() };
+        if self.dialect.is_json() {
+            return self.opening_of_json(query, &self.dialect.write_answer(&[sample(1.0)], "it"));
+        }
+        self.opening_of(query, &[1.0, 3.0].map(|v| self.dialect.write_box(sample(v).bbox)))
+    }
+
+    /// The same where answers are JSON, of which `sample` is one that names a target: both kinds begin alike, and the first
+    /// token that tells them apart decides.
+    fn opening_of_json(&self, query: &str, sample: &str) -> Result<Opening, DialectError> {
+        let mut absent = self.continuation("absent_answer", self.dialect.absent_answer(), query)?;
+        let found = self.continuation("json", sample, query)?;
+        let common = absent.iter().zip(&found).take_while(|(a, b)| a == b).count();
+        let (Some(&box_start), true) = (found.get(common), common < absent.len()) else {
+            return Err(token_error("json", "has no token that tells a target from none"));
+        };
+        let lead = absent.drain(..common).collect::<Vec<_>>();
+        let mut alike = [Vec::new(), Vec::new()];
+        for token in 0..self.tokenizer.get_vocab_size(true) as u32 {
+            let text = self.tokenizer.decode(&[&lead[..], &[token]].concat(), false).unwrap_or_default();
+            match names_target(&text, self.dialect) {
+                Some(true) if token != box_start => alike[0].push(token),
+                Some(false) if token != absent[0] => alike[1].push(token),
+                _ => {}
+            }
+        }
+        Ok(Opening { lead, box_start, absent, alike, frame: Vec::new() })
     }
 
     /// The same for two targets, as they are written, that have no number in common.
@@ -334,7 +415,7 @@ impl<'a> Context<'a> {
             true => one.iter().zip(&other).map(|(a, b)| (a == b).then_some(*a)).collect(),
             false => Vec::new(),
         };
-        Ok(Opening { box_start, absent, frame })
+        Ok(Opening { lead: Vec::new(), box_start, absent, alike: [Vec::new(), Vec::new()], frame })
     }
 
     /// The same for PPG; its answers must end as all do, and come back from the tokenizer as they were.
@@ -382,8 +463,8 @@ impl<'a> Context<'a> {
 
     /// The token of every grid value, where each is one token and no two share it.
     fn numbers(&self) -> Option<Vec<u32>> {
-        let scale = self.dialect.scale().0;
-        if scale > MAX_LISTED_SCALE {
+        let scale = self.dialect.scale().x;
+        if scale > MAX_LISTED_SCALE || self.dialect.is_json() {
             return None;
         }
         let point = |v: u32| {
@@ -403,7 +484,7 @@ impl<'a> Context<'a> {
             }
             numbers.push(tokens[x]);
         }
-        let distinct: std::collections::HashSet<_> = numbers.iter().collect();
+        let distinct: HashSet<_> = numbers.iter().collect();
         let unique = distinct.len() == numbers.len();
         unique.then_some(numbers)
     }

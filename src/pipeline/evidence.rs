@@ -29,7 +29,7 @@ impl<'a> Evidence<'a> {
     pub(super) fn new(numbers: Option<&'a [u32]>, scale: GridScale) -> Self {
         let numbers = numbers.unwrap_or_default();
         let values = numbers.iter().enumerate().map(|(value, token)| (*token, value)).collect();
-        let reach = (scale.0 as f32 * EDGE_TOLERANCE).round() as usize;
+        let reach = (scale.x as f32 * EDGE_TOLERANCE).round() as usize;
         Self { numbers, values, reach, steps: Vec::new() }
     }
 
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn neighbours_make_an_edge_certain_and_rivals_do_not() {
         let numbers = numbers();
-        let mut e = Evidence::new(Some(&numbers), GridScale(100));
+        let mut e = Evidence::new(Some(&numbers), GridScale::square(100));
         e.note(&spread(&[(0, 0.8)]), 0);
         e.note(&spread(&[(10, 0.3), (11, 0.3), (9, 0.3)]), 10);
         // As likely on the other side of the image.
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn a_later_box_counts_its_own_start() {
         let numbers = numbers();
-        let mut e = Evidence::new(Some(&numbers), GridScale(100));
+        let mut e = Evidence::new(Some(&numbers), GridScale::square(100));
         for p_open in [0.9, 0.6] {
             e.note(&spread(&[(0, p_open)]), 0);
             (0..4).for_each(|_| e.note(&spread(&[(7, 1.0)]), 7));
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn points_say_nothing_about_edges() {
         let numbers = numbers();
-        let mut e = Evidence::new(Some(&numbers), GridScale(100));
+        let mut e = Evidence::new(Some(&numbers), GridScale::square(100));
         for p_open in [0.9, 0.5] {
             e.note(&spread(&[(0, p_open)]), 0);
             (0..4).for_each(|_| e.note(&spread(&[(7, 0.8)]), 7));
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn without_number_tokens_only_the_start_is_known() {
-        let mut e = Evidence::new(None, GridScale(100));
+        let mut e = Evidence::new(None, GridScale::square(100));
         e.note(&spread(&[(7, 1.0)]), 7);
         assert_eq!(e.boxes(2, 4, 0.7), [0.7, 0.7]);
     }

@@ -48,11 +48,11 @@ pub struct Stages {
 }
 
 impl Stages {
-    /// Loads `bundle`; `usual` is the strategy of commands that ask for none.
+    /// Loads `bundle`; `usual` is the strategy of commands that ask for none, by default the dialect's.
     ///
     /// # Errors
     /// Every [`LoadError`].
-    pub fn load(bundle: &Bundle, usual: Strategy, options: &LoadOptions) -> Result<Self, LoadError> {
+    pub fn load(bundle: &Bundle, usual: impl Into<Option<Strategy>>, options: &LoadOptions) -> Result<Self, LoadError> {
         let Models { mllm, encoder, decoder, timings } = Models::load(bundle, options)?;
         let grounder = Grounder::new(mllm, usual)?;
         Ok(Self { grounder, segmenter: Segmenter::new(encoder, decoder, bundle.manifest().sam.zoom), timings })
@@ -60,11 +60,11 @@ impl Stages {
 }
 
 impl Grounder {
-    /// Loads the language model's side of `bundle` alone; `usual` is the strategy of commands that ask for none.
+    /// Loads the language model's side of `bundle` alone; `usual` is the strategy of commands that ask for none, by default the dialect's.
     ///
     /// # Errors
     /// Every [`LoadError`].
-    pub fn load(bundle: &Bundle, usual: Strategy, options: &LoadOptions) -> Result<Self, LoadError> {
+    pub fn load(bundle: &Bundle, usual: impl Into<Option<Strategy>>, options: &LoadOptions) -> Result<Self, LoadError> {
         Ok(Self::new(load_mllm(bundle, options)?.0, usual)?)
     }
 }
@@ -114,9 +114,10 @@ pub struct Grounding {
     pub outcome: Outcome,
     /// Confidence in the outcome, `0.0..=1.0`.
     pub confidence: f32,
-    /// Probability that the answer's first token starts a box, `0.0..=1.0`.
+    /// Probability that the answer's first token starts a box, `0.0..=1.0`; where only answers that can be read may be said, of
+    /// those.
     pub p_found: f32,
-    /// Probability that it starts the absent answer, `0.0..=1.0`.
+    /// Probability that it starts the absent answer, likewise.
     pub p_absent: f32,
     /// The instances, best first; empty unless the outcome names some.
     pub instances: Vec<GroundedInstance>,

@@ -45,29 +45,50 @@ impl GridPrompt {
 }
 
 impl Dialect {
-    /// A coordinate as the model writes it: rounded, clamped to the scale, zero-padded.
-    pub(crate) fn write_number(&self, value: f32) -> String {
-        let value = value.round().clamp(0.0, self.scale().0 as f32) as u32;
-        format!("{value:0width$}", width = self.digits())
+    /// The coordinate in slot `slot` of x, y, x, y as the model writes it: rounded, clamped to the scale, and zero-padded
+    /// but in JSON.
+    pub(crate) fn write_number(&self, slot: usize, value: f32) -> String {
+        let value = value.round().clamp(0.0, self.scale().of_slot(slot) as f32) as u32;
+        let width = if self.json().is_some() { 1 } else { self.digits() };
+        format!("{value:0width$}")
+    }
+
+    /// The coordinates of a box as the model writes them.
+    pub(super) fn write_corners(&self, b: BBox<Grid>) -> [String; 4] {
+        let corners = [b.x1, b.y1, b.x2, b.y2];
+        std::array::from_fn(|slot| self.write_number(slot, corners[slot]))
     }
 
     /// A box in the model's words.
     pub fn write_box(&self, b: BBox<Grid>) -> String {
-        let numbers = [b.x1, b.y1, b.x2, b.y2].map(|v| self.write_number(v));
-        self.box_template().fill(&numbers.each_ref().map(String::as_str))
+        self.box_template().fill(&self.write_corners(b).each_ref().map(String::as_str))
+    }
+
+    /// A round-1 answer that names `targets` by their boxes; in JSON under the label `label`, with their points. Without
+    /// any it is the absent answer.
+    pub fn write_answer(&self, targets: &[GridPrompt], label: &str) -> String {
+        match self.json() {
+            Some(json) => json.write(targets, label, self),
+            None if targets.is_empty() => self.absent_answer().to_owned(),
+            None => targets.iter().map(|target| self.write_box(target.bbox)).collect(),
+        }
     }
 
     /// A point in the model's words.
     pub fn write_point(&self, p: Point<Grid>) -> String {
-        self.point_template().fill(&[&self.write_number(p.x), &self.write_number(p.y)])
+        self.point_template().fill(&[&self.write_number(0, p.x), &self.write_number(1, p.y)])
     }
 }
 
-/// Reads the model's round-1 answer, without its end-of-answer token: boxes alone, or the absent answer.
+/// Reads the model's round-1 answer, without its end-of-answer token: boxes, in JSON also with points on the target, or the
+/// absent answer.
 ///
 /// # Errors
-/// Every [`AnswerErrorKind`] but `Label` and `OutsideBox`, which take points, and `Endless`.
+/// Every [`AnswerErrorKind`] but `Label`, which takes points off a target, and `Endless`.
 pub fn parse_answer(text: &str, dialect: &Dialect) -> Result<Answer, AnswerError> {
+    if dialect.json().is_some() {
+        return super::json::parse(text, dialect);
+    }
     read_answer(text, dialect, |cursor| Ok(GridPrompt { bbox: cursor.bbox(dialect)?, groups: Vec::new() }))
 }
 
@@ -169,13 +190,13 @@ mod tests {
         let label = |x: f32, y: f32, on| (Point::new(x, y), on);
         let mut target = GridPrompt { bbox: BBox::new(10.0, 20.0, 30.0, 40.0), groups: Vec::new() };
         let bbox = Some(BBox::new(20.0, 20.0, 60.0, 40.0));
-        assert_eq!(target.prompts(GridScale(999), size), [Prompt { bbox, points: Vec::new() }]);
+        assert_eq!(target.prompts(GridScale::square(999), size), [Prompt { bbox, points: Vec::new() }]);
         target.groups = vec![vec![label(11.0, 21.0, true), label(12.0, 22.0, false)], vec![label(13.0, 23.0, true)]];
         let points = [
             vec![(Point::new(22.0, 21.0), true), (Point::new(24.0, 22.0), false)],
             vec![(Point::new(26.0, 23.0), true)],
         ];
-        assert_eq!(target.prompts(GridScale(999), size), points.map(|points| Prompt { bbox, points }));
+        assert_eq!(target.prompts(GridScale::square(999), size), points.map(|points| Prompt { bbox, points }));
     }
 
     proptest! {

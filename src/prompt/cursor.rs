@@ -31,6 +31,10 @@ pub enum AnswerErrorKind {
     Label,
     /// A point that is on its target and outside the target's box.
     OutsideBox,
+    /// A target that has a point and no box.
+    NoBox,
+    /// A text, a list or a run of white space that is longer than any answer needs.
+    TooLong,
     /// Text after a complete answer.
     Trailing,
     /// More than [`super::MAX_BOXES`] boxes.
@@ -50,6 +54,8 @@ pub enum AnswerErrorKind {
     AnswerErrorKind::Degenerate => "box without area",
     AnswerErrorKind::Label => "not the label that belongs here",
     AnswerErrorKind::OutsideBox => "point on the target, outside its box",
+    AnswerErrorKind::NoBox => "target with a point and no box",
+    AnswerErrorKind::TooLong => "longer than any answer needs",
     AnswerErrorKind::Trailing => "text after the answer",
     AnswerErrorKind::TooMany => "too many boxes",
 })]
@@ -59,6 +65,10 @@ pub struct AnswerError {
 }
 
 impl AnswerError {
+    pub(super) fn new(kind: AnswerErrorKind, at: usize) -> Self {
+        Self { kind, at }
+    }
+
     /// The error of an answer of `bytes` bytes that was cut off there.
     pub(crate) fn endless(bytes: usize) -> Self {
         Self { kind: AnswerErrorKind::Endless, at: bytes }
@@ -73,6 +83,17 @@ impl AnswerError {
     pub fn at(&self) -> usize {
         self.at
     }
+}
+
+/// The box of x1, y1, x2, y2, which begins at byte `at`: with positive width and height.
+pub(super) fn checked_box([x1, y1, x2, y2]: [u32; 4], at: usize) -> Result<BBox<Grid>, AnswerError> {
+    if x1 > x2 || y1 > y2 {
+        return Err(AnswerError { kind: AnswerErrorKind::Inverted, at });
+    }
+    if x1 == x2 || y1 == y2 {
+        return Err(AnswerError { kind: AnswerErrorKind::Degenerate, at });
+    }
+    Ok(BBox::new(x1 as f32, y1 as f32, x2 as f32, y2 as f32))
 }
 
 /// A place in an answer.
@@ -128,8 +149,8 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// A coordinate, in `0..=scale`.
-    pub(super) fn number(&mut self, dialect: &Dialect) -> Result<u32, AnswerError> {
+    /// The coordinate of slot `slot` of x, y, x, y, in `0..=` the scale of its axis.
+    pub(super) fn number(&mut self, slot: usize, dialect: &Dialect) -> Result<u32, AnswerError> {
         self.skip_space();
         let rest = self.rest();
         let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -141,7 +162,7 @@ impl<'a> Cursor<'a> {
         }
         // A dialect has at most six digits, so this cannot overflow.
         let value = rest[..digits].bytes().fold(0, |v, b| v * 10 + u32::from(b - b'0'));
-        if value > dialect.scale().0 {
+        if value > dialect.scale().of_slot(slot) {
             return Err(self.error(AnswerErrorKind::OutOfRange));
         }
         self.at += digits;
@@ -155,17 +176,10 @@ impl<'a> Cursor<'a> {
         for piece in dialect.box_template().pieces() {
             match piece {
                 Piece::Text(text) => self.literal(text)?,
-                Piece::Slot(slot) => corner[*slot] = self.number(dialect)?,
+                Piece::Slot(slot) => corner[*slot] = self.number(*slot, dialect)?,
             }
         }
-        let [x1, y1, x2, y2] = corner;
-        if x1 > x2 || y1 > y2 {
-            return Err(AnswerError { kind: AnswerErrorKind::Inverted, at: start });
-        }
-        if x1 == x2 || y1 == y2 {
-            return Err(AnswerError { kind: AnswerErrorKind::Degenerate, at: start });
-        }
-        Ok(BBox::new(x1 as f32, y1 as f32, x2 as f32, y2 as f32))
+        checked_box(corner, start)
     }
 
     /// Nothing but white space from here on.

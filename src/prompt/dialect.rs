@@ -4,10 +4,11 @@ use super::CountHint;
 use super::calibration::{Calibration, MaskCalibration};
 use super::filter::PointThresholds;
 use super::grid::Candidates;
+use super::json::JsonWords;
 use super::ppg::{Ppg, PpgWords};
 use super::template::{DialectError, DialectErrorKind, Piece, Template};
-use crate::engine::bundle;
-use crate::geometry::GridScale;
+use crate::engine::bundle::{self, Coordinates, Strategy};
+use crate::geometry::{GridScale, ModelPx, Size};
 
 /// Most digits of a coordinate: up to here every grid value is exact in `f32`.
 const MAX_DIGITS: usize = 6;
@@ -47,8 +48,14 @@ impl StreamThresholds {
 /// A compiled dialect: every template has the slots it needs, every number is in range.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dialect {
+    /// Of the frame that is looked at, where pixels are counted.
     scale: GridScale,
+    coordinates: Coordinates,
+    /// Most steps of an axis.
+    most: u32,
     digits: usize,
+    strategy: Strategy,
+    json: Option<JsonWords>,
     prefix: String,
     hints: [String; 3],
     proposal_query: Template,
@@ -79,14 +86,19 @@ impl Dialect {
         check_numbers_apart("point", &point)?;
         check_texts(words)?;
         let (scale, digits) = scale_and_digits(words)?;
+        let json = words.json.clone().map(JsonWords::new);
         let dialect = Self {
             scale,
+            coordinates: words.coordinates,
+            most: words.coordinate_scale,
             digits,
+            strategy: words.strategy,
             prefix: words.prefix.clone(),
             hints: [&words.hint_one, &words.hint_one_or_more, &words.hint_none_or_more].map(String::clone),
             proposal_query: Template::compile("proposal_query", &words.proposal_query, &["command"], &["hint"])?,
             bbox,
-            absent_answer: words.absent_answer.clone(),
+            absent_answer: json.as_ref().map_or_else(|| words.absent_answer.clone(), JsonWords::absent),
+            json,
             end_of_answer: words.end_of_answer.clone(),
             points_query: Template::compile("points_query", &words.points_query, &["points"], &["box"])?,
             point,
@@ -103,9 +115,47 @@ impl Dialect {
         Ok(dialect)
     }
 
-    /// Grid steps per axis.
+    /// Grid steps along each axis. Where pixels are counted, those of the model's input that [`Dialect::fit`] was told of
+    /// last; until then as many as there may be.
     pub fn scale(&self) -> GridScale {
         self.scale
+    }
+
+    /// Whether coordinates are pixels of the model's input, so that [`Dialect::fit`] must be told its size.
+    pub fn counts_pixels(&self) -> bool {
+        self.coordinates == Coordinates::Pixels
+    }
+
+    /// From now on it is spoken about a frame that is resized to `input`; of no effect where no pixels are counted.
+    ///
+    /// # Errors
+    /// [`DialectErrorKind::Range`] where a side is longer than the dialect can say.
+    pub fn fit(&mut self, input: Size<ModelPx>) -> Result<(), DialectError> {
+        if !self.counts_pixels() {
+            return Ok(());
+        }
+        let (scale, sides) = (GridScale::pixels(input), 1..=self.most);
+        if !sides.contains(&scale.x) || !sides.contains(&scale.y) {
+            let detail = format!("an input of {} x {} is not within 1..={}", scale.x, scale.y, self.most);
+            return Err(DialectError::new(DialectErrorKind::Range, "coordinate_scale", detail));
+        }
+        self.scale = scale;
+        Ok(())
+    }
+
+    /// How the prompt is got where nobody asks for another strategy.
+    pub fn strategy(&self) -> Strategy {
+        self.strategy
+    }
+
+    /// How answers are written in JSON; `None` where they are not.
+    pub(super) fn json(&self) -> Option<&JsonWords> {
+        self.json.as_ref()
+    }
+
+    /// Whether answers of round 1 are JSON.
+    pub fn is_json(&self) -> bool {
+        self.json.is_some()
     }
 
     /// Digits of every coordinate.
@@ -197,6 +247,9 @@ impl Dialect {
 
     /// The first sign of the answer decides how it is read, so it must differ.
     fn check_absent_answer_is_no_box(&self) -> Result<(), DialectError> {
+        if self.json.is_some() {
+            return Ok(());
+        }
         let Some(Piece::Text(opening)) = self.bbox.pieces().first() else { return Ok(()) };
         let (a, b) = (opening.trim_start().chars().next(), self.absent_answer.trim_start().chars().next());
         if a.zip(b).is_some_and(|(a, b)| a.eq_ignore_ascii_case(&b)) {
@@ -217,7 +270,7 @@ fn scale_and_digits(words: &bundle::Dialect) -> Result<(GridScale, usize), Diale
     if !(1..=most).contains(&words.coordinate_scale) {
         return Err(range("coordinate_scale", format!("{} is not in 1..={most}", words.coordinate_scale)));
     }
-    Ok((GridScale(words.coordinate_scale), digits))
+    Ok((GridScale::square(words.coordinate_scale), digits))
 }
 
 fn candidates(words: &bundle::Dialect) -> Result<Candidates, DialectError> {
@@ -281,13 +334,15 @@ fn calibration(words: &bundle::Dialect) -> Result<Calibration, DialectError> {
 /// Texts that must say something, and must say different things.
 fn check_texts(words: &bundle::Dialect) -> Result<(), DialectError> {
     let texts = [
-        ("prefix", &words.prefix),
-        ("absent_answer", &words.absent_answer),
-        ("end_of_answer", &words.end_of_answer),
-        ("yes", &words.yes),
-        ("no", &words.no),
+        // With `chat` the template says it.
+        ("prefix", &words.prefix, !words.chat),
+        // In JSON it is the empty list.
+        ("absent_answer", &words.absent_answer, words.json.is_none()),
+        ("end_of_answer", &words.end_of_answer, true),
+        ("yes", &words.yes, true),
+        ("no", &words.no, true),
     ];
-    if let Some((field, _)) = texts.iter().find(|(_, text)| text.trim().is_empty()) {
+    if let Some((field, ..)) = texts.iter().find(|(_, text, needed)| *needed && text.trim().is_empty()) {
         return Err(DialectError::new(DialectErrorKind::Unreadable, field, "is empty"));
     }
     if words.yes.trim().eq_ignore_ascii_case(words.no.trim()) {

@@ -62,12 +62,12 @@ impl Walk<'_> {
 
     /// A box with positive width and height.
     fn bbox(&mut self, dialect: &Dialect) -> Step<()> {
-        let scale = dialect.scale().0;
         let mut corner = [None; 4];
         for piece in dialect.box_template().pieces() {
             match piece {
                 Piece::Text(text) => self.literal(text)?,
                 Piece::Slot(slot) => {
+                    let scale = dialect.scale().of_slot(*slot);
                     // x1, y1, x2, y2: the first two leave room for the others, in whatever order they are said.
                     let (least, most) = match (*slot < 2, corner[(slot + 2) % 4]) {
                         (true, far) => (0, far.unwrap_or(scale).saturating_sub(1)),
@@ -108,6 +108,16 @@ impl Walk<'_> {
 /// How far `text` is a round-1 answer of boxes, or the absent one. What is [`Progress::Whole`] can be read by
 /// [`super::parse_answer`]; what is [`Progress::Open`] can be made whole.
 pub fn progress(text: &str, dialect: &Dialect) -> Progress {
+    progress_within(text, usize::MAX, dialect)
+}
+
+/// The same, where an answer in JSON that needs more than `room` bytes to become whole is [`Progress::Dead`]: whoever
+/// says nothing dead is never cut off, for a token has at least a byte. Answers of boxes by a template are short and of
+/// one length each; they take no notice of `room`.
+pub fn progress_within(text: &str, room: usize, dialect: &Dialect) -> Progress {
+    if dialect.json().is_some() {
+        return super::json::progress(text, room, dialect);
+    }
     match (Walk { rest: text }).answer(dialect) {
         Ok(()) => Progress::Whole,
         Err(progress) => progress,

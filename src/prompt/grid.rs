@@ -34,10 +34,14 @@ impl Candidates {
         match self {
             Self::Grid { columns, rows } => candidates(proposal, columns, rows, scale),
             Self::BlueNoise => {
-                let place =
-                    |start: f32, side: f32, share: f32| (start + side * share).round().clamp(0.0, scale.0 as f32);
+                let place = |start: f32, side: f32, share: f32, steps: u32| {
+                    (start + side * share).round().clamp(0.0, steps as f32)
+                };
                 let point = |&(x, y): &(f32, f32)| {
-                    Point::new(place(proposal.x1, proposal.width(), x), place(proposal.y1, proposal.height(), y))
+                    Point::new(
+                        place(proposal.x1, proposal.width(), x, scale.x),
+                        place(proposal.y1, proposal.height(), y, scale.y),
+                    )
                 };
                 blue_noise().iter().map(point).collect()
             }
@@ -94,16 +98,15 @@ fn torus_square(a: (f32, f32), b: (f32, f32)) -> f32 {
 ///
 /// Source: arXiv 2409.10542, section 3.3 (PQPP, 5×5).
 pub fn candidates(proposal: BBox<Grid>, columns: usize, rows: usize, scale: GridScale) -> Vec<Point<Grid>> {
-    let limit = scale.0 as f32;
-    let centre = |start: f32, side: f32, i: usize, n: usize| {
-        (start + side * (i as f32 + 0.5) / n as f32).round().clamp(0.0, limit)
+    let centre = |(start, side): (f32, f32), (i, n): (usize, usize), steps: u32| {
+        (start + side * (i as f32 + 0.5) / n as f32).round().clamp(0.0, steps as f32)
     };
     (0..rows)
         .flat_map(|row| (0..columns).map(move |column| (column, row)))
         .map(|(column, row)| {
             Point::new(
-                centre(proposal.x1, proposal.width(), column, columns),
-                centre(proposal.y1, proposal.height(), row, rows),
+                centre((proposal.x1, proposal.width()), (column, columns), scale.x),
+                centre((proposal.y1, proposal.height()), (row, rows), scale.y),
             )
         })
         .collect()
@@ -116,16 +119,17 @@ mod tests {
 
     #[test]
     fn cell_centres_row_by_row() {
-        let points = candidates(BBox::new(100.0, 200.0, 200.0, 300.0), 2, 2, GridScale(999));
+        let points = candidates(BBox::new(100.0, 200.0, 200.0, 300.0), 2, 2, GridScale::square(999));
         let xy: Vec<_> = points.iter().map(|p| (p.x, p.y)).collect();
         assert_eq!(xy, [(125.0, 225.0), (175.0, 225.0), (125.0, 275.0), (175.0, 275.0)]);
-        let same = Candidates::Grid { columns: 2, rows: 2 }.over(BBox::new(100.0, 200.0, 200.0, 300.0), GridScale(999));
+        let same = Candidates::Grid { columns: 2, rows: 2 }
+            .over(BBox::new(100.0, 200.0, 200.0, 300.0), GridScale::square(999));
         assert_eq!(same, points);
     }
 
     #[test]
     fn blue_noise_is_spread_and_always_the_same() {
-        let points = Candidates::BlueNoise.over(BBox::new(0.0, 0.0, 900.0, 900.0), GridScale(999));
+        let points = Candidates::BlueNoise.over(BBox::new(0.0, 0.0, 900.0, 900.0), GridScale::square(999));
         assert_eq!(points.len(), BLUE_NOISE_POINTS);
         for (i, p) in points.iter().enumerate() {
             // Fifteen cells of a perfect lattice lie 0.28 apart, random points hardly ever 0.1.
@@ -149,7 +153,7 @@ mod tests {
         fn candidates_lie_inside_their_box(x in 0u32..999, y in 0u32..999, w in 1u32..999, h in 1u32..999, n in 1usize..8) {
             let bbox = BBox::new(x as f32, y as f32, (x + w).min(999) as f32, (y + h).min(999) as f32);
             for layout in [Candidates::Grid { columns: n, rows: n }, Candidates::BlueNoise] {
-                let points = layout.over(bbox, GridScale(999));
+                let points = layout.over(bbox, GridScale::square(999));
                 prop_assert_eq!(points.len(), if layout == Candidates::BlueNoise { 15 } else { n * n });
                 prop_assert!(points.iter().all(|p| bbox.contains(*p) && p.x.fract() == 0.0 && p.y.fract() == 0.0));
             }

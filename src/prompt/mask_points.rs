@@ -140,7 +140,7 @@ mod tests {
     use crate::prompt::Answer;
     use crate::prompt::ppg::tests::dialect;
 
-    const SCALE: GridScale = GridScale(999);
+    const SCALE: GridScale = GridScale::square(999);
 
     fn ellipse(size: (u32, u32), centre: (f32, f32), radii: (f32, f32)) -> Mask {
         Mask::from_fn(Size::new(size.0, size.1), |x, y| {
@@ -176,8 +176,8 @@ mod tests {
 
     #[test]
     fn a_mask_on_a_finer_grid_is_looked_at_in_steps() {
-        let points =
-            MaskPoints::of(&ellipse((200, 200), (100.0, 100.0), (99.0, 99.0)), GridScale(99_999)).expect("a box");
+        let points = MaskPoints::of(&ellipse((200, 200), (100.0, 100.0), (99.0, 99.0)), GridScale::square(99_999))
+            .expect("a box");
         assert!(points.on.len() + points.off.len() <= (MAX_STEPS * MAX_STEPS) as usize);
         assert!(points.choose(16, 16, 1).is_ok());
     }

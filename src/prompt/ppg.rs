@@ -117,7 +117,7 @@ impl<'a> Ppg<'a> {
 
     fn write_point(&self, (p, on): GridLabel) -> String {
         let label = if on { &self.words.on } else { &self.words.off };
-        self.words.point.fill(&[&self.dialect.write_number(p.x), &self.dialect.write_number(p.y), label])
+        self.words.point.fill(&[&self.dialect.write_number(0, p.x), &self.dialect.write_number(1, p.y), label])
     }
 
     /// Reads the model's answer, without its end-of-answer token.
@@ -149,7 +149,7 @@ impl<'a> Ppg<'a> {
             match piece {
                 Piece::Text(text) => cursor.literal(text)?,
                 Piece::Slot(LABEL) => self.label(cursor, on)?,
-                Piece::Slot(axis) => xy[*axis] = cursor.number(self.dialect)?,
+                Piece::Slot(axis) => xy[*axis] = cursor.number(*axis, self.dialect)?,
             }
         }
         let point = Point::new(xy[0] as f32, xy[1] as f32);

@@ -1,39 +1,7 @@
 //! How much of the method is used, and how much of it a language model was taught.
 
-use serde::{Deserialize, Serialize};
-
 use super::Dialect;
-
-/// How SAM's prompt is got from the language model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, clap::ValueEnum, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Strategy {
-    /// One question, for boxes: SAM gets the box.
-    Box,
-    /// One question, for boxes and points: each group of points is a prompt with the box, and the best mask counts.
-    ///
-    /// Source: arXiv 2409.10542, section 3 (PPG).
-    Ppg,
-    /// Two questions, for boxes, then about points: SAM gets the box and the points that the model is sure of.
-    ///
-    /// Source: arXiv 2409.10542, section 3.3.
-    #[default]
-    Pqpp,
-}
-
-impl Strategy {
-    /// Every strategy.
-    pub const ALL: [Self; 3] = [Self::Box, Self::Ppg, Self::Pqpp];
-
-    /// As flags, reports and messages call it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Box => "box",
-            Self::Ppg => "ppg",
-            Self::Pqpp => "pqpp",
-        }
-    }
-}
+pub use crate::engine::bundle::Strategy;
 
 /// A language model was not taught the strategy it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -71,12 +39,12 @@ impl Strategies {
         strategies.choose(Some(usual)).map(|_| strategies)
     }
 
-    /// Those of a model that speaks `dialect`.
+    /// Those of a model that speaks `dialect`; where `usual` is `None`, the dialect says which is used by default.
     ///
     /// # Errors
     /// Where `usual` is none of them.
-    pub fn of(dialect: &Dialect, usual: Strategy) -> Result<Self, StrategyError> {
-        Self::new(usual, dialect.ppg().is_some())
+    pub fn of(dialect: &Dialect, usual: impl Into<Option<Strategy>>) -> Result<Self, StrategyError> {
+        Self::new(usual.into().unwrap_or(dialect.strategy()), dialect.ppg().is_some())
     }
 
     /// The one that is used where none is asked for.

@@ -129,7 +129,7 @@ mod tests {
     fn questions_hold_different_points_with_their_labels() {
         let bbox = BBox::new(100.0, 100.0, 900.0, 900.0);
         let mask = Mask::from_fn(Size::new(500, 500), |x, _| x < 250);
-        let points = label_points(&poisson_disk(bbox, 1), &mask, GridScale(999));
+        let points = label_points(&poisson_disk(bbox, 1), &mask, GridScale::square(999));
         for seed in 0..200 {
             let question = draw_question(&points, seed);
             assert_eq!(question.len(), question_size(seed));

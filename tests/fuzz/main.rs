@@ -95,6 +95,6 @@ macro_rules! tests {
 }
 
 tests! {
-    files rows depth masks answers commands manifests recipes listings checkpoints configs adapters recordings recorded
-    refcoco coco grefcoco llava reasonseg
+    files rows depth masks answers json commands manifests recipes listings checkpoints configs adapters recordings
+    recorded refcoco coco grefcoco llava reasonseg
 }

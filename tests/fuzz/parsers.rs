@@ -10,14 +10,14 @@ use std::path::{Component, Path, PathBuf};
 
 use prost::Message;
 use sam4mllm::dataset::readers::{Files, Source, read, read_sound};
-use sam4mllm::engine::bundle::Manifest;
+use sam4mllm::engine::bundle::{DialectName, Manifest};
 use sam4mllm::frame::{Depth, DepthEncoding, Encoded, Encoding, FrameLimits, Layout, decode, probe};
 use sam4mllm::geometry::Size;
 use sam4mllm::hub::read_listing;
 use sam4mllm::hub::recipe::Recipe;
 use sam4mllm::import::{Adapter, AdapterMode, Level, import, import_adapted};
 use sam4mllm::mask::{Mask, Rle};
-use sam4mllm::prompt::{CommandLimits, CountHint, Dialect, check_command, parse_answer};
+use sam4mllm::prompt::{Answer, CommandLimits, CountHint, Dialect, Progress, check_command, parse_answer, progress};
 use sam4mllm::ros2::convert;
 use sam4mllm::server::{Recording, wire};
 
@@ -40,6 +40,7 @@ pub const PARSERS: &[Parser] = &[
     Parser { name: "depth", seeds: depths, run: depth, rounds: 100000, mib: 32 },
     Parser { name: "masks", seeds: masks, run: mask, rounds: 100000, mib: 80 },
     Parser { name: "answers", seeds: answers, run: answer, rounds: 100000, mib: 1 },
+    Parser { name: "json", seeds: json_answers, run: json_answer, rounds: 100000, mib: 1 },
     Parser { name: "commands", seeds: commands, run: command, rounds: 100000, mib: 4 },
     Parser { name: "manifests", seeds: manifests, run: manifest, rounds: 10000, mib: 8 },
     Parser { name: "recipes", seeds: recipes, run: recipe, rounds: 10000, mib: 8 },
@@ -185,6 +186,42 @@ fn answer(data: &[u8]) -> bool {
     let text = String::from_utf8_lossy(data);
     let points = dialect.ppg().is_some_and(|ppg| ppg.parse(&text).is_ok());
     parse_answer(&text, dialect).is_ok() || points
+}
+
+fn json_answers() -> Vec<Vec<u8>> {
+    let text = [
+        "[]",
+        "```json\n[\n\t{\"bbox_2d\": [12, 40, 310, 222], \"label\": \"the \\u00e9 mug\"}\n]\n```",
+        "[{\"bbox_2d\":[0,0,644,476]},{\"point_2d\":[[3,4],[9,8]],\"bbox_2d\":[1,2,30,40],\"label\":\"\"}]",
+    ];
+    text.iter().map(|text| text.as_bytes().to_vec()).collect()
+}
+
+/// Both JSON dialects, read, and held to after every prefix: what is whole can be read, what is dead stays so.
+fn json_answer(data: &[u8]) -> bool {
+    static DIALECTS: std::sync::OnceLock<[Dialect; 2]> = std::sync::OnceLock::new();
+    let [pixels, relative] = DIALECTS.get_or_init(|| {
+        [DialectName::QwenJson, DialectName::Qwen3Json].map(|name| {
+            let mut dialect = Dialect::compile(&name.words()).expect("compiles");
+            dialect.fit(Size::new(644, 476)).expect("can be said");
+            dialect
+        })
+    });
+    let text = String::from_utf8_lossy(data);
+    let answer = parse_answer(&text, pixels);
+    if let Ok(Answer::Targets(targets)) = &answer {
+        assert!(targets.iter().all(|t| t.bbox.x1 < t.bbox.x2 && t.bbox.x2 <= 644.0 && t.bbox.y2 <= 476.0));
+    }
+    if progress(&text, pixels) == Progress::Whole {
+        assert!(answer.is_ok(), "what a decoder was held to can be read");
+    }
+    let mut dead = false;
+    for (end, _) in text.char_indices().take(64) {
+        let now = progress(&text[..end], pixels) == Progress::Dead;
+        assert!(now || !dead, "what is dead stays so");
+        dead = now;
+    }
+    answer.is_ok() || parse_answer(&text, relative).is_ok()
 }
 
 fn commands() -> Vec<Vec<u8>> {

@@ -5,5 +5,6 @@
 mod pipeline;
 mod preprocess;
 mod selftest;
+mod stock;
 #[path = "../reference/stored.rs"]
 mod stored;

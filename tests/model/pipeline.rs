@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 /// Largest difference of a probability.
 const TOLERANCE: f32 = 2e-3;
-const SCALE: GridScale = GridScale(999);
+const SCALE: GridScale = GridScale::square(999);
 
 #[derive(Deserialize)]
 struct Expected {

@@ -16,7 +16,8 @@ use crate::prompt::{Calibration, PointThresholds};
 /// Fits a calibration to the raw confidences, prints what it makes of them, and stores it where that is asked for.
 pub(super) fn fit(args: &Args, subject: &mut Subject, source: &dyn Source) -> anyhow::Result<()> {
     subject.grounder.set_calibration(Calibration::IDENTITY);
-    let variants = [Variant::plain(args.stages.strategy)];
+    let strategy = subject.grounder.strategies().usual();
+    let variants = [Variant::plain(strategy)];
     let (records, _) = args.answer(subject, &variants, source)?;
     let instances: Vec<Instance> = records.iter().flat_map(|r| &r.answers[0].instances).copied().collect();
     let fitted = fit_to(&instances, args.bins as usize)?;
@@ -29,7 +30,7 @@ pub(super) fn fit(args: &Args, subject: &mut Subject, source: &dyn Source) -> an
         Format::Json => {
             let signals =
                 signals(&fitted).map(|(name, r)| json!({ "name": name, "auroc": number(r.auroc), "ece": r.ece }));
-            let report = json!({ "source": source.describe(), "strategy": args.stages.strategy, "instances": instances.len(),
+            let report = json!({ "source": source.describe(), "strategy": strategy, "instances": instances.len(),
                 "calibration": calibration, "signals": signals, "written": fingerprint });
             println!("{report:#}");
         }
@@ -79,7 +80,7 @@ fn print(fitted: &Fitted, c: &bundle::Calibration, fingerprint: Option<&str>) {
 
 /// Tries thresholds, prints what they give, and recommends.
 pub(super) fn sweep(args: &Args, subject: &mut Subject, source: &dyn Source) -> anyhow::Result<()> {
-    let variant = Variant::plain(args.stages.strategy);
+    let variant = Variant::plain(subject.grounder.strategies().usual());
     let thresholds = subject.grounder.thresholds();
     let own = thresholds.point;
     let grid = match variant.strategy {
@@ -98,7 +99,7 @@ pub(super) fn sweep(args: &Args, subject: &mut Subject, source: &dyn Source) -> 
     match args.format {
         Format::Json => {
             let all: Vec<_> = settings.iter().map(setting).collect();
-            let report = json!({ "source": source.describe(), "strategy": args.stages.strategy, "settings": all,
+            let report = json!({ "source": source.describe(), "strategy": variant.strategy, "settings": all,
                 "min_n_acc": args.min_n_acc, "best": best.map(setting) });
             println!("{report:#}");
         }

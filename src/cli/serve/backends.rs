@@ -50,7 +50,7 @@ pub(super) fn backend(settings: &Settings, machine: &Machine, fake_ground: Durat
     if settings.backend == BackendName::Fake {
         let script = Script::default();
         script.ground.set_delay(fake_ground);
-        return Ok(fake(&script, FakeGround::strategies(settings.strategy)?));
+        return Ok(fake(&script, FakeGround::strategies(settings.strategy.unwrap_or_default())?));
     }
     let test = if settings.self_test { SelfTest::Run } else { SelfTest::Skip };
     tested_backend(&stage_args(settings, machine), test)

@@ -60,7 +60,7 @@ pub(super) fn run(settings: &Settings, args: &Args) -> anyhow::Result<()> {
     }
     match settings.backend {
         BackendName::Fake => {
-            let strategies = FakeGround::strategies(settings.strategy);
+            let strategies = FakeGround::strategies(settings.strategy.unwrap_or_default());
             report.note(
                 "strategy",
                 strategies.map(|s| ((), format!("{:?}", s.usual()).to_lowercase())).map_err(Into::into),

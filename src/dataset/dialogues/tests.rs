@@ -59,6 +59,14 @@ fn dialect() -> Dialect {
     })
 }
 
+#[test]
+fn a_dialect_of_json_is_not_taught() {
+    let words = crate::engine::bundle::DialectName::Qwen3Json.words();
+    let spec = TokenizerSpec { file: "nowhere".into(), image_token: "<image>".into(), image_tokens: 1, turn: None };
+    let error = Wording::new(Dialect::compile(&words).expect("compiles"), &spec).err().expect("is refused");
+    assert!(error.to_string().contains("JSON"), "{error}");
+}
+
 pub(super) fn wording() -> Wording {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let file = dir.path().join("tokenizer.json");
@@ -222,7 +230,7 @@ fn what_is_written_reads_back_as_the_truth() {
     let strategies = vec![Strategy::Pqpp, Strategy::Ppg, Strategy::Box];
     let options = DialogueOptions { count: Some(40), strategies, max_tokens: 1200, ..Default::default() };
     let written = run(&sources, &options, ChatFormat::Trl, out.path()).expect("writes");
-    let (dialect, scale) = (dialect(), GridScale(999));
+    let (dialect, scale) = (dialect(), GridScale::square(999));
     let (mut boxes, mut points, mut groups) = (0, 0, 0);
     for line in lines(&written) {
         let scene = scene_of(&line);

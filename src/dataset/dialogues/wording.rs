@@ -44,9 +44,12 @@ impl Wording {
     /// Fits `dialect` to a tokenizer.
     ///
     /// # Errors
-    /// [`DialogueError::Wording`] where the file is no tokenizer, the prefix does not hold the picture once, the user's
+    /// [`DialogueError::Wording`] where answers are JSON, the file is no tokenizer, the prefix does not hold the picture once, the user's
     /// words cannot be told in a query, or the tokenizer has no token for each of several answers.
     pub fn new(dialect: Dialect, spec: &TokenizerSpec) -> Result<Self, DialogueError> {
+        if dialect.is_json() {
+            return Err(wording("teach a dialect of JSON: it is for stock models, which know it"));
+        }
         let mut tokenizer = Tokenizer::from_file(&spec.file)
             .map_err(|e| wording(format!("read tokenizer `{}`: {e}", spec.file.display())))?;
         // Settings for training batches; what is counted here is never padded or cut short.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::calibrate::Calibration;
+use super::dialects::{Coordinates, Json, Strategy};
 use super::outputs::StoredOutputs;
 use super::{BundleError, BundleErrorKind, MANIFEST};
 
@@ -145,10 +146,17 @@ pub enum Filter {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dialect {
-    /// Largest coordinate; 0 and this are the image's edges. Range: 1..10^coordinate_digits.
+    /// What coordinates count. Default: relative.
+    #[serde(default)]
+    pub coordinates: Coordinates,
+    /// Largest coordinate. Of relative ones, 0 and this are the image's edges; where pixels are counted, no side of the
+    /// model's input may be longer. Range: 1..10^coordinate_digits.
     pub coordinate_scale: u32,
-    /// Digits that a coordinate is padded to. Range: 1..=5.
+    /// Digits that a coordinate is padded to; in JSON it is not, and has at most so many. Range: 1..=5.
     pub coordinate_digits: u32,
+    /// How the prompt is got where nobody asks for another strategy. Default: pqpp.
+    #[serde(default)]
+    pub strategy: Strategy,
     /// Whether the checkpoint's own chat template writes the conversation around what is said: then the queries are what
     /// the user says and no more, and `prefix` is not given. Default: no.
     #[serde(default)]
@@ -164,10 +172,14 @@ pub struct Dialect {
     pub hint_none_or_more: String,
     /// The round-1 query; holds `{command}` once and may hold `{hint}` once.
     pub proposal_query: String,
-    /// How a box is written: `{x1}`, `{y1}`, `{x2}`, `{y2}`, each once.
+    /// Answers of round 1 are JSON. Default: boxes one behind the other, each as `box` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub json: Option<Json>,
+    /// How a box is written: `{x1}`, `{y1}`, `{x2}`, `{y2}`, each once. With `json` only in the queries of round 2.
     #[serde(rename = "box")]
     pub bbox: String,
-    /// The round-1 answer where there is no such object.
+    /// The round-1 answer where there is no such object. Not given with `json`, where it is the empty list.
+    #[serde(default)]
     pub absent_answer: String,
     /// The token that ends an answer.
     pub end_of_answer: String,

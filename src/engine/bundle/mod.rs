@@ -4,6 +4,7 @@
 //! with one flipped bit, gives masks that look right and are not.
 
 mod calibrate;
+mod dialects;
 mod error;
 mod files;
 mod manifest;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 mod tests;
 
 pub use calibrate::{Calibration, MaskCalibration, calibrate};
+pub use dialects::{Coordinates, DialectName, Json, Strategy};
 pub use error::{BundleError, BundleErrorKind};
 pub(crate) use files::hex;
 pub use manifest::{

@@ -170,6 +170,8 @@ fn manifest_values_are_rejected_not_clamped() {
         ("found = 0.5", "found = 1.5", "dialect.thresholds.found"),
         ("mask_score = 0.4", "mask_score = nan", "dialect.thresholds.mask_score"),
         ("grid = [5, 5]", "grid = [5, 0]", "dialect.grid"),
+        ("coordinates = \"relative\"", "coordinates = \"pixels\"", "dialect.coordinates"),
+        ("absent_answer = \"no such object\"\n", "", "dialect.absent_answer"),
         ("{command} <assistant>", "<assistant>", "dialect.proposal_query"),
         ("{points} <assistant>", "{points} {points}", "dialect.points_query"),
         ("[{x},{y}]", "[{x},{z}]", "dialect.point"),

@@ -2,6 +2,7 @@
 
 use std::path::{Component, Path};
 
+use super::dialects::{Coordinates, Json};
 use super::manifest::{Dialect, ImageSpec, Manifest, Ppg, Zoom};
 use super::{BundleError, BundleErrorKind, Calibration, MANIFEST, outputs};
 
@@ -77,16 +78,18 @@ impl Dialect {
             require((0.0..=1.0).contains(&value), &format!("dialect.thresholds.stream.{key}"), "0.0..=1.0")?;
         }
         self.ppg.as_ref().map_or(Ok(()), Ppg::validate)?;
+        self.json.as_ref().map_or(Ok(()), Json::validate)?;
+        require(self.json.is_none() || self.ppg.is_none(), "dialect.ppg", "left out with dialect.json")?;
+        let relative = self.coordinates == Coordinates::Relative;
+        require(relative || self.json.is_some(), "dialect.coordinates", "relative without dialect.json")?;
         self.calibration.as_ref().map_or(Ok(()), Calibration::validate)
     }
 
     fn validate_texts(&self) -> Result<(), BundleError> {
-        for (key, text) in [
-            ("absent_answer", &self.absent_answer),
-            ("end_of_answer", &self.end_of_answer),
-            ("yes", &self.yes),
-            ("no", &self.no),
-        ] {
+        let absent = self.absent_answer.trim();
+        require(self.json.is_none() || absent.is_empty(), "dialect.absent_answer", "left out with dialect.json")?;
+        require(self.json.is_some() || !absent.is_empty(), "dialect.absent_answer", "a text that is not empty")?;
+        for (key, text) in [("end_of_answer", &self.end_of_answer), ("yes", &self.yes), ("no", &self.no)] {
             require(!text.trim().is_empty(), &format!("dialect.{key}"), "a text that is not empty")?;
         }
         require(self.yes != self.no, "dialect.no", "another text than dialect.yes")
@@ -98,6 +101,23 @@ impl Dialect {
         template("dialect.box", &self.bbox, &["x1", "y1", "x2", "y2"], &[])?;
         template("dialect.points_query", &self.points_query, &["points"], &["box"])?;
         template("dialect.point", &self.point, &["x", "y"], &[])
+    }
+}
+
+impl Json {
+    pub(super) fn validate(&self) -> Result<(), BundleError> {
+        let keys = [("box", &self.bbox), ("point", &self.point), ("label", &self.label)];
+        for (i, (key, text)) in keys.into_iter().enumerate() {
+            let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            require(
+                (1..=32).contains(&text.len()) && plain,
+                &format!("dialect.json.{key}"),
+                "1..=32 of a-z, 0-9 and _",
+            )?;
+            let apart = keys[..i].iter().all(|(_, other)| *other != text);
+            require(apart, &format!("dialect.json.{key}"), "another key than the others")?;
+        }
+        Ok(())
     }
 }
 

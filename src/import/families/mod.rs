@@ -3,7 +3,8 @@
 //! The graphs' names and those of their inputs and outputs are a contract with the rooms that run them; every family
 //! of one kind (language models with images, segmenters with prompts) writes the same.
 //!
-//! Language models ([`llava`], [`qwen_vl`]); S positions, P cached ones, L of interest:
+//! Language models ([`llava`], [`qwen_vl`]; those without eyes have no `vision`, and are imported by themselves alone); S
+//! positions, P cached ones, L of interest:
 //!
 //! | graph | takes | gives |
 //! |---|---|---|
@@ -33,6 +34,7 @@ pub mod sam;
 mod llama;
 mod qwen_vision;
 mod rope;
+mod text;
 mod vit;
 
 use super::Level;
@@ -53,7 +55,7 @@ pub(crate) struct Family {
 }
 
 /// Every family there is.
-const FAMILIES: [Family; 7] = [
+const FAMILIES: [Family; 11] = [
     Family { class: "LlavaForConditionalGeneration", aliases: llava::ALIASES, build: llava::build },
     Family { class: "LlavaNextForConditionalGeneration", aliases: llava::ALIASES, build: llava::build_next },
     Family { class: "Qwen2_5_VLForConditionalGeneration", aliases: qwen_vl::ALIASES, build: qwen_vl::build_2_5 },
@@ -61,7 +63,16 @@ const FAMILIES: [Family; 7] = [
     Family { class: sam::SAM, aliases: &[], build: sam::build },
     Family { class: sam::EFFICIENT_VIT, aliases: &[], build: sam::build_efficient_vit },
     Family { class: sam::MOBILE, aliases: &[], build: sam::build_mobile },
+    blind(text::CLASSES[0]),
+    blind(text::CLASSES[1]),
+    blind(text::CLASSES[2]),
+    blind(text::CLASSES[3]),
 ];
+
+/// A language model without eyes.
+const fn blind(class: &'static str) -> Family {
+    Family { class, aliases: text::ALIASES, build: text::build }
+}
 
 impl Family {
     /// The `transformers` class.
@@ -102,6 +113,16 @@ fn prefix(checkpoint: &Checkpoint, prefixes: &[&'static str], tensor: &str) -> R
 /// The classes that can be imported.
 pub fn classes() -> impl Iterator<Item = &'static str> {
     FAMILIES.iter().map(|family| family.class)
+}
+
+/// Whether a class is one of a language model without eyes, which is good for no bundle.
+pub(crate) fn is_blind(class: &str) -> bool {
+    text::CLASSES.contains(&class)
+}
+
+/// Whether a class is one of a segmenter.
+pub(crate) fn is_segmenter(class: &str) -> bool {
+    sam::CLASSES.contains(&class)
 }
 
 /// The family of a checkpoint.

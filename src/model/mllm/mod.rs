@@ -167,6 +167,7 @@ impl Mllm {
         deadline: Option<Instant>,
         timings: &mut Timings,
     ) -> Result<Arc<KvCache>, ModelError> {
+        self.speech.look_at(self.sight.input(image.size())?)?;
         if let Some((_, cache)) = self.frame.as_ref().filter(|(frame, _)| self.reuse_prefix && frame == image) {
             return Ok(cache.clone());
         }
@@ -273,9 +274,11 @@ impl Mllm {
 
     /// `likely`, if the answer `tokens` can be read when it goes on with that; else the likeliest token that it can.
     fn readable(&self, p: &[f32], likely: u32, tokens: &mut Vec<u32>) -> Result<u32, ModelError> {
+        // Of what may still be said, one token is this and the last one ends the answer.
+        let room = self.limits.max_answer_tokens.saturating_sub(tokens.len() + 2);
         let mut may_say = |token: u32| {
             tokens.push(token);
-            let may = self.speech.may_say(tokens);
+            let may = self.speech.may_say(tokens, room);
             tokens.pop();
             may
         };

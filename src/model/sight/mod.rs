@@ -18,7 +18,7 @@ use super::{ModelError, take_f32};
 use crate::engine::bundle::ImageSpec;
 use crate::engine::{Engine, Tensor, TensorInfo};
 use crate::frame::Image;
-use crate::geometry::{ModelPx, Size};
+use crate::geometry::{ModelPx, Size, SourcePx};
 use patches::Patches;
 use settings::{Checkpoint, Processor};
 use square::Square;
@@ -56,6 +56,15 @@ pub trait Sight: Send {
     /// # Errors
     /// Engine failures, misshapen outputs, a frame that cannot be resized.
     fn see(&mut self, vision: &mut dyn Engine, width: usize, image: &Image) -> Result<Seen, ModelError>;
+
+    /// The size that a frame of `size` is resized to; `None` for families that cut it up otherwise or see a part of it.
+    ///
+    /// # Errors
+    /// A frame that cannot be resized.
+    fn input(&self, size: Size<SourcePx>) -> Result<Option<Size<ModelPx>>, ModelError> {
+        let _ = size;
+        Ok(None)
+    }
 }
 
 /// The tensors that carry features to the text model's first layers: a vision engine's outputs, a decoder's inputs.

@@ -60,6 +60,10 @@ impl Patches {
         Ok(Self { pixels: processor.pixels(), patch, merge, range: processor.pixel_range()?, window, learned })
     }
 
+    fn resized(&self, size: Size<SourcePx>) -> Result<Size<ModelPx>, ModelError> {
+        smart_size(size, self.patch * self.merge, self.range)
+    }
+
     fn layout(&self, size: Size<ModelPx>) -> Layout {
         let cell = self.patch * self.merge;
         let (rows, columns) = (size.height as usize / cell, size.width as usize / cell);
@@ -101,7 +105,7 @@ impl Patches {
 
 impl Sight for Patches {
     fn see(&mut self, vision: &mut dyn Engine, width: usize, image: &Image) -> Result<Seen, ModelError> {
-        let size = smart_size(image.size(), self.patch * self.merge, self.range)?;
+        let size = self.resized(image.size())?;
         let rgb = self.pixels.resize(image, size)?;
         let layout = self.layout(size);
         let (values, positions, filled) = self.patches(&rgb, &layout);
@@ -130,6 +134,10 @@ impl Sight for Patches {
             positions: (0..layout.rows * layout.columns).map(place).collect(),
             span: layout.rows.max(layout.columns) as i32,
         })
+    }
+
+    fn input(&self, size: Size<SourcePx>) -> Result<Option<Size<ModelPx>>, ModelError> {
+        self.resized(size).map(Some)
     }
 }
 

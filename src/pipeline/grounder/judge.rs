@@ -42,9 +42,10 @@ pub(super) struct First {
 }
 
 impl First {
-    pub(super) fn read(p: &[f32], box_start: u32, absent: u32, thresholds: Thresholds) -> Self {
-        let of = |token: u32| p.get(token as usize).copied().unwrap_or(0.0);
-        let (p_found, p_absent) = (of(box_start), of(absent));
+    /// `p_found` and `p_absent` are of all tokens; or, where nothing else may be said, of those two, which `only` says.
+    pub(super) fn read([p_found, p_absent]: [f32; 2], only: bool, thresholds: Thresholds) -> Self {
+        let all = p_found + p_absent;
+        let [p_found, p_absent] = [p_found, p_absent].map(|p| if only && all > 0.0 { p / all } else { p });
         // With low thresholds both may be reached; then the more likely one holds.
         let verdict = match (p_found >= thresholds.found, p_absent >= thresholds.absent) {
             (true, true) if p_found < p_absent => Some(Verdict::Absent),

@@ -53,11 +53,11 @@ struct Work<'a> {
 
 impl Grounder {
     /// A grounder around a language model, with the thresholds of its dialect; `usual` is the strategy of commands that
-    /// ask for none.
+    /// ask for none, by default the dialect's.
     ///
     /// # Errors
     /// Where the model was not taught `usual`.
-    pub fn new(mllm: Mllm, usual: Strategy) -> Result<Self, StrategyError> {
+    pub fn new(mllm: Mllm, usual: impl Into<Option<Strategy>>) -> Result<Self, StrategyError> {
         let dialect = mllm.speech().dialect();
         let (thresholds, strategies) = (dialect.thresholds(), Strategies::of(dialect, usual)?);
         let calibration = dialect.calibration();
@@ -105,7 +105,6 @@ impl Grounder {
         let speech = self.mllm.speech();
         let query = speech.query(strategy, command.hint, &command.text)?;
         let opening = speech.opening(strategy)?.clone();
-        let (box_start, absent) = (opening.box_start(), opening.absent());
         let (numbers, scale) = (speech.numbers().map(<[u32]>::to_vec), speech.dialect().scale());
         let last = if self.drafting == Drafting::Masks { drafter.said() } else { Vec::new() };
         let last: Vec<BBox<Grid>> = last.into_iter().map(|b| scale.bbox_to_grid(b, size)).collect();
@@ -117,10 +116,11 @@ impl Grounder {
         let mut first = First::default();
         let decoding = Decoding {
             first: &mut |p| {
-                first = First::read(p, box_start, absent[0], thresholds);
+                let [found, absent] = opening.chances(p);
+                first = First::read([found.0, absent.0], constrained, thresholds);
                 match first.verdict {
-                    Some(Verdict::Found) => box_start,
-                    Some(Verdict::Absent) => absent[0],
+                    Some(Verdict::Found) => found.1,
+                    Some(Verdict::Absent) => absent.1,
                     None => argmax(p),
                 }
             },
@@ -129,7 +129,7 @@ impl Grounder {
             observe: &mut |p, token| evidence.note(p, token),
         };
         let generated = self.mllm.generate(cache, &query, decoding, deadline)?;
-        let text = self.mllm.speech().text(&generated.tokens)?;
+        let text = self.mllm.speech().answer(strategy, &generated.tokens)?;
         let (answer, coordinates) = read(self.mllm.speech().dialect(), strategy, &text, generated.stopped);
         let proposals = judge(answer, first, command.hint, &evidence, coordinates);
         Ok((generated, text, proposals))

@@ -52,8 +52,6 @@ settings! {
         backend: BackendName = BackendName::Rten, "SAM4MLLM_BACKEND";
         /// Bundle folder. Default: engines/tabletop.
         bundle: PathBuf = PathBuf::from("engines/tabletop"), "SAM4MLLM_BUNDLE";
-        /// How the prompt is got from the language model, where a target does not say. Default: pqpp.
-        strategy: Strategy = Strategy::Pqpp, "SAM4MLLM_STRATEGY";
         /// What the language model's answers are guessed from, to be checked in fewer passes; they are the same with
         /// any. Default: sam.
         draft: Drafting = Drafting::Masks, "SAM4MLLM_DRAFT";
@@ -133,6 +131,8 @@ settings! {
         log_filter: String = "info".to_owned(), "SAM4MLLM_LOG_FILTER";
     }
     without {
+        /// How the prompt is got from the language model, where a target does not say. Default: as the bundle says.
+        strategy: Strategy, "SAM4MLLM_STRATEGY";
         /// A folder to record every stream to, each in an MCAP file of its own, for `sam4mllm replay`. Default: none.
         record: PathBuf, "SAM4MLLM_RECORD";
         /// Threads an engine. Default: one a core. At least 1.
