@@ -21,7 +21,8 @@ mod tests;
 pub use calibrate::{Calibration, MaskCalibration, calibrate};
 pub use error::{BundleError, BundleErrorKind};
 pub use manifest::{
-    AdapterMode, Dialect, FileEntry, Filter, Fit, ImageSpec, Layout, Manifest, Mllm, Ppg, Sam, Thresholds, Zoom,
+    AdapterMode, Dialect, FileEntry, Filter, Fit, ImageSpec, Layout, Manifest, Mllm, Ppg, Resampler, Sam, Thresholds,
+    Zoom,
 };
 pub use outputs::{StoredOutputs, TensorPrint, store_outputs};
 pub use seal::{Sealed, seal};
