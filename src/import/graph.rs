@@ -286,6 +286,11 @@ impl<'w, 'c> Graph<'w, 'c> {
         self.op("Mul", &[&a.name, &b.name], &[])
     }
 
+    /// The larger of two, element by element, with broadcasting.
+    pub(crate) fn max(&mut self, a: &Value<F32>, b: &Value<F32>) -> Value<F32> {
+        self.op("Max", &[&a.name, &b.name], &[])
+    }
+
     /// Elementwise power, with broadcasting.
     pub(crate) fn pow(&mut self, a: &Value<F32>, b: &Value<F32>) -> Value<F32> {
         self.op("Pow", &[&a.name, &b.name], &[])

@@ -5,7 +5,7 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 
 use super::{ModelError, resample};
 use crate::engine::Tensor;
-use crate::engine::bundle::{Filter, Fit, ImageSpec};
+use crate::engine::bundle::{Filter, Fit, ImageSpec, Resampler};
 use crate::frame::Image;
 use crate::geometry::{AxisScale, ModelPx, Size, SourcePx};
 
@@ -50,20 +50,14 @@ pub(crate) struct Pixels {
     /// `(value / 255 - mean) / std` of every byte, by channel.
     normalised: [[f32; 256]; 3],
     resizer: Resizer,
-    /// Whether bytes are Pillow's own rather than within one level of them.
-    exact: bool,
+    resampler: Resampler,
 }
 
 impl Pixels {
-    /// The same, to the very bytes that Pillow gives; slower.
-    pub(crate) fn exact(filter: Filter, mean: [f32; 3], std: [f32; 3]) -> Self {
-        Self { exact: true, ..Self::new(filter, mean, std) }
-    }
-
     /// Of `std`, nothing is zero.
-    pub(crate) fn new(filter: Filter, mean: [f32; 3], std: [f32; 3]) -> Self {
+    pub(crate) fn new(filter: Filter, resampler: Resampler, [mean, std]: [[f32; 3]; 2]) -> Self {
         let normalised = std::array::from_fn(|c| std::array::from_fn(|byte| (byte as f32 / 255.0 - mean[c]) / std[c]));
-        Self { filter, normalised, resizer: Resizer::new(), exact: false }
+        Self { filter, normalised, resizer: Resizer::new(), resampler }
     }
 
     /// A channel's value for a byte.
@@ -86,7 +80,7 @@ impl Pixels {
         planes
     }
 
-    /// The packed RGB bytes of the frame at size `to`, with antialiasing as Pillow does it, within one level of 255.
+    /// The packed RGB bytes of the frame at size `to`, antialiased.
     ///
     /// # Errors
     /// [`ModelError::Frame`] where the frame cannot be resized.
@@ -95,7 +89,7 @@ impl Pixels {
         if (from.width, from.height) == (to.width, to.height) {
             return Ok(image.rgb().to_vec());
         }
-        if self.exact {
+        if self.resampler == Resampler::Pillow {
             let sizes = [[from.width, from.height], [to.width, to.height]].map(|size| size.map(|side| side as usize));
             return Ok(resample::resize(image.rgb(), sizes[0], sizes[1], self.filter));
         }
@@ -107,7 +101,7 @@ impl Pixels {
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).use_alpha(false);
         let frame = |e: &dyn std::fmt::Display| ModelError::Frame(e.to_string());
         let source = ImageRef::new(from.width, from.height, image.rgb(), PixelType::U8x3).map_err(|e| frame(&e))?;
-        // Columns before rows, as Pillow does: each pass rounds and clips, so their order shows in the result.
+        // Columns before rows, as torch does: each pass rounds and clips, so their order shows in the result.
         let mut wide = Resized::new(to.width, from.height, PixelType::U8x3);
         self.resizer.resize(&source, &mut wide, &options).map_err(|e| frame(&e))?;
         let mut out = Resized::new(to.width, to.height, PixelType::U8x3);
@@ -125,7 +119,7 @@ pub struct Preprocessor {
 impl Preprocessor {
     /// A preprocessor for `spec`, whose `width`, `height` and `std` are not zero.
     pub fn new(spec: &ImageSpec) -> Self {
-        Self { spec: spec.clone(), pixels: Pixels::new(spec.filter, spec.mean, spec.std) }
+        Self { spec: spec.clone(), pixels: Pixels::new(spec.filter, spec.resampler, [spec.mean, spec.std]) }
     }
 
     /// Where a frame of size `source` lies in the input.

@@ -1,4 +1,4 @@
-//! SAM: a frame to its embedding, an embedding and prompts to masks.
+//! SAM: a frame to its embedding, an embedding and prompts to masks. SAM 2 too: its embedding has two finer levels.
 
 use super::preprocess::{Placement, Preprocessor};
 use super::upsample::Upsampler;
@@ -6,12 +6,15 @@ use super::{ModelError, exactly, take_f32};
 use crate::engine::bundle::ImageSpec;
 use crate::engine::{Engine, Tensor};
 use crate::frame::Image;
-use crate::geometry::Point;
+use crate::geometry::{Point, Size};
 use crate::mask::Mask;
 use crate::prompt::Prompt;
 
 const ENCODER: &str = "image_encoder";
 const DECODER: &str = "mask_decoder";
+const EMBEDDING: &str = "image_embedding";
+/// The finer levels of SAM 2, and how many of their cells are along one of the embedding's.
+const HIGH_RES: [(&str, usize); 2] = [("high_res_features_0", 4), ("high_res_features_1", 2)];
 /// Most prompts in one pass: bounds the memory of a frame with very many targets.
 pub(super) const MAX_BATCH: usize = 16;
 /// Masks a prompt gets: one for "the" mask, three for the multimask output.
@@ -26,9 +29,16 @@ const NOT_A_POINT: i32 = -1;
 
 /// SAM's encoding of one frame.
 pub struct SamEmbedding {
-    /// `f32[1, C, h, w]`.
-    tensor: Tensor<'static>,
+    features: Features,
     placement: Placement,
+}
+
+/// What an image encoder gives and a mask decoder takes.
+pub(super) struct Features {
+    /// `f32[1, C, h, w]`.
+    embedding: Tensor<'static>,
+    /// Of SAM 2: `f32[1, C0, 4h, 4w]` and `f32[1, C1, 2h, 2w]`.
+    finer: Option<[Tensor<'static>; 2]>,
 }
 
 impl SamEmbedding {
@@ -39,8 +49,76 @@ impl SamEmbedding {
 
     /// The embedding, `f32[1, C, h, w]`.
     pub fn tensor(&self) -> &Tensor<'static> {
-        &self.tensor
+        &self.features.embedding
     }
+
+    /// The finer levels of SAM 2, `f32[1, C0, 4h, 4w]` and `f32[1, C1, 2h, 2w]`; SAM has none.
+    pub fn finer(&self) -> Option<&[Tensor<'static>; 2]> {
+        self.features.finer.as_ref()
+    }
+
+    /// Where masks of `low` = (width, height) logits go. SAM 2's are resized to the frame at once, without the way over
+    /// the size of the input.
+    fn placement_of_masks(&self, low: (usize, usize)) -> Placement {
+        if self.features.finer.is_none() {
+            return self.placement;
+        }
+        let low = Size::new(low.0 as u32, low.1 as u32);
+        Placement { resized: low, input: low, ..self.placement }
+    }
+}
+
+impl Features {
+    /// What `encoder` is to be asked for.
+    pub(super) fn names(encoder: &dyn Engine) -> Vec<&'static str> {
+        let gives = |name: &str| encoder.outputs().iter().any(|output| output.name == name);
+        let finer = HIGH_RES.into_iter().map(|(name, _)| name).filter(|name| gives(name));
+        std::iter::once(EMBEDDING).chain(finer).collect()
+    }
+
+    /// The encoder's outputs of those names.
+    ///
+    /// # Errors
+    /// [`ModelError::Output`] where one is misshapen, not of floats, or holds NaN or infinity.
+    pub(super) fn new(outputs: Vec<Tensor<'static>>) -> Result<Self, ModelError> {
+        for (tensor, name) in outputs.iter().zip([EMBEDDING, HIGH_RES[0].0, HIGH_RES[1].0]) {
+            match tensor.as_f32() {
+                Some(values) if values.iter().all(|v| v.is_finite()) => {}
+                Some(_) => return Err(output(ENCODER, name, "holds NaN or infinity")),
+                None => return Err(output(ENCODER, name, "is not of floats")),
+            }
+        }
+        let (embedding, finer) = match outputs.len() {
+            3 => exactly(outputs, ENCODER).map(|[embedding, finest, finer]| (embedding, Some([finest, finer])))?,
+            _ => exactly(outputs, ENCODER).map(|[embedding]| (embedding, None))?,
+        };
+        let features = Self { embedding, finer };
+        let [h, w] = features.grid()?;
+        for (level, (name, times)) in features.finer.iter().flatten().zip(HIGH_RES) {
+            if !matches!(*level.shape(), [1, c, y, x] if c > 0 && y == times * h && x == times * w) {
+                return Err(misshapen(name, level));
+            }
+        }
+        Ok(features)
+    }
+
+    /// Height and width of the embedding, in cells; neither is zero.
+    pub(super) fn grid(&self) -> Result<[usize; 2], ModelError> {
+        match *self.embedding.shape() {
+            [1, c, h, w] if c * h * w > 0 => Ok([h, w]),
+            _ => Err(misshapen(EMBEDDING, &self.embedding)),
+        }
+    }
+
+    /// What a mask decoder takes of them, by name.
+    pub(super) fn inputs(&self) -> impl Iterator<Item = (&'static str, Tensor<'_>)> {
+        let finer = self.finer.iter().flatten().zip(HIGH_RES).map(|(tensor, (name, _))| (name, tensor.view()));
+        std::iter::once((EMBEDDING, self.embedding.view())).chain(finer)
+    }
+}
+
+fn misshapen(name: &'static str, tensor: &Tensor<'_>) -> ModelError {
+    output(ENCODER, name, format!("has shape {:?}", tensor.shape()))
 }
 
 /// One mask with SAM's opinion of it.
@@ -70,17 +148,9 @@ impl SamEncoder {
     /// Engine failures, a misshapen output, NaN.
     pub fn embed(&mut self, image: &Image) -> Result<SamEmbedding, ModelError> {
         let (pixels, placement) = self.preprocessor.run(image)?;
-        let outputs = self.engine.run(vec![("pixel_values", pixels)], &["image_embedding"])?;
-        let [tensor] = exactly(outputs, ENCODER)?;
-        match *tensor.shape() {
-            [1, c, h, w] if c * h * w > 0 => {}
-            ref shape => return Err(output(ENCODER, "image_embedding", format!("has shape {shape:?}"))),
-        }
-        match tensor.as_f32() {
-            Some(values) if values.iter().all(|v| v.is_finite()) => Ok(SamEmbedding { tensor, placement }),
-            Some(_) => Err(output(ENCODER, "image_embedding", "holds NaN or infinity")),
-            None => Err(output(ENCODER, "image_embedding", "is not of floats")),
-        }
+        let names = Features::names(&*self.engine);
+        let features = Features::new(self.engine.run(vec![("pixel_values", pixels)], &names)?)?;
+        Ok(SamEmbedding { features, placement })
     }
 }
 
@@ -119,23 +189,21 @@ impl SamDecoder {
         masks: &mut Vec<SamMask>,
     ) -> Result<(), ModelError> {
         let count = prompts.len();
-        let [_, _, h, w] = *embedding.tensor.shape() else {
-            return Err(output(ENCODER, "image_embedding", "is not of rank 4"));
-        };
+        let [h, w] = embedding.features.grid()?;
         let (low_w, low_h) = (4 * w, 4 * h);
-        let (coords, labels) = tokens(prompts, embedding.placement)?;
-        let inputs = vec![
-            ("image_embedding", embedding.tensor.view()),
+        let (coords, labels) = tokens(prompts, embedding)?;
+        let mut inputs: Vec<_> = embedding.features.inputs().collect();
+        inputs.extend([
             ("point_coords", coords),
             ("point_labels", labels),
             ("mask_input", Tensor::f32(&[count, 1, low_h, low_w], vec![0.0; count * low_h * low_w])),
             ("has_mask_input", Tensor::f32(&[count, 1, 1, 1], vec![0.0; count])),
-        ];
+        ]);
         let outputs = self.engine.run(inputs, &["low_res_masks", "iou_scores"])?;
         let [logits, scores] = exactly(outputs, DECODER)?;
         let logits = take_f32(logits, &[count, TOKENS, low_h, low_w], DECODER, "low_res_masks")?;
         let scores = take_f32(scores, &[count, TOKENS], DECODER, "iou_scores")?;
-        let upsampler = self.upsampler(embedding.placement, (low_w, low_h));
+        let upsampler = self.upsampler(embedding.placement_of_masks((low_w, low_h)), (low_w, low_h));
         for (logits, scores) in logits.chunks_exact(TOKENS * low_h * low_w).zip(scores.chunks_exact(TOKENS)) {
             let (best, score) = best_of_multimask(scores);
             let logits = &logits[best * low_h * low_w..][..low_h * low_w];
@@ -166,10 +234,12 @@ fn best_of_multimask(scores: &[f32]) -> (usize, f32) {
 /// `point_coords: f32[B, T, 2]` in model input pixels and `point_labels: i32[B, T]`.
 ///
 /// Points come first, then the box's corners, or one point that is none where there is no box: the order of
-/// `transformers`' `SamPromptEncoder`, which itself adds the half pixel.
-fn tokens(prompts: &[Prompt], placement: Placement) -> Result<(Tensor<'static>, Tensor<'static>), ModelError> {
-    let scale = placement.scale();
-    let length = |p: &Prompt| p.points.len() + if p.bbox.is_some() { 2 } else { 1 };
+/// `transformers`' `SamPromptEncoder`, which itself adds the half pixel. `Sam2PromptEncoder` has such a point behind a box
+/// too.
+fn tokens(prompts: &[Prompt], embedding: &SamEmbedding) -> Result<(Tensor<'static>, Tensor<'static>), ModelError> {
+    let scale = embedding.placement.scale();
+    let boxed = if embedding.finer().is_some() { 3 } else { 2 };
+    let length = |p: &Prompt| p.points.len() + if p.bbox.is_some() { boxed } else { 1 };
     let longest = prompts.iter().map(length).max().unwrap_or(0);
     let (mut coords, mut labels) = (Vec::new(), Vec::new());
     for (i, prompt) in prompts.iter().enumerate() {
@@ -213,11 +283,12 @@ mod tests {
             width: 64,
             height: 64,
             filter: Filter::Bilinear,
+            resampler: Resampler::Torchvision,
             mean: [0.5; 3],
             std: [0.5; 3],
         };
         SamEmbedding {
-            tensor: Tensor::f32(&[1, 2, 4, 4], vec![0.5; 32]),
+            features: Features { embedding: Tensor::f32(&[1, 2, 4, 4], vec![0.5; 32]), finer: None },
             placement: Placement::of(Size::<SourcePx>::new(source.0, source.1), &spec),
         }
     }
@@ -235,11 +306,39 @@ mod tests {
     #[test]
     fn prompts_become_padded_tokens_in_model_pixels() {
         // 128 x 64 letterboxed into 64 x 64: halved.
-        let (coords, labels) = tokens(&prompts(), embedding((128, 64)).placement).expect("valid");
+        let (coords, labels) = tokens(&prompts(), &embedding((128, 64))).expect("valid");
         assert_eq!((coords.shape(), labels.shape()), (&[2, 4, 2][..], &[2, 4][..]));
         let want = [15.0, 15.0, 25.0, 12.0, 5.0, 10.0, 30.0, 20.0, 50.0, 5.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
         assert_eq!(coords.as_f32(), Some(&want[..]));
         assert_eq!(labels.data(), &crate::engine::Data::I32(vec![1, 0, 2, 3, 1, -1, -1, -1].into()));
+    }
+
+    #[test]
+    fn levels_of_sam_2_are_checked_and_handed_on() {
+        let levels = |fine: [usize; 4], value: f32| {
+            let tensor = |shape: [usize; 4], value| Tensor::f32(&shape, vec![value; shape.iter().product()]);
+            vec![tensor([1, 8, 4, 4], 0.5), tensor(fine, value), tensor([1, 2, 8, 8], 0.5)]
+        };
+        for (outputs, name) in [
+            (levels([1, 1, 8, 8], 0.5), "high_res_features_0"),
+            (levels([1, 0, 16, 16], 0.5), "high_res_features_0"),
+            (levels([1, 1, 16, 16], f32::NAN), "high_res_features_0"),
+            (levels([1, 1, 16, 16], 0.5)[..2].to_vec(), "*"),
+        ] {
+            let error = Features::new(outputs).err().expect("is refused");
+            assert!(matches!(error, ModelError::Output { engine: ENCODER, tensor, .. } if tensor == name), "{error}");
+        }
+        let features = Features::new(levels([1, 1, 16, 16], 0.5)).expect("fits");
+        let seen = SamEmbedding { features, ..embedding((128, 64)) };
+        let engine = FakeEngine::new(DECODER, |inputs, _| {
+            let names: Vec<_> = inputs.iter().map(|(name, _)| name.as_str()).collect();
+            assert_eq!(names[..3], ["image_embedding", "high_res_features_0", "high_res_features_1"]);
+            assert_eq!(inputs[4].1.data(), &crate::engine::Data::I32(vec![1, 0, 2, 3, -1, 1, -1, -1, -1, -1].into()));
+            Ok(vec![Tensor::f32(&[2, 4, 16, 16], vec![1.0; 2048]), Tensor::f32(&[2, 4], vec![0.5; 8])])
+        });
+        let masks = SamDecoder::new(Box::new(engine)).decode(&seen, &prompts()).expect("decodes");
+        // Without the padding that the placement of a letterbox would cut off.
+        assert_eq!(masks[0].mask.area(), 128 * 64);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::kv::{KvCache, KvLayout};
 use super::mllm::MllmEngines;
+use super::sam::Features;
 use super::sight::{deepstack, has_axes};
 use super::{ModelError, branch, exactly};
 use crate::engine::bundle::{StoredOutputs, TensorPrint};
@@ -280,14 +281,13 @@ pub fn run_sam(encoder: &mut dyn Engine, decoder: &mut dyn Engine) -> Result<Vec
     let said = Said::by("image_encoder");
     let picture = pixels(encoder, "image_encoder")?;
     let side = picture.shape().last().copied().unwrap_or(1) as f32;
-    let seen = exactly::<1>(encoder.run(vec![("pixel_values", picture)], &["image_embedding"])?, "image_encoder")?;
-    tested.push(said.note("image_embedding", &seen)?);
-
-    let [embedding] = &seen;
-    let &[_, _, h, w] = embedding.shape() else {
-        let what = format!("has shape {:?}", embedding.shape());
-        return Err(ModelError::Output { engine: "image_encoder", tensor: "image_embedding", what });
-    };
+    let names = Features::names(encoder);
+    let seen = encoder.run(vec![("pixel_values", picture)], &names)?;
+    for (name, tensor) in names.into_iter().zip(&seen) {
+        tested.push(said.note(name, std::slice::from_ref(tensor))?);
+    }
+    let features = Features::new(seen)?;
+    let [h, w] = features.grid()?;
     let said = Said::by("mask_decoder");
     // A box with a point on and one off; a point alone; a box with a mask: every kind of prompt that there is.
     let (low_h, low_w) = (4 * h, 4 * w);
@@ -300,13 +300,13 @@ pub fn run_sam(encoder: &mut dyn Engine, decoder: &mut dyn Engine) -> Result<Vec
     let labels = vec![1, 0, 2, 3, 1, -1, -1, -1, 2, 3, -1, -1];
     let mut masks = vec![0.0; 3 * low_h * low_w];
     masks[2 * low_h * low_w..].copy_from_slice(&pattern(low_h * low_w, 2));
-    let inputs = vec![
-        ("image_embedding", embedding.view()),
+    let mut inputs: Vec<_> = features.inputs().collect();
+    inputs.extend([
         ("point_coords", Tensor::f32(&[3, 4, 2], coords.concat().concat())),
         ("point_labels", Tensor::i32(&[3, 4], labels)),
         ("mask_input", Tensor::f32(&[3, 1, low_h, low_w], masks)),
         ("has_mask_input", Tensor::f32(&[3, 1, 1, 1], vec![0.0, 0.0, 1.0])),
-    ];
+    ]);
     let [masks, scores] = exactly(decoder.run(inputs, &["low_res_masks", "iou_scores"])?, "mask_decoder")?;
     tested.push(said.note("low_res_masks", &[masks])?);
     tested.push(said.note("iou_scores", &[scores])?);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use super::mllm::{Mllm, MllmEngines, MllmLimits};
 use super::sight;
 use super::speech::{Speech, read_tokenizer};
-use crate::engine::bundle::{self, Filter, Fit, ImageSpec};
+use crate::engine::bundle::{self, Filter, Fit, ImageSpec, Resampler};
 use crate::engine::{Data, DataType, Engine, EngineError, Tensor, TensorInfo};
 use crate::frame::Image;
 use crate::geometry::Size;
@@ -186,8 +186,15 @@ pub(crate) fn mllm_of(speech: Speech, script: Script, max_answer_tokens: usize) 
             run: decoder(script, calls.clone()),
         }),
     };
-    let spec =
-        ImageSpec { fit: Fit::Squash, width: 16, height: 16, filter: Filter::Bilinear, mean: [0.0; 3], std: [1.0; 3] };
+    let spec = ImageSpec {
+        fit: Fit::Squash,
+        width: 16,
+        height: 16,
+        filter: Filter::Bilinear,
+        resampler: Resampler::Torchvision,
+        mean: [0.0; 3],
+        std: [1.0; 3],
+    };
     let limits = MllmLimits { max_answer_tokens, max_positions: 4096 };
     (Mllm::new(engines, sight::square(&spec), speech, limits).expect("has a cache"), calls)
 }

@@ -88,7 +88,7 @@ impl Segment for Segmenter {
 mod tests {
     use super::*;
     use crate::engine::Tensor;
-    use crate::engine::bundle::{Filter, Fit, ImageSpec};
+    use crate::engine::bundle::{Filter, Fit, ImageSpec, Resampler};
     use crate::engine::fake::{Calls, FakeEngine};
     use crate::geometry::{BBox, Size};
 
@@ -97,6 +97,7 @@ mod tests {
         width: 16,
         height: 16,
         filter: Filter::Bilinear,
+        resampler: Resampler::Torchvision,
         mean: [0.0; 3],
         std: [1.0; 3],
     };

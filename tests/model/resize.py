@@ -28,6 +28,11 @@ def main() -> None:
         ("bilinear_up", (128, 128), Image.Resampling.BILINEAR),
         ("bicubic_down", (32, 32), Image.Resampling.BICUBIC),
         ("bicubic_up", (128, 128), Image.Resampling.BICUBIC),
+        # More than twice as many rows are lost as columns: Pillow begins with the rows.
+        ("bilinear_rows_first", (90, 40), Image.Resampling.BILINEAR),
+        ("bicubic_rows_first", (120, 30), Image.Resampling.BICUBIC),
+        # Exactly twice as many: it does not.
+        ("bicubic_columns_first", (90, 47), Image.Resampling.BICUBIC),
     ]:
         pattern().resize(size, resample).save(out / f"{name}.png", optimize=True)
 

@@ -260,7 +260,11 @@ impl Sam {
     }
 
     fn encode(&mut self, pixels: Tensor<'_>) -> Tensor<'static> {
-        self.encoder.run(vec![("pixel_values", pixels)], &["image_embedding"]).unwrap().remove(0)
+        self.encode_levels(pixels, &["image_embedding"]).remove(0)
+    }
+
+    fn encode_levels(&mut self, pixels: Tensor<'_>, names: &[&str]) -> Vec<Tensor<'static>> {
+        self.encoder.run(vec![("pixel_values", pixels)], names).unwrap()
     }
 
     /// Masks and scores of a batch of prompts: `points[b]` are (x, y, label).
@@ -270,18 +274,27 @@ impl Sam {
         points: &[Vec<(f32, f32, i32)>],
         mask: Option<&[f32]>,
     ) -> Vec<Tensor<'static>> {
-        let (batch, count, fine) = (points.len(), points[0].len(), 4 * embedding.shape()[2]);
+        self.decode_levels(vec![("image_embedding", embedding.view())], points, mask)
+    }
+
+    /// The same of an embedding, which comes first, with its finer levels.
+    fn decode_levels(
+        &mut self,
+        mut inputs: Vec<(&str, Tensor<'_>)>,
+        points: &[Vec<(f32, f32, i32)>],
+        mask: Option<&[f32]>,
+    ) -> Vec<Tensor<'static>> {
+        let (batch, count, fine) = (points.len(), points[0].len(), 4 * inputs[0].1.shape()[2]);
         let coords: Vec<f32> = points.iter().flatten().flat_map(|&(x, y, _)| [x, y]).collect();
         let labels: Vec<i32> = points.iter().flatten().map(|&(_, _, label)| label).collect();
         let flag = if mask.is_some() { 1.0 } else { 0.0 };
         let mask = mask.map_or_else(|| vec![0.0; batch * fine * fine], <[f32]>::to_vec);
-        let inputs = vec![
-            ("image_embedding", embedding.view()),
+        inputs.extend([
             ("point_coords", Tensor::f32(&[batch, count, 2], coords)),
             ("point_labels", Tensor::i32(&[batch, count], labels)),
             ("mask_input", Tensor::f32(&[batch, 1, fine, fine], mask)),
             ("has_mask_input", Tensor::f32(&[batch, 1, 1, 1], vec![flag; batch])),
-        ];
+        ]);
         self.decoder.run(inputs, &["low_res_masks", "iou_scores"]).unwrap()
     }
 }

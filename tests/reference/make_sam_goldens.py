@@ -2,8 +2,8 @@
 
     python tests/reference/make_sam_goldens.py
 
-Writes checkpoints/sam-*/ and goldens/sam-*.safetensors. SAM's ViT, prompt encoder and mask decoder are those of
-transformers; the encoders of EfficientViT-SAM and MobileSAM are defined here after arXiv 2402.05008, 2205.14756 and
+Writes checkpoints/sam-*/, checkpoints/sam2*/ and goldens of the same names. SAM's ViT, prompt encoder and mask decoder
+and all of SAM 2 are those of transformers; the encoders of EfficientViT-SAM and MobileSAM are defined here after arXiv 2402.05008, 2205.14756 and
 2207.10666, with the names of their authors' files. Needs torch, transformers, safetensors, numpy and pillow.
 """
 
@@ -16,7 +16,23 @@ import torch.nn.functional as F
 from make_goldens import HERE, fresh, picture, randomise, write
 from safetensors.torch import save_file
 from torch import nn
-from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
+from transformers import (
+    Sam2Config,
+    Sam2HieraDetConfig,
+    Sam2MaskDecoderConfig,
+    Sam2Model,
+    Sam2PromptEncoderConfig,
+    Sam2VideoConfig,
+    Sam2VideoMaskDecoderConfig,
+    Sam2VideoModel,
+    Sam2VideoPromptEncoderConfig,
+    Sam2VisionConfig,
+    SamConfig,
+    SamMaskDecoderConfig,
+    SamModel,
+    SamPromptEncoderConfig,
+    SamVisionConfig,
+)
 
 CHANNELS = 32
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -72,25 +88,51 @@ def authors(model: SamModel) -> dict:
     return {authors_name(k): v.clone() for k, v in model.state_dict().items() if "shared_embedding" not in k}
 
 
-def pixels_of(image: np.ndarray, side: int) -> torch.Tensor:
-    """The longer side scaled to `side`, normalised, padded with zeros: f32[1, 3, side, side]."""
+def letterbox(image: np.ndarray, side: int) -> tuple[int, int]:
     height, width = image.shape[:2]
     scale = side / max(height, width)
-    size = (int(width * scale + 0.5), int(height * scale + 0.5))
+    return int(width * scale + 0.5), int(height * scale + 0.5)
+
+
+def pixels_of(image: np.ndarray, side: int) -> torch.Tensor:
+    """The longer side scaled to `side`, normalised, padded with zeros: f32[1, 3, side, side]."""
+    size = letterbox(image, side)
     small = np.asarray(PIL.Image.fromarray(image).resize(size, PIL.Image.BILINEAR), np.float32) / 255
     normal = torch.from_numpy((small - np.float32(MEAN)) / np.float32(STD)).permute(2, 0, 1)
     return F.pad(normal, (0, side - size[0], 0, side - size[1]))[None].float()
 
 
+def drawn(logits: torch.Tensor, image: np.ndarray, side: int) -> torch.Tensor:
+    """Masks in the picture's own pixels, as SamImageProcessor makes them: u8[B, height, width]."""
+    size = letterbox(image, side)
+    large = F.interpolate(logits, (side, side), mode="bilinear", align_corners=False)[..., : size[1], : size[0]]
+    return (F.interpolate(large, image.shape[:2], mode="bilinear", align_corners=False)[:, 0] > 0).to(torch.uint8)
+
+
+def pixels_of_second(image: np.ndarray, side: int) -> torch.Tensor:
+    """As Sam2ImageProcessor: both axes scaled to `side` by what torchvision calls, normalised: f32[1, 3, side, side]."""
+    bytes_ = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].contiguous()
+    small = F.interpolate(bytes_, (side, side), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
+    normal = (small.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
+    return torch.from_numpy(normal).permute(2, 0, 1)[None].contiguous()
+
+
+def drawn_second(logits: torch.Tensor, image: np.ndarray, side: int) -> torch.Tensor:
+    """The same as Sam2ImageProcessor makes them: at once."""
+    return (F.interpolate(logits, image.shape[:2], mode="bilinear", align_corners=False)[:, 0] > 0).to(torch.uint8)
+
+
 @torch.no_grad()
-def goldens(name: str, seed: int, side: int, encode, decoder: SamModel, scale: float = 1.0) -> None:
-    """Two pictures, one wide and one tall, each with boxes, points and both; coordinates are in pixels of the encoder's
-    input, and `scale` times that for the decoder."""
+def goldens(name: str, seed: int, side: int, encode, decoder, scale: float = 1.0, see=pixels_of, draw=drawn) -> None:
+    """Two pictures, one wide and one more than twice as tall as wide, each with boxes, points and both; coordinates are in
+    pixels of the encoder's input, and `scale` times that for the decoder."""
     tensors = {}
-    for which, (width, height) in enumerate([(90, 61), (47, 83)]):
+    for which, (width, height) in enumerate([(90, 61), (37, 83)]):
         image = picture(width, height, seed + which)
-        pixels = pixels_of(image, side)
+        pixels = see(image, side)
         embedding = encode(pixels)
+        levels = dict(zip(("high_res_features_0", "high_res_features_1", "image_embedding"), embedding)) \
+            if isinstance(embedding, list) else {"image_embedding": embedding}
         fraction = lambda rows: torch.tensor(rows) * side
         box = fraction([[[0.15, 0.12, 0.6, 0.5], [0.05, 0.3, 0.55, 0.65]]])
         points = fraction([[[[0.23, 0.19], [0.47, 0.4], [0.5, 0.6]], [[0.3, 0.47], [0.08, 0.08], [0.5, 0.55]]]])
@@ -100,12 +142,13 @@ def goldens(name: str, seed: int, side: int, encode, decoder: SamModel, scale: f
             "box_points": dict(input_boxes=box * scale, input_points=points * scale, input_labels=labels),
             "points": dict(input_points=points * scale, input_labels=labels),
         }
-        given = {"image": image, "pixel_values": pixels, "image_embedding": embedding, "boxes": box[0], "points": points[0],
-                 "labels": labels[0]}
+        given = {"image": image, "pixel_values": pixels, "boxes": box[0], "points": points[0], "labels": labels[0]} | levels
         for case, prompts in cases.items():
             for multimask, kind in ((False, "single"), (True, "multi")):
                 out = decoder(image_embeddings=embedding, multimask_output=multimask, **prompts)
                 given |= {f"{case}.{kind}.masks": out.pred_masks[0], f"{case}.{kind}.scores": out.iou_scores[0]}
+            best = out.iou_scores[0].argmax(-1)
+            given[f"{case}.drawn"] = draw(out.pred_masks[0][torch.arange(2), best][:, None], image, side)
         tensors |= {f"{which}.{key}": value for key, value in given.items()}
     write(name, tensors, seed)
 
@@ -432,6 +475,41 @@ def mobile() -> None:
     goldens("sam-mobile", seed, side, encoder, decoder)
 
 
+def second(name: str, seed: int, video: bool, side: int, top_down: list, **backbone) -> None:
+    """SAM 2, alone or inside a model for videos, which is what is published; both are read as the former."""
+    widths = backbone["embed_dim_per_stage"]
+    vision = Sam2VisionConfig(
+        backbone_config=Sam2HieraDetConfig(hidden_size=widths[0], image_size=[side, side], **backbone),
+        backbone_channel_list=widths[::-1], fpn_hidden_size=CHANNELS, fpn_top_down_levels=top_down,
+        backbone_feature_sizes=[[side // n, side // n] for n in (4, 8, 16)],
+    )
+    prompt = dict(hidden_size=CHANNELS, image_size=side, mask_input_channels=8)
+    mask = dict(hidden_size=CHANNELS, mlp_dim=40, iou_head_hidden_dim=24, num_attention_heads=4)
+    if video:
+        model = Sam2VideoModel(Sam2VideoConfig(
+            vision_config=vision, prompt_encoder_config=Sam2VideoPromptEncoderConfig(**prompt),
+            mask_decoder_config=Sam2VideoMaskDecoderConfig(**mask), image_size=side, num_maskmem=2,
+            memory_attention_hidden_size=CHANNELS, memory_attention_num_layers=1, memory_encoder_output_channels=8,
+            memory_attention_feed_forward_hidden_size=CHANNELS, memory_encoder_hidden_size=CHANNELS,
+            mask_downsampler_embed_dim=CHANNELS, mask_downsampler_total_stride=4, memory_fuser_num_layers=1,
+            memory_fuser_embed_dim=CHANNELS, memory_fuser_intermediate_dim=CHANNELS,
+        ))
+    else:
+        model = Sam2Model(Sam2Config(vision_config=vision, prompt_encoder_config=Sam2PromptEncoderConfig(**prompt),
+                                     mask_decoder_config=Sam2MaskDecoderConfig(**mask)))
+    randomise(model.eval().float(), seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    for key, buffer in model.named_buffers():
+        if key.endswith("positional_embedding"):
+            buffer.copy_(0.5 * torch.randn(buffer.shape, generator=generator))
+    folder = fresh(name)
+    model.save_pretrained(folder)
+    model = Sam2Model.from_pretrained(folder).eval()
+    # The single mask is the single mask, not the best of all; which to take is not the graph's choice.
+    model.mask_decoder.dynamic_multimask_via_stability = False
+    goldens(name, seed, side, lambda x: model.get_image_embeddings(x), model, see=pixels_of_second, draw=drawn_second)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
@@ -446,3 +524,12 @@ if __name__ == "__main__":
                              neck_expand=4)
         efficient("sam-efficient-xl", 34, 128, large, nested=False)
         mobile()
+        # Windows that do not divide the grid, before and after pooling; one layer sees everything.
+        second("sam2", 36, video=False, side=96, top_down=[2, 3], blocks_per_stage=[1, 2, 2, 1],
+               embed_dim_per_stage=[8, 16, 24, 32], num_attention_heads_per_stage=[1, 2, 2, 4],
+               window_size_per_stage=[4, 8, 4, 3], global_attention_blocks=[4])
+        # Positions are shrunk rather than stretched; every level is fed.
+        second("sam2-video", 37, video=True, side=64, top_down=[0, 1, 2], blocks_per_stage=[2, 1, 2, 1],
+               embed_dim_per_stage=[8, 16, 24, 32], num_attention_heads_per_stage=[2, 2, 4, 4],
+               window_size_per_stage=[8, 4, 2, 2], global_attention_blocks=[4],
+               window_positional_embedding_background_size=[20, 20])

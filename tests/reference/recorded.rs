@@ -43,9 +43,13 @@ impl Goldens {
         self.read(key, Dtype::I32, |b| i32::from_le_bytes(b.try_into().unwrap()))
     }
 
+    pub fn bytes(&self, key: &str) -> (Vec<usize>, Vec<u8>) {
+        self.read(key, Dtype::U8, |b| b[0])
+    }
+
     /// The picture that `key` holds as `u8[height, width, 3]`.
     pub fn picture(&self, key: &str) -> Image {
-        let (shape, bytes) = self.read(key, Dtype::U8, |b| b[0]);
+        let (shape, bytes) = self.bytes(key);
         Image::from_rgb(Size::new(shape[1] as u32, shape[0] as u32), bytes).unwrap()
     }
 }

@@ -114,6 +114,9 @@ pub struct ImageSpec {
     pub height: u32,
     /// Resampling filter, antialiased as in PIL.
     pub filter: Filter,
+    /// Whose bytes resizing gives. Default: torchvision.
+    #[serde(default)]
+    pub resampler: Resampler,
     /// Subtracted from each channel (R, G, B) after scaling to `0.0..=1.0`. Range: 0.0..=1.0.
     #[serde(deserialize_with = "exactly")]
     pub mean: [f32; 3],
@@ -140,6 +143,19 @@ pub enum Filter {
     Bilinear,
     /// Cubic with a = -0.5, support 2.
     Bicubic,
+}
+
+/// Whose bytes resizing gives. The two are at most one level of 255 apart, in one byte of a few hundred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resampler {
+    /// Those of torch's `interpolate` with antialiasing, weights of 16 bits: `SamImageProcessor` and
+    /// `Sam2ImageProcessor`, which resize with torchvision, and the recipe of `engines/train`.
+    #[default]
+    Torchvision,
+    /// Those of Pillow, weights of 22 bits: `SamImageProcessorPil`, and the code of SAM's authors and of EfficientViT-SAM
+    /// and MobileSAM. Takes a few times as long.
+    Pillow,
 }
 
 /// Query templates, answer grammar and thresholds.

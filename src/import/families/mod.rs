@@ -20,12 +20,12 @@
 //! | `vision` | `pixel_values` f32\[W, T, C · p · p\], `patch_positions` i32\[W, T, 2\] (row, column); of Qwen2.5-VL `attention_bias` f32\[W, 1, 1, T\] (large and negative where a window is filled up); of Qwen3-VL `position_indices` i32\[4, T\] and `position_weights` f32\[4, T, 1\] (the learned positions around each patch) | `image_embeds`, of Qwen3-VL also `deepstack.{i}`, f32\[1, N, D\] |
 //! | `decoder` | as above; `position_ids` i32\[1, S, 3\] (time, row, column); of Qwen3-VL `deepstack.{i}` f32\[1, S, D\], zero but for the image's tokens | as above |
 //!
-//! Segmenters ([`SamModel`, `EfficientViTSam`, `MobileSam`](sam)); B prompts of T points:
+//! Segmenters ([`SamModel`, `EfficientViTSam`, `MobileSam`, `Sam2Model`, `Sam2VideoModel`](sam)); B prompts of T points:
 //!
 //! | graph | takes | gives |
 //! |---|---|---|
-//! | `image_encoder` | `pixel_values` f32\[1, 3, H, W\] | `image_embedding` f32\[1, C, h, w\] |
-//! | `mask_decoder` | `image_embedding`, `point_coords` f32\[B, T, 2\] (x, y in pixels of the model's input), `point_labels` i32\[B, T\] (1 on, 0 off, 2 and 3 a box's corners, -1 not a point), `mask_input` f32\[B, 1, 4h, 4w\], `has_mask_input` f32\[B, 1, 1, 1\] | `low_res_masks` f32\[B, 4, 4h, 4w\], `iou_scores` f32\[B, 4\]: the single mask first, then the three of the multimask output |
+//! | `image_encoder` | `pixel_values` f32\[1, 3, H, W\] | `image_embedding` f32\[1, C, h, w\]; of SAM 2 also `high_res_features_0` f32\[1, C/8, 4h, 4w\] and `high_res_features_1` f32\[1, C/4, 2h, 2w\] |
+//! | `mask_decoder` | all of those, `point_coords` f32\[B, T, 2\] (x, y in pixels of the model's input), `point_labels` i32\[B, T\] (1 on, 0 off, 2 and 3 a box's corners, -1 not a point), `mask_input` f32\[B, 1, 4h, 4w\], `has_mask_input` f32\[B, 1, 1, 1\] | `low_res_masks` f32\[B, 4, 4h, 4w\], `iou_scores` f32\[B, 4\]: the single mask first, then the three of the multimask output |
 
 pub mod llava;
 pub mod qwen_vl;
@@ -55,7 +55,7 @@ pub(crate) struct Family {
 }
 
 /// Every family there is.
-const FAMILIES: [Family; 11] = [
+const FAMILIES: [Family; 13] = [
     Family { class: "LlavaForConditionalGeneration", aliases: llava::ALIASES, build: llava::build },
     Family { class: "LlavaNextForConditionalGeneration", aliases: llava::ALIASES, build: llava::build_next },
     Family { class: "Qwen2_5_VLForConditionalGeneration", aliases: qwen_vl::ALIASES, build: qwen_vl::build_2_5 },
@@ -63,6 +63,8 @@ const FAMILIES: [Family; 11] = [
     Family { class: sam::SAM, aliases: &[], build: sam::build },
     Family { class: sam::EFFICIENT_VIT, aliases: &[], build: sam::build_efficient_vit },
     Family { class: sam::MOBILE, aliases: &[], build: sam::build_mobile },
+    Family { class: sam::SAM_2, aliases: &[], build: sam::build_second },
+    Family { class: sam::SAM_2_VIDEO, aliases: &[], build: sam::build_second },
     blind(text::CLASSES[0]),
     blind(text::CLASSES[1]),
     blind(text::CLASSES[2]),
@@ -87,7 +89,7 @@ impl Family {
 
     /// What the checkpoint calls the tensors that the class calls otherwise, where it does.
     pub(crate) fn spelling(&self, checkpoint: &Checkpoint) -> Option<fn(&str) -> String> {
-        sam::CLASSES.contains(&self.class).then(|| sam::spelling(checkpoint)).flatten()
+        sam::RESPELT.contains(&self.class).then(|| sam::spelling(checkpoint)).flatten()
     }
 
     /// Builds the class's graphs for one checkpoint.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::engine::bundle::Filter;
+use crate::engine::bundle::{Filter, Resampler};
 use crate::geometry::{ModelPx, Size};
 use crate::model::preprocess::Pixels;
 use crate::model::stages::LoadError;
@@ -126,7 +126,7 @@ impl Processor {
 
     /// What resizes and normalises.
     pub(super) fn pixels(&self) -> Pixels {
-        Pixels::exact(self.filter, self.mean, self.std)
+        Pixels::new(self.filter, Resampler::Pillow, [self.mean, self.std])
     }
 
     /// What is wrong with the file.
