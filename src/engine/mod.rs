@@ -4,10 +4,12 @@
 
 pub mod bundle;
 pub mod fake;
+pub(crate) mod onnx;
 #[cfg(feature = "tensorrt")]
 pub mod paired;
 mod resident;
 pub mod rten;
+mod widen;
 #[cfg(feature = "tensorrt")]
 pub mod tensorrt;
 
