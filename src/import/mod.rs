@@ -17,10 +17,12 @@ mod fused;
 mod graph;
 mod half;
 mod nn;
+mod outline;
 #[cfg(feature = "tensorrt")]
 mod product;
 mod quantise;
 mod settle;
+mod shapes;
 #[cfg(feature = "tensorrt")]
 mod sizes;
 mod torch;
@@ -38,6 +40,7 @@ pub use adapter::{Adapter, AdapterMode, AdapterReport};
 pub use cache::{Imported, default_cache_dir, describe_bundle, import_bundle, import_cached};
 pub use error::{ImportError, ImportErrorKind};
 pub use form::{Form, Level, Precision};
+pub use outline::{GraphBytes, GraphOutline, Outline, outline};
 #[cfg(feature = "tensorrt")]
 pub use product::half_product;
 #[cfg(feature = "tensorrt")]
@@ -152,7 +155,7 @@ fn fill(dir: &Path, adapter: Option<Adapter<'_>>, out: &Path, form: Form) -> Res
     let (checkpoint, family, adapter) = open(dir, adapter)?;
     fs::create_dir_all(out).map_err(|e| ImportError::new(Kind::Write, out).because(e))?;
     let mode = adapter.as_ref().map(|report| report.mode).unwrap_or_default();
-    let mut weights = Weights::new(&checkpoint, mode, form.precision, out);
+    let mut weights = Weights::new(&checkpoint, mode, form.precision, Some(out));
     let models = build(&checkpoint, family, form, &mut weights)?;
     let weights = weights.finish()?;
     let graphs = models.iter().map(|model| write(model, out)).collect::<Result<_, _>>()?;

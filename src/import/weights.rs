@@ -23,7 +23,7 @@ use super::error::{ImportError, ImportErrorKind as Kind};
 use super::form::Precision;
 use super::onnx::tensor_proto::{DataLocation, DataType};
 use super::onnx::{StringStringEntryProto, TensorProto};
-use super::quantise::quantise;
+use super::quantise::{Layout, quantise};
 
 /// The file that holds what is not in the checkpoint as it is needed.
 const SIDECAR: &str = "computed.onnx_data";
@@ -41,7 +41,9 @@ pub(crate) struct Weights<'c> {
     mode: AdapterMode,
     /// What those matrices are stored as that may be quantised.
     precision: Precision,
-    out: PathBuf,
+    /// Where what is computed and links go; `None` where graphs are only looked at: then nothing that the graphs do
+    /// not hang on is read, and nothing is written.
+    out: Option<PathBuf>,
     links: BTreeMap<usize, String>,
     sidecar: Option<BufWriter<File>>,
     sidecar_bytes: u64,
@@ -99,13 +101,13 @@ pub(crate) struct Initializer {
 }
 
 impl<'c> Weights<'c> {
-    /// Tensors of `checkpoint` for graphs in `out`, which exists.
-    pub(crate) fn new(checkpoint: &'c Checkpoint, mode: AdapterMode, precision: Precision, out: &Path) -> Self {
+    /// Tensors of `checkpoint` for graphs in `out`, which exists, or for graphs that are only looked at.
+    pub(crate) fn new(checkpoint: &'c Checkpoint, mode: AdapterMode, precision: Precision, out: Option<&Path>) -> Self {
         Self {
             checkpoint,
             mode,
             precision,
-            out: out.to_owned(),
+            out: out.map(Path::to_owned),
             links: BTreeMap::new(),
             sidecar: None,
             sidecar_bytes: 0,
@@ -181,6 +183,9 @@ impl<'c> Weights<'c> {
         let checkpoint = self.checkpoint;
         let name = &*checkpoint.stored_name(name);
         let located = checkpoint.locate_stored(name, &[output, input])?;
+        if self.out.is_none() {
+            return Ok(self.quantised_unread(name, located, [output, input]));
+        }
         let merged = checkpoint.low_rank().get(name).filter(|_| self.mode == AdapterMode::Merge);
         let mut merge = merged.map(|pair| self.merge_of(name, [output, input], pair)).transpose()?;
         let mut values = Vec::with_capacity(output * input);
@@ -200,6 +205,27 @@ impl<'c> Weights<'c> {
         let dims: Vec<usize> = blocks.into_iter().chain([output]).collect();
         let scales = self.put(&dims, DataType::Float16, &scales)?;
         Ok(Some(QuantisedInitializer { numbers, scales, block: quantised.block }))
+    }
+
+    /// As [`quantised`](Self::quantised) of a matrix that no one will read: its values are taken to be ordinary ones.
+    fn quantised_unread(
+        &mut self,
+        name: &str,
+        located: &Located,
+        [output, input]: [usize; 2],
+    ) -> Option<QuantisedInitializer> {
+        let Layout { data_type, block, .. } = Layout::of([output, input], self.precision)?;
+        self.count(name, located);
+        if self.mode == AdapterMode::Merge && self.checkpoint.low_rank().contains_key(name) {
+            self.adapted.insert(name.to_owned());
+        }
+        self.quantised += (output * input) as u64;
+        let dims: Vec<usize> = block.map(|block| input / block).into_iter().chain([output]).collect();
+        Some(QuantisedInitializer {
+            numbers: external(&[input, output], data_type, SIDECAR, 0, 0),
+            scales: external(&dims, DataType::Float16, SIDECAR, 0, 0),
+            block,
+        })
     }
 
     /// Writes computed bytes to the sidecar.
@@ -346,6 +372,9 @@ impl<'c> Weights<'c> {
         if let Some(place) = self.converted.get(name) {
             return Ok(*place);
         }
+        if self.out.is_none() {
+            return Ok((0, 0));
+        }
         let offset = self.align()?;
         self.checkpoint.for_each_f32(name, located, |values| {
             change(values);
@@ -363,7 +392,8 @@ impl<'c> Weights<'c> {
             return Ok(name.clone());
         }
         let name = format!("model-{:05}.onnx_data", file + 1);
-        let path = self.out.join(&name);
+        let Some(out) = &self.out else { return Ok(name) };
+        let path = out.join(&name);
         let target = &self.checkpoint.files()[file].path;
         let target = fs::canonicalize(target).map_err(|e| ImportError::new(Kind::Open, target).because(e))?;
         link_or_copy(&target, &path).map_err(|e| ImportError::new(Kind::Write, &path).because(e))?;
@@ -378,8 +408,9 @@ impl<'c> Weights<'c> {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), ImportError> {
+        let Some(out) = &self.out else { return Ok(()) };
         if self.sidecar.is_none() {
-            let path = self.out.join(SIDECAR);
+            let path = out.join(SIDECAR);
             let file = remove(&path).and_then(|()| File::create(path)).map_err(|e| self.write_error(e))?;
             self.sidecar = Some(BufWriter::new(file));
         }
@@ -391,7 +422,7 @@ impl<'c> Weights<'c> {
     }
 
     fn write_error(&self, source: std::io::Error) -> ImportError {
-        ImportError::new(Kind::Write, self.out.join(SIDECAR)).because(source)
+        ImportError::new(Kind::Write, self.out.as_deref().unwrap_or(Path::new("")).join(SIDECAR)).because(source)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod branch;
 mod chat;
+pub mod footprint;
 #[cfg(feature = "tensorrt")]
 pub mod gpu;
 mod kv;

@@ -14,6 +14,9 @@ const ENCODER: &str = "image_encoder";
 const DECODER: &str = "mask_decoder";
 /// Most prompts in one pass: bounds the memory of a frame with very many targets.
 pub(super) const MAX_BATCH: usize = 16;
+
+/// Windows of a frame whose embeddings are kept; the oldest goes first.
+pub(crate) const MAX_WINDOWS: usize = 16;
 /// Masks a prompt gets: one for "the" mask, three for the multimask output.
 const TOKENS: usize = 4;
 

@@ -288,7 +288,7 @@ impl Config {
 
 /// Longest conversation that the text model of a `config.json` knows. Where it would see no further back than a window,
 /// that is the longest: within it the window changes nothing.
-fn max_positions_of(config: &serde_json::Value) -> Option<u64> {
+pub(super) fn max_positions_of(config: &serde_json::Value) -> Option<u64> {
     // Older Qwen-VL have the text model's keys beside `vision_config`.
     let text = if config["text_config"].is_object() { &config["text_config"] } else { config };
     let kind = text["model_type"].as_str().unwrap_or("llama");

@@ -4,6 +4,7 @@
 // A test fails by panicking, and these print what they measured.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod footprint;
 mod sparse;
 
 use std::collections::BTreeSet;

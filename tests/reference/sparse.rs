@@ -21,7 +21,6 @@ pub(crate) struct Shape {
 }
 
 /// The sizes of `llama3-llava-next-8b`: Llama 3 behind CLIP ViT-L/14 at 336 pixels.
-#[allow(dead_code)]
 pub(crate) const EIGHT_BILLION: Shape = Shape {
     hidden: 4096,
     inner: 14336,

@@ -10,7 +10,6 @@ mod decoded;
 use std::sync::Arc;
 use std::time::Instant;
 
-#[cfg(feature = "tensorrt")]
 pub(crate) use ask::MAX_TREE_TOKENS;
 pub use ask::{Question, YesNo};
 pub use decoded::{Decoded, NEAR_TIE};
