@@ -132,7 +132,8 @@ pub fn run(args: &Args) -> anyhow::Result<(String, Option<String>)> {
     let boards = Board::ALL.into_iter().filter(|&board| args.board.is_none_or(|wanted| wanted == board));
     let fits = boards.flat_map(|board| footprints.iter().map(move |footprint| (board, footprint)));
     let boards: Vec<Fit> = fits.map(|(board, footprint)| fit(board, footprint, args.reserve)).collect();
-    let failed = args.board.filter(|_| !boards.iter().any(|fit| fit.fits)).map(|board| why_not(board, &footprints, args));
+    let failed =
+        args.board.filter(|_| !boards.iter().any(|fit| fit.fits)).map(|board| why_not(board, &footprints, args));
     let report = Report { footprints, reserve_bytes: args.reserve.saturating_mul(MIB), boards };
     let text = match args.format {
         Format::Json => serde_json::to_string_pretty(&report).context("write figures")? + "\n",
@@ -160,7 +161,13 @@ fn size(bytes: u64) -> String {
         MIB.. => (bytes as f64 / MIB as f64, "MiB"),
         _ => (bytes as f64 / 1024.0, "KiB"),
     };
-    let digits = if value >= 100.0 { 0 } else if value >= 10.0 { 1 } else { 2 };
+    let digits = if value >= 100.0 {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        2
+    };
     format!("{value:.digits$} {unit}")
 }
 

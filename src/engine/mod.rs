@@ -9,9 +9,9 @@ pub(crate) mod onnx;
 pub mod paired;
 mod resident;
 pub mod rten;
-mod widen;
 #[cfg(feature = "tensorrt")]
 pub mod tensorrt;
+mod widen;
 
 use std::borrow::Cow;
 

@@ -92,7 +92,8 @@ impl RtenEngine {
         // its answers nor kill it.
         let mut loader = ModelOptions::with_all_ops();
         loader.prepack_weights(options.prepack);
-        let widened = has_bf16(&onnx).then(|| widen(onnx, path.parent().unwrap_or(Path::new("")), &name)).transpose()?;
+        let widened =
+            has_bf16(&onnx).then(|| widen(onnx, path.parent().unwrap_or(Path::new("")), &name)).transpose()?;
         let load = move || match widened {
             None => loader.load_file(path),
             Some(widened) => {

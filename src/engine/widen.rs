@@ -46,9 +46,8 @@ pub(super) fn widen(mut model: ModelProto, dir: &Path, engine: &str) -> Result<W
         for tensor in &mut graph.initializer {
             if tensor.data_location() == DataLocation::External {
                 let name = format!("{}.onnx_data", external.len());
-                let bytes = read(tensor, dir).map_err(|e| {
-                    EngineError::new(e.kind, engine, e.source).at_tensor(tensor.name.as_str())
-                })?;
+                let bytes = read(tensor, dir)
+                    .map_err(|e| EngineError::new(e.kind, engine, e.source).at_tensor(tensor.name.as_str()))?;
                 tensor.external_data = place(&name, bytes.len());
                 external.push((name, bytes));
             }
@@ -98,7 +97,8 @@ impl Fault {
 
 /// The bytes of a tensor in another file, those of BF16 widened.
 fn read(tensor: &TensorProto, dir: &Path) -> Result<Vec<u8>, Fault> {
-    let entry = |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
+    let entry =
+        |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
     let number = |key: &str| {
         let number = entry(key).and_then(|value| value.parse::<u64>().ok());
         number.ok_or_else(|| Fault::new(Kind::Load, format!("has no `{key}` of its data")))

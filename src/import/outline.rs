@@ -14,8 +14,22 @@ const VIEWS: [&str; 3] = ["Reshape", "Unsqueeze", "TensorScatter"];
 
 /// Operators that may write over an input that nobody reads any more.
 const IN_PLACE: [&str; 16] = [
-    "Add", "Sub", "Mul", "Pow", "Where", "Relu", "Sigmoid", "Tanh", "Erf", "Sqrt", "Reciprocal", "Neg", "Softmax", "Sin",
-    "Cos", "Cast",
+    "Add",
+    "Sub",
+    "Mul",
+    "Pow",
+    "Where",
+    "Relu",
+    "Sigmoid",
+    "Tanh",
+    "Erf",
+    "Sqrt",
+    "Reciprocal",
+    "Neg",
+    "Softmax",
+    "Sin",
+    "Cos",
+    "Cast",
 ];
 
 /// A checkpoint's graphs as an import would write them.
@@ -125,7 +139,9 @@ impl<'g> Folded<'g> {
         for node in &graph.node {
             let outputs = node.output.iter().map(String::as_str);
             let mut inputs = node.input.iter().filter(|name| !name.is_empty());
-            if node.op_type == "DequantizeLinear" || folded.dequantised.contains(node.input[0].as_str()) && is_view_of_weight(node) {
+            if node.op_type == "DequantizeLinear"
+                || folded.dequantised.contains(node.input[0].as_str()) && is_view_of_weight(node)
+            {
                 folded.dequantised.extend(outputs);
             } else if inputs.all(|name| folded.constant.contains(name.as_str())) {
                 folded.constant.extend(outputs);

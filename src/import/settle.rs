@@ -159,7 +159,9 @@ fn lock(dir: &Path, taken: Taken, target: &Path) -> Result<Option<File>, ImportE
         (Ok(()), _) => {}
         (Err(TryLockError::Error(e)), _) => return Err(error(e)),
         (Err(TryLockError::WouldBlock), Taken::Refuse) => {
-            return Err(ImportError::new(Kind::Busy, target).because("another import is writing there; try again later"));
+            return Err(
+                ImportError::new(Kind::Busy, target).because("another import is writing there; try again later")
+            );
         }
         (Err(TryLockError::WouldBlock), Taken::Wait) => {
             tracing::info!(target = %target.display(), "another process imports the same; waiting for it");

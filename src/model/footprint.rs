@@ -218,7 +218,8 @@ impl Sizes {
     fn of(parts: &Parts, demand: Demand) -> Result<Self, LoadError> {
         let Some((config, path)) = &parts.config else { return Ok(Self { context: 0, image_tokens: 0, prompt: 0 }) };
         let error = |what: String| LoadError::Config { path: path.clone(), what };
-        let known = max_positions_of(config).ok_or_else(|| error("has no `text_config.max_position_embeddings`".into()))?;
+        let known =
+            max_positions_of(config).ok_or_else(|| error("has no `text_config.max_position_embeddings`".into()))?;
         let context = demand.context.unwrap_or(known);
         if !(2..=known).contains(&context) {
             return Err(error(format!("conversations of {context} tokens are not within 2 to {known}")));
@@ -312,7 +313,10 @@ impl Counted {
                 self.cache_in = self.cache_per_token * room;
             }
             "image_encoder" => self.embedding = most(|run| run.outputs),
-            "embed" => self.image_token = most(|run| run.outputs) / passes.runs.iter().map(|p| p["sequence"]).max().unwrap_or(1),
+            "embed" => {
+                self.image_token =
+                    most(|run| run.outputs) / passes.runs.iter().map(|p| p["sequence"]).max().unwrap_or(1)
+            }
             _ => {}
         }
         self.graphs.push(Share { graph: graph.name().to_owned(), weights, activations });

@@ -11,6 +11,7 @@ use sam4mllm::import::{Form, Level, Port, Precision, describe_bundle, outline};
 use sam4mllm::model::footprint::{Demand, Footprint, Runtime, Subject, footprint};
 use tempfile::TempDir;
 
+use crate::alone;
 use crate::sparse::EIGHT_BILLION;
 
 fn root(path: &str) -> PathBuf {
@@ -29,6 +30,7 @@ fn tabletop() -> Bundle {
 /// The shapes that are worked out operator by operator end in those that the graphs declare, in every class and form.
 #[test]
 fn shapes_end_in_what_the_graphs_declare() {
+    let _alone = alone();
     let sizes = BTreeMap::from([
         ("sequence", 5),
         ("past", 7),
@@ -45,6 +47,9 @@ fn shapes_end_in_what_the_graphs_declare() {
     for folder in ["checkpoints", "mllms"] {
         for entry in fs::read_dir(root("tests/reference").join(folder)).unwrap() {
             let dir = entry.unwrap().path();
+            if !dir.is_dir() {
+                continue;
+            }
             for (level, precision) in [
                 (Level::Portable, Precision::Fp32),
                 (Level::Portable, Precision::Fp16),
@@ -67,7 +72,10 @@ fn shapes_end_in_what_the_graphs_declare() {
                     let declared: u64 = graph.outputs().map(bytes).sum();
                     let place = format!("{} {} {level:?} {precision:?}", dir.display(), graph.name());
                     assert_eq!(found.outputs + found.cache_out, declared, "{place}");
-                    assert!(found.weights > 0 && found.activations > 0 || graph.name() == "embed", "{place}: {found:?}");
+                    assert!(
+                        found.weights > 0 && found.activations > 0 || graph.name() == "embed",
+                        "{place}: {found:?}"
+                    );
                     checked += 1;
                 }
             }
@@ -79,6 +87,7 @@ fn shapes_end_in_what_the_graphs_declare() {
 
 #[test]
 fn weights_are_what_the_graphs_hold() {
+    let _alone = alone();
     let bundle = tabletop();
     let of = |precision| footprint(Subject::Bundle(&bundle), demand(Runtime::TensorRt, precision)).unwrap().weights;
     let forms = [Precision::Fp32, Precision::Fp16, Precision::Int8, Precision::Int4];
@@ -116,6 +125,7 @@ fn peak_of(command: &mut Command) -> u64 {
 
 #[test]
 fn a_process_takes_about_what_is_said() {
+    let _alone = alone();
     let dir = TempDir::new().unwrap();
     let clip = dir.path().join("clip");
     let program = || {
@@ -125,7 +135,9 @@ fn a_process_takes_about_what_is_said() {
     };
     peak_of(program().args(["dataset", "clip"]).arg(&clip).args(["--seed", "3", "--frames", "1"]));
     let segment = ["the battery", "--bundle"];
-    let found = peak_of(program().arg("segment").arg(clip.join("frames/000000.jpg")).args(segment).arg(root("engines/tabletop")));
+    let found = peak_of(
+        program().arg("segment").arg(clip.join("frames/000000.jpg")).args(segment).arg(root("engines/tabletop")),
+    );
     let said = footprint(Subject::Bundle(&tabletop()), demand(Runtime::Cpu, Precision::Fp32)).unwrap();
     println!("{} MiB taken, {} MiB said", found >> 20, said.total >> 20);
     assert!(found < 2 * said.total && 2 * found > said.weights, "{found} of {said:?}");
@@ -137,6 +149,7 @@ fn plan(dir: &Path, args: &[&str]) -> Output {
 
 #[test]
 fn eight_billion_parameters_fit_16_gib_in_4_bits_and_not_8_in_16() {
+    let _alone = alone();
     let dir = TempDir::new().unwrap();
     let bytes = EIGHT_BILLION.write(dir.path());
     let of = |precision| -> Footprint {
@@ -161,6 +174,7 @@ fn eight_billion_parameters_fit_16_gib_in_4_bits_and_not_8_in_16() {
 
 #[test]
 fn programs_get_the_same_figures_as_json() {
+    let _alone = alone();
     let output = plan(&root("engines/tabletop"), &["--format", "json", "--board", "orin-nano-8g"]);
     assert!(output.status.success());
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Barrier, Mutex, PoisonError};
+use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,10 @@ static MEMORY: PeakAlloc = PeakAlloc;
 
 /// The allocator counts for all threads: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Large in what counts: its matrices are a hundred times what an import may take of memory.
 const LARGE: Shape = Shape {
@@ -60,7 +64,7 @@ fn loads(dir: &Path) -> bool {
 
 #[test]
 fn weights_of_16_bits_are_not_read_and_those_of_few_bits_once() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let (dir, out) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let total = LARGE.write(dir.path());
     for (level, precision) in
@@ -89,7 +93,7 @@ fn weights_of_16_bits_are_not_read_and_those_of_few_bits_once() {
 
 #[test]
 fn an_import_that_fails_leaves_what_was_there() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let dir = TempDir::new().unwrap();
     let (broken, out) = (dir.path().join("broken"), dir.path().join("out"));
     fs::create_dir(&broken).unwrap();
@@ -110,7 +114,7 @@ fn an_import_that_fails_leaves_what_was_there() {
 
 #[test]
 fn a_killed_import_leaves_nothing_that_looks_like_graphs() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let dir = TempDir::new().unwrap();
     let (checkpoint, out) = (dir.path().join("checkpoint"), dir.path().join("out"));
     fs::create_dir(&checkpoint).unwrap();
@@ -133,12 +137,15 @@ fn a_killed_import_leaves_nothing_that_looks_like_graphs() {
     import(sam(), &out, Level::Portable).unwrap();
     assert!(loads(&out));
     assert_eq!(names(dir.path()), BTreeSet::from(["checkpoint".to_owned(), "out".to_owned()]));
-    assert!(!out.join("computed.onnx_data").exists() || fs::metadata(out.join("computed.onnx_data")).unwrap().len() < 1 << 20);
+    assert!(
+        !out.join("computed.onnx_data").exists()
+            || fs::metadata(out.join("computed.onnx_data")).unwrap().len() < 1 << 20
+    );
 }
 
 #[test]
 fn of_two_imports_into_one_directory_the_second_is_refused() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let dir = TempDir::new().unwrap();
     let (out, part) = (dir.path().join("out"), dir.path().join(".out.part"));
     fs::create_dir(&part).unwrap();
@@ -167,7 +174,7 @@ fn of_two_imports_into_one_directory_the_second_is_refused() {
 
 #[test]
 fn what_no_import_wrote_is_never_replaced() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let out = TempDir::new().unwrap();
     fs::write(out.path().join("notes.txt"), "mine").unwrap();
     let error = import(sam(), out.path(), Level::Portable).unwrap_err();
