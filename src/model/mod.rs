@@ -16,6 +16,7 @@ pub mod selftest;
 pub mod sight;
 pub mod speech;
 pub mod stages;
+mod stops;
 #[cfg(test)]
 pub(crate) mod toy;
 pub mod upsample;

@@ -250,8 +250,11 @@ impl Mllm {
                 }
                 self.decoded.token(decoded::is_near_tie(&p));
                 observe(&p, next);
-                let stopped = next == self.speech.end();
-                if !stopped {
+                let stopped = self.speech.ends(next);
+                if stopped {
+                    // However it ended: what follows is taught behind the dialect's end.
+                    next = self.speech.end();
+                } else {
                     tokens.push(next);
                 }
                 if stopped || tokens.len() == self.limits.max_answer_tokens {
