@@ -24,10 +24,10 @@ fn engine_version() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The importer's subset of ONNX: messages only.
+/// The subset of ONNX that is written here: messages only.
 fn onnx() -> Result<(), Box<dyn Error>> {
-    println!("cargo::rerun-if-changed=src/import/onnx.proto");
-    let descriptors = protox::compile(["src/import/onnx.proto"], ["src/import"])?;
+    println!("cargo::rerun-if-changed=src/engine/onnx.proto");
+    let descriptors = protox::compile(["src/engine/onnx.proto"], ["src/engine"])?;
     prost_build::Config::new().compile_fds(descriptors)?;
     Ok(())
 }

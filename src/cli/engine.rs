@@ -44,6 +44,8 @@ enum Command {
     /// Look for TensorRT's libraries, a driver and a GPU; ends with 1 where plans cannot run here.
     #[cfg(feature = "tensorrt")]
     Probe,
+    /// Say what a bundle or a checkpoint takes of memory, and which boards that fits.
+    Plan(super::footprint::Args),
     /// Time a command and a tracked frame, stage by stage.
     Bench(bench::Args),
     /// Check a bundle and show what is in it.
@@ -124,6 +126,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Probe => {
             let (text, complete) = super::probe::run();
             return outcome(&text, complete, "plans cannot run on this machine");
+        }
+        Command::Plan(args) => {
+            let (text, failed) = super::footprint::run(&args)?;
+            std::io::stdout().write_all(text.as_bytes()).context("write to stdout")?;
+            return failed.map_or(Ok(()), |why| bail!(why));
         }
         Command::Import(args) => run_import(&args)?,
         Command::Pull(args) => super::pull::run(&args)?,

@@ -11,6 +11,7 @@ mod demo;
 mod dialogues;
 mod engine;
 mod eval;
+mod footprint;
 #[cfg(feature = "tensorrt")]
 mod gpu;
 mod load;

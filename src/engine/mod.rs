@@ -4,12 +4,14 @@
 
 pub mod bundle;
 pub mod fake;
+pub(crate) mod onnx;
 #[cfg(feature = "tensorrt")]
 pub mod paired;
 mod resident;
 pub mod rten;
 #[cfg(feature = "tensorrt")]
 pub mod tensorrt;
+mod widen;
 
 use std::borrow::Cow;
 

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use rten::{Dimension, Model, ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueOrView, ValueType};
 use rten_tensor::prelude::*;
 
+use super::onnx::ModelProto;
+use super::widen::{has_bf16, widen};
 use super::{Data, DataType, Engine, EngineError, EngineErrorKind as Kind, Tensor, TensorInfo};
 
 /// Version of rten that is linked.
@@ -83,13 +85,25 @@ impl RtenEngine {
         let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         let bytes = std::fs::read(path).map_err(|e| EngineError::new(Kind::Open, path.display().to_string(), e))?;
         // The reader in `rten` 0.27 never returns from a number of ten bytes or more, so noise is found here.
-        <() as prost::Message>::decode(&*bytes).map_err(|e| EngineError::new(Kind::Load, name.as_str(), e))?;
+        let onnx: ModelProto =
+            prost::Message::decode(&*bytes).map_err(|e| EngineError::new(Kind::Load, name.as_str(), e))?;
         drop(bytes);
         // Weights are read, not mapped: a bundle that is rewritten in place under a running node must neither change
         // its answers nor kill it.
         let mut loader = ModelOptions::with_all_ops();
         loader.prepack_weights(options.prepack);
-        let model = catch_unwind(AssertUnwindSafe(|| loader.load_file(path)))
+        let widened =
+            has_bf16(&onnx).then(|| widen(onnx, path.parent().unwrap_or(Path::new("")), &name)).transpose()?;
+        let load = move || match widened {
+            None => loader.load_file(path),
+            Some(widened) => {
+                for (name, bytes) in widened.external {
+                    loader.external_data(&name, bytes);
+                }
+                loader.load(widened.onnx)
+            }
+        };
+        let model = catch_unwind(AssertUnwindSafe(load))
             .map_err(|panic| EngineError::new(Kind::Load, name.as_str(), message(&panic)))?
             .map_err(|e| EngineError::new(Kind::Load, name.as_str(), e))?;
         let (inputs, input_ports) = ports(&model, model.input_ids(), &name)?;

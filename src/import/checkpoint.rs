@@ -6,7 +6,7 @@
 //! file that is truncated while it is mapped kills the process, a short read is an error.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -15,13 +15,16 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::adapter::{self, LowRank};
-use super::config::Config;
+use super::config::{self, Config};
 use super::error::{ImportError, ImportErrorKind as Kind};
 use super::families::sam::sizes;
 use super::torch;
 
 /// Longest safetensors header that is read, in bytes; the format's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// Longest index of shards that is read, in bytes; that of a model of hundreds of layers has one megabyte.
+const MAX_INDEX_BYTES: u64 = 64 << 20;
 
 /// An opened checkpoint directory.
 #[derive(Debug)]
@@ -271,12 +274,12 @@ impl Checkpoint {
         struct Index {
             weight_map: BTreeMap<String, String>,
         }
-        let text = fs::read_to_string(index).map_err(|e| ImportError::new(Kind::Open, index).because(e))?;
+        let text = config::read_text(index, MAX_INDEX_BYTES)?;
         let parsed: Index =
             serde_json::from_str(&text).map_err(|e| ImportError::new(Kind::Config, index).because(e))?;
-        let mut shards: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut shards: BTreeMap<String, HashSet<String>> = BTreeMap::new();
         for (tensor, file) in parsed.weight_map {
-            shards.entry(file).or_default().push(tensor);
+            shards.entry(file).or_default().insert(tensor);
         }
         for (file, tensors) in shards {
             let plain = Path::new(&file).file_name().is_some_and(|name| name == file.as_str());
@@ -289,10 +292,10 @@ impl Checkpoint {
     }
 
     /// Reads a file's header and adds its tensors, or only those in `wanted`, all of which must be there.
-    fn read_file(&mut self, path: PathBuf, wanted: Option<Vec<String>>) -> Result<(), ImportError> {
+    fn read_file(&mut self, path: PathBuf, wanted: Option<HashSet<String>>) -> Result<(), ImportError> {
         let mut found: HashMap<String, Located> = tensors_of(&path, self.files.len())?.into_iter().collect();
         if let Some(wanted) = &wanted {
-            if let Some(missing) = wanted.iter().find(|name| !found.contains_key(*name)) {
+            if let Some(missing) = wanted.iter().filter(|name| !found.contains_key(*name)).min() {
                 return Err(ImportError::new(Kind::MissingTensor, &path).at(missing.as_str()));
             }
             found.retain(|name, _| wanted.contains(name));

@@ -1,6 +1,7 @@
 //! `config.json`, read key by key with the defaults of `transformers`, every value within its range.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -9,6 +10,20 @@ use super::error::{ImportError, ImportErrorKind as Kind};
 
 /// Largest width, count or size that is believed; far above any model, far below overflow.
 const MAX_DIM: u64 = 1 << 20;
+
+/// Longest `config.json` that is read, in bytes; a real one has a few kilobytes.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// The text of a file of at most `limit` bytes.
+pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String, ImportError> {
+    let open = |e| ImportError::new(Kind::Open, path).because(e);
+    let mut text = String::new();
+    let read = File::open(path).map_err(open)?.take(limit + 1).read_to_string(&mut text).map_err(open)?;
+    if read as u64 > limit {
+        return Err(ImportError::new(Kind::Config, path).because(format!("is longer than {limit} bytes")));
+    }
+    Ok(text)
+}
 
 /// A `config.json` or a part of it.
 #[derive(Debug, Clone)]
@@ -22,7 +37,7 @@ pub(crate) struct Config {
 impl Config {
     /// Reads a file.
     pub(crate) fn read(file: &Path) -> Result<Self, ImportError> {
-        let text = fs::read_to_string(file).map_err(|e| ImportError::new(Kind::Open, file).because(e))?;
+        let text = read_text(file, MAX_BYTES)?;
         let value: Value = serde_json::from_str(&text).map_err(|e| ImportError::new(Kind::Config, file).because(e))?;
         if !value.is_object() {
             return Err(ImportError::new(Kind::Config, file).because("is not an object"));

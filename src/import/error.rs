@@ -31,6 +31,8 @@ pub enum ImportErrorKind {
     AdapterTarget,
     /// The graphs cannot be written.
     Write,
+    /// Another import is filling the same directory.
+    Busy,
 }
 
 /// An import failed; says at which file, and at which tensor or config key, and why.
@@ -48,6 +50,7 @@ pub enum ImportErrorKind {
     ImportErrorKind::AdapterBase => "match base class of adapter",
     ImportErrorKind::AdapterTarget => "find what is changed by adapter",
     ImportErrorKind::Write => "write",
+    ImportErrorKind::Busy => "reserve",
 }, .item.as_ref().map(|item| format!(", at `{item}`")).unwrap_or_default())]
 pub struct ImportError {
     kind: ImportErrorKind,

@@ -25,7 +25,7 @@ pub(crate) trait Element {
 /// 32-bit float.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum F32 {}
-/// 16-bit float; only weights are, and they are cast at once.
+/// 16-bit float of either kind; only weights are, and they are cast at once.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum F16 {}
 /// 32-bit integer.

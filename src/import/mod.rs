@@ -18,10 +18,12 @@ mod fused;
 mod graph;
 mod half;
 mod nn;
-mod onnx;
+mod outline;
 #[cfg(feature = "tensorrt")]
 mod product;
 mod quantise;
+mod settle;
+mod shapes;
 #[cfg(feature = "tensorrt")]
 mod sizes;
 mod torch;
@@ -40,21 +42,25 @@ pub use cache::{Imported, default_cache_dir, describe_bundle, import_bundle, imp
 pub use compose::{ComposeError, Composition, compose};
 pub use error::{ImportError, ImportErrorKind};
 pub use form::{Form, Level, Precision};
+pub use outline::{GraphBytes, GraphOutline, Outline, outline};
 #[cfg(feature = "tensorrt")]
 pub use product::half_product;
 #[cfg(feature = "tensorrt")]
 pub use sizes::fix_sizes;
 pub use weights::WeightReport;
 
+use crate::engine::onnx;
 use checkpoint::Checkpoint;
 use error::ImportErrorKind as Kind;
+use families::Family;
 use onnx::tensor_proto::{DataLocation, DataType};
 use onnx::tensor_shape_proto::{Dimension, dimension};
 use onnx::{ModelProto, TensorProto, ValueInfoProto, type_proto};
+use settle::{Part, Taken, check_target};
 use weights::Weights;
 
 /// Grows with every change of what is written, so that cached graphs of older importers are not used.
-pub const IMPORTER_VERSION: u32 = 2;
+pub const IMPORTER_VERSION: u32 = 3;
 
 /// What [`import`] did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -105,10 +111,20 @@ pub struct Port {
     pub shape: Vec<String>,
 }
 
-/// Imports the checkpoint in `dir` and writes its graphs into `out`, which is made where it is missing.
+impl ImportReport {
+    /// Says that the graphs are in `dir` now.
+    fn move_to(&mut self, dir: &Path) {
+        self.graphs.iter_mut().for_each(|graph| graph.path = dir.join(file_name(&graph.name)));
+    }
+}
+
+/// Imports the checkpoint in `dir` and writes its graphs into `out`. That directory appears when all of it is written, in
+/// the place of what an earlier import wrote there; where anything fails, what was there stays.
 ///
 /// # Errors
-/// Whatever in the checkpoint the importer cannot stand for, with file and tensor or key; and failures to write.
+/// Whatever in the checkpoint the importer cannot stand for, with file and tensor or key; failures to write;
+/// [`ImportErrorKind::Busy`] where another import is writing `out`, and [`ImportErrorKind::Write`] where `out` holds what
+/// no import wrote.
 pub fn import(
     dir: impl AsRef<Path>,
     out: impl AsRef<Path>,
@@ -127,7 +143,32 @@ pub fn import_adapted(
     out: impl AsRef<Path>,
     form: impl Into<Form>,
 ) -> Result<ImportReport, ImportError> {
-    let (dir, out, start, form) = (dir.as_ref(), out.as_ref(), Instant::now(), form.into());
+    let out = out.as_ref();
+    check_target(out)?;
+    let part = Part::new(out, Taken::Refuse)?;
+    let mut report = fill(dir.as_ref(), adapter, part.dir(), form.into())?;
+    report.move_to(&part.settle()?);
+    Ok(report)
+}
+
+/// Writes the graphs of the checkpoint in `dir` into `out`, file by file.
+fn fill(dir: &Path, adapter: Option<Adapter<'_>>, out: &Path, form: Form) -> Result<ImportReport, ImportError> {
+    let start = Instant::now();
+    let (checkpoint, family, adapter) = open(dir, adapter)?;
+    fs::create_dir_all(out).map_err(|e| ImportError::new(Kind::Write, out).because(e))?;
+    let mode = adapter.as_ref().map(|report| report.mode).unwrap_or_default();
+    let mut weights = Weights::new(&checkpoint, mode, form.precision, Some(out));
+    let models = build(&checkpoint, family, form, &mut weights)?;
+    let weights = weights.finish()?;
+    let graphs = models.iter().map(|model| write(model, out)).collect::<Result<_, _>>()?;
+    Ok(ImportReport { class: family.class().to_owned(), graphs, weights, adapter, elapsed: start.elapsed() })
+}
+
+/// Opens a checkpoint and attaches an adapter to it.
+fn open(
+    dir: &Path,
+    adapter: Option<Adapter<'_>>,
+) -> Result<(Checkpoint, &'static Family, Option<AdapterReport>), ImportError> {
     let mut checkpoint = Checkpoint::open(dir)?;
     let family = families::find(checkpoint.config())?;
     if let Some(spelling) = family.spelling(&checkpoint) {
@@ -135,21 +176,30 @@ pub fn import_adapted(
     }
     let attach = |adapter: Adapter<'_>| adapter::attach(&mut checkpoint, &adapter, family.aliases());
     let adapter = adapter.map(attach).transpose()?;
-    fs::create_dir_all(out).map_err(|e| ImportError::new(Kind::Write, out).because(e))?;
-    let mode = adapter.as_ref().map(|report| report.mode).unwrap_or_default();
-    let mut weights = Weights::new(&checkpoint, mode, form.precision, out);
-    let mut models = family.build(&checkpoint, form.level, &mut weights)?;
-    let weights = weights.finish()?;
+    Ok((checkpoint, family, adapter))
+}
+
+/// Builds a checkpoint's graphs.
+fn build(
+    checkpoint: &Checkpoint,
+    family: &Family,
+    form: Form,
+    weights: &mut Weights<'_>,
+) -> Result<Vec<ModelProto>, ImportError> {
+    let mut models = family.build(checkpoint, form.level, weights)?;
     if form.precision.is_half() {
         models.iter_mut().for_each(half::halve);
     }
-    let graphs = models.iter().map(|model| write(model, out)).collect::<Result<_, _>>()?;
-    Ok(ImportReport { class: family.class().to_owned(), graphs, weights, adapter, elapsed: start.elapsed() })
+    Ok(models)
+}
+
+fn file_name(graph: &str) -> String {
+    format!("{graph}.onnx")
 }
 
 fn write(model: &ModelProto, out: &Path) -> Result<GraphReport, ImportError> {
     let graph = model.graph.as_ref().expect("a built model has a graph");
-    let path = out.join(format!("{}.onnx", graph.name));
+    let path = out.join(file_name(&graph.name));
     fs::write(&path, model.encode_to_vec()).map_err(|e| ImportError::new(Kind::Write, &path).because(e))?;
     let mut operators = BTreeMap::new();
     graph.node.iter().for_each(|node| *operators.entry(node.op_type.clone()).or_default() += 1);

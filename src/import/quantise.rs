@@ -27,17 +27,35 @@ pub(super) struct Quantised {
     pub block: Option<usize>,
 }
 
+/// How a matrix is stored, whatever its values.
+pub(super) struct Layout {
+    /// Type of the numbers.
+    pub data_type: DataType,
+    /// The largest number.
+    most: f32,
+    /// Rows that share their scales; none where all of a column's do.
+    pub block: Option<usize>,
+}
+
+impl Layout {
+    /// Of a matrix `[out, in]`; `None` for precisions of floats and sizes that no block divides.
+    pub(super) fn of([output, input]: [usize; 2], precision: Precision) -> Option<Self> {
+        match precision {
+            Precision::Fp32 | Precision::Fp16 => None,
+            Precision::Int8 => Some(Self { data_type: DataType::Int8, most: 127.0, block: None }),
+            Precision::Int4 => {
+                let block = BLOCKS.iter().find(|block| input.is_multiple_of(**block)).copied();
+                let fits = block.is_some() && output.is_multiple_of(2);
+                fits.then_some(Self { data_type: DataType::Int4, most: 7.0, block })
+            }
+        }
+    }
+}
+
 /// Quantises a matrix `[out, in]`; `None` where it stays as it is: for precisions of floats, sizes that no block
 /// divides, and values so large that 16-bit floats do not hold their scale.
 pub(super) fn quantise(values: &[f32], [output, input]: [usize; 2], precision: Precision) -> Option<Quantised> {
-    let (data_type, most, block) = match precision {
-        Precision::Fp32 | Precision::Fp16 => return None,
-        Precision::Int8 => (DataType::Int8, 127.0, None),
-        Precision::Int4 => (DataType::Int4, 7.0, Some(*BLOCKS.iter().find(|block| input.is_multiple_of(**block))?)),
-    };
-    if block.is_some() && !output.is_multiple_of(2) {
-        return None;
-    }
+    let Layout { data_type, most, block } = Layout::of([output, input], precision)?;
     let rows = block.unwrap_or(input);
     let mut scales = vec![f16::ZERO; input / rows * output];
     let mut numbers = vec![0i8; input * output];

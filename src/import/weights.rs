@@ -1,14 +1,14 @@
 //! From a checkpoint's tensors to ONNX initializers, without copying where that is possible.
 //!
-//! A float tensor stays where it is: the initializer names the safetensors file and the tensor's place in it. The
+//! A tensor of F32, F16 or BF16 stays where it is: the initializer names the safetensors file and the tensor's place in it. The
 //! runtimes take external data only from the graph's own directory, and `rten` only under certain extensions, so the
 //! directory gets a link `model-00001.onnx_data` to each safetensors file that is used. Tensors of other types, and
 //! those that the importer computes, go to one sidecar, `computed.onnx_data`, written once and shared by all graphs.
 //!
 //! So do the matrices that an adapter is merged into, and only those.
 //!
-//! For a checkpoint of 8 billion parameters in F32 or F16 this writes a few kilobytes; in BF16, which the portable
-//! level's runtimes refuse, it writes the float copy, piece by piece.
+//! For a checkpoint of 8 billion parameters this reads a few hundred kilobytes and writes as many. TensorRT takes BF16 as
+//! it is; `rten` does not know it, so the CPU backend widens such weights while it reads them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
@@ -23,7 +23,7 @@ use super::error::{ImportError, ImportErrorKind as Kind};
 use super::form::Precision;
 use super::onnx::tensor_proto::{DataLocation, DataType};
 use super::onnx::{StringStringEntryProto, TensorProto};
-use super::quantise::quantise;
+use super::quantise::{Layout, quantise};
 
 /// The file that holds what is not in the checkpoint as it is needed.
 const SIDECAR: &str = "computed.onnx_data";
@@ -41,7 +41,9 @@ pub(crate) struct Weights<'c> {
     mode: AdapterMode,
     /// What those matrices are stored as that may be quantised.
     precision: Precision,
-    out: PathBuf,
+    /// Where what is computed and links go; `None` where graphs are only looked at: then nothing that the graphs do
+    /// not hang on is read, and nothing is written.
+    out: Option<PathBuf>,
     links: BTreeMap<usize, String>,
     sidecar: Option<BufWriter<File>>,
     sidecar_bytes: u64,
@@ -94,18 +96,18 @@ pub(crate) struct QuantisedInitializer {
 pub(crate) struct Initializer {
     /// The initializer; its name is still to be set.
     pub proto: TensorProto,
-    /// Whether it is of 16 bits and needs a cast.
+    /// Whether it is of 16 bits, of either kind, and needs a cast.
     pub half: bool,
 }
 
 impl<'c> Weights<'c> {
-    /// Tensors of `checkpoint` for graphs in `out`, which exists.
-    pub(crate) fn new(checkpoint: &'c Checkpoint, mode: AdapterMode, precision: Precision, out: &Path) -> Self {
+    /// Tensors of `checkpoint` for graphs in `out`, which exists, or for graphs that are only looked at.
+    pub(crate) fn new(checkpoint: &'c Checkpoint, mode: AdapterMode, precision: Precision, out: Option<&Path>) -> Self {
         Self {
             checkpoint,
             mode,
             precision,
-            out: out.to_owned(),
+            out: out.map(Path::to_owned),
             links: BTreeMap::new(),
             sidecar: None,
             sidecar_bytes: 0,
@@ -143,6 +145,7 @@ impl<'c> Weights<'c> {
         let direct = match located.dtype {
             Dtype::F32 if located.lies_in_order() && located.offset.is_multiple_of(4) => Some(DataType::Float),
             Dtype::F16 if located.lies_in_order() && located.offset.is_multiple_of(2) => Some(DataType::Float16),
+            Dtype::BF16 if located.lies_in_order() && located.offset.is_multiple_of(2) => Some(DataType::Bfloat16),
             _ => None,
         };
         let Some(data_type) = direct else {
@@ -155,7 +158,7 @@ impl<'c> Weights<'c> {
         }
         let link = self.link(located.file)?;
         let proto = external(dims, data_type, &link, located.offset, located.bytes);
-        Ok(Initializer { proto, half: data_type == DataType::Float16 })
+        Ok(Initializer { proto, half: data_type != DataType::Float })
     }
 
     /// Notes that the tensor `name` is used; answers whether for the first time.
@@ -180,6 +183,9 @@ impl<'c> Weights<'c> {
         let checkpoint = self.checkpoint;
         let name = &*checkpoint.stored_name(name);
         let located = checkpoint.locate_stored(name, &[output, input])?;
+        if self.out.is_none() {
+            return Ok(self.quantised_unread(name, located, [output, input]));
+        }
         let merged = checkpoint.low_rank().get(name).filter(|_| self.mode == AdapterMode::Merge);
         let mut merge = merged.map(|pair| self.merge_of(name, [output, input], pair)).transpose()?;
         let mut values = Vec::with_capacity(output * input);
@@ -199,6 +205,27 @@ impl<'c> Weights<'c> {
         let dims: Vec<usize> = blocks.into_iter().chain([output]).collect();
         let scales = self.put(&dims, DataType::Float16, &scales)?;
         Ok(Some(QuantisedInitializer { numbers, scales, block: quantised.block }))
+    }
+
+    /// As [`quantised`](Self::quantised) of a matrix that no one will read: its values are taken to be ordinary ones.
+    fn quantised_unread(
+        &mut self,
+        name: &str,
+        located: &Located,
+        [output, input]: [usize; 2],
+    ) -> Option<QuantisedInitializer> {
+        let Layout { data_type, block, .. } = Layout::of([output, input], self.precision)?;
+        self.count(name, located);
+        if self.mode == AdapterMode::Merge && self.checkpoint.low_rank().contains_key(name) {
+            self.adapted.insert(name.to_owned());
+        }
+        self.quantised += (output * input) as u64;
+        let dims: Vec<usize> = block.map(|block| input / block).into_iter().chain([output]).collect();
+        Some(QuantisedInitializer {
+            numbers: external(&[input, output], data_type, SIDECAR, 0, 0),
+            scales: external(&dims, DataType::Float16, SIDECAR, 0, 0),
+            block,
+        })
     }
 
     /// Writes computed bytes to the sidecar.
@@ -345,6 +372,9 @@ impl<'c> Weights<'c> {
         if let Some(place) = self.converted.get(name) {
             return Ok(*place);
         }
+        if self.out.is_none() {
+            return Ok((0, 0));
+        }
         let offset = self.align()?;
         self.checkpoint.for_each_f32(name, located, |values| {
             change(values);
@@ -362,7 +392,8 @@ impl<'c> Weights<'c> {
             return Ok(name.clone());
         }
         let name = format!("model-{:05}.onnx_data", file + 1);
-        let path = self.out.join(&name);
+        let Some(out) = &self.out else { return Ok(name) };
+        let path = out.join(&name);
         let target = &self.checkpoint.files()[file].path;
         let target = fs::canonicalize(target).map_err(|e| ImportError::new(Kind::Open, target).because(e))?;
         link_or_copy(&target, &path).map_err(|e| ImportError::new(Kind::Write, &path).because(e))?;
@@ -377,8 +408,9 @@ impl<'c> Weights<'c> {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), ImportError> {
+        let Some(out) = &self.out else { return Ok(()) };
         if self.sidecar.is_none() {
-            let path = self.out.join(SIDECAR);
+            let path = out.join(SIDECAR);
             let file = remove(&path).and_then(|()| File::create(path)).map_err(|e| self.write_error(e))?;
             self.sidecar = Some(BufWriter::new(file));
         }
@@ -390,7 +422,7 @@ impl<'c> Weights<'c> {
     }
 
     fn write_error(&self, source: std::io::Error) -> ImportError {
-        ImportError::new(Kind::Write, self.out.join(SIDECAR)).because(source)
+        ImportError::new(Kind::Write, self.out.as_deref().unwrap_or(Path::new("")).join(SIDECAR)).because(source)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod branch;
 mod chat;
+pub mod footprint;
 #[cfg(feature = "tensorrt")]
 pub mod gpu;
 mod kv;
@@ -15,6 +16,7 @@ pub mod selftest;
 pub mod sight;
 pub mod speech;
 pub mod stages;
+mod stops;
 #[cfg(test)]
 pub(crate) mod toy;
 pub mod upsample;

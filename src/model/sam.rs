@@ -17,6 +17,9 @@ const EMBEDDING: &str = "image_embedding";
 const HIGH_RES: [(&str, usize); 2] = [("high_res_features_0", 4), ("high_res_features_1", 2)];
 /// Most prompts in one pass: bounds the memory of a frame with very many targets.
 pub(super) const MAX_BATCH: usize = 16;
+
+/// Windows of a frame whose embeddings are kept; the oldest goes first.
+pub(crate) const MAX_WINDOWS: usize = 16;
 /// Masks a prompt gets: one for "the" mask, three for the multimask output.
 const TOKENS: usize = 4;
 

@@ -28,6 +28,8 @@ pub struct Speech {
     image_token: u32,
     after_image: Vec<u32>,
     end: u32,
+    /// Other tokens at which answers end.
+    stops: Vec<u32>,
     opening: Opening,
     /// Of PPG's answer, where the model was taught it.
     ppg_opening: Option<Opening>,
@@ -133,6 +135,7 @@ impl Speech {
             image_token,
             after_image,
             end,
+            stops: Vec::new(),
             opening,
             ppg_opening,
             yes,
@@ -163,7 +166,23 @@ impl Speech {
         self.image_token
     }
 
-    /// The token that ends an answer, and the only one: an answer that ends otherwise was not taught.
+    /// Ends answers at `stops` too. Only tokens that stand for no text of a command or an answer are taken: the rest
+    /// cannot be meant.
+    #[must_use]
+    pub(crate) fn with_stops(mut self, stops: &[u32]) -> Self {
+        let control =
+            |id: u32| self.tokenizer.id_to_token(id).is_some_and(|token| self.control_tokens.contains(&token));
+        let begins = |id: u32| id == self.opening.box_start || self.opening.absent.contains(&id);
+        self.stops = stops.iter().copied().filter(|&id| control(id) && !begins(id)).collect();
+        self
+    }
+
+    /// Whether an answer ends with `token`: as the dialect says, or where the checkpoint's authors stop it.
+    pub fn ends(&self, token: u32) -> bool {
+        token == self.end || self.stops.contains(&token)
+    }
+
+    /// The token that ends an answer as the model was taught.
     pub fn end(&self) -> u32 {
         self.end
     }

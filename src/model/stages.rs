@@ -12,6 +12,7 @@ use super::plans::tolerance;
 use super::sam::{SamDecoder, SamEncoder};
 use super::selftest::{self, SelfTestError, Tested};
 use super::speech::{Speech, read_tokenizer, token_text};
+use super::stops::stop_tokens;
 use super::{ModelError, Timings, sight};
 use crate::engine::bundle::Bundle;
 #[cfg(feature = "tensorrt")]
@@ -155,7 +156,8 @@ pub fn load_mllm(bundle: &Bundle, options: &LoadOptions) -> Result<(Mllm, Timing
             }
         };
         let speech = Speech::new(tokenizer, dialect, config.image_token)?;
-        Ok::<_, LoadError>((speech.with_limits(options.limits), config))
+        let speech = speech.with_limits(options.limits).with_stops(&stop_tokens(&dir)?);
+        Ok::<_, LoadError>((speech, config))
     })?;
     let limits = MllmLimits { max_answer_tokens: manifest.mllm.max_answer_tokens, max_positions: config.max_positions };
     let sight = sight::open(&bundle.mllm_dir(), manifest.mllm.image.as_ref(), &*engines.vision)?;
@@ -288,7 +290,7 @@ impl Config {
 
 /// Longest conversation that the text model of a `config.json` knows. Where it would see no further back than a window,
 /// that is the longest: within it the window changes nothing.
-fn max_positions_of(config: &serde_json::Value) -> Option<u64> {
+pub(super) fn max_positions_of(config: &serde_json::Value) -> Option<u64> {
     // Older Qwen-VL have the text model's keys beside `vision_config`.
     let text = if config["text_config"].is_object() { &config["text_config"] } else { config };
     let kind = text["model_type"].as_str().unwrap_or("llama");

@@ -6,11 +6,8 @@ use super::zoom::Window;
 use super::{Embedding, PipelineError, Segment, Segmented};
 use crate::engine::bundle::Zoom;
 use crate::frame::Image;
-use crate::model::sam::{SamDecoder, SamEmbedding, SamEncoder};
+use crate::model::sam::{MAX_WINDOWS, SamDecoder, SamEmbedding, SamEncoder};
 use crate::prompt::Prompt;
-
-/// Windows of a frame whose embeddings are kept; the oldest goes first.
-const MAX_WINDOWS: usize = 16;
 
 /// SAM: one embedding a frame, or with a [`Zoom`] one for each window of it; one batch of prompts for all targets of each.
 pub struct Segmenter {

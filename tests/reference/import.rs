@@ -131,9 +131,9 @@ fn names_of_every_version_of_transformers() {
 }
 
 #[test]
-fn half_precision_is_read_in_place_or_converted() {
+fn half_precision_is_read_in_place() {
     let wanted = answers(try_import(&reference("checkpoints/llava-clip")).unwrap().path());
-    for (dtype, tolerance, in_place) in [(Dtype::F16, 5e-3, true), (Dtype::BF16, 4e-2, false)] {
+    for (dtype, tolerance) in [(Dtype::F16, 5e-3), (Dtype::BF16, 4e-2)] {
         let dir = copy("llava-clip");
         rewrite(dir.path(), convert(dtype));
         let out = TempDir::new().unwrap();
@@ -141,8 +141,10 @@ fn half_precision_is_read_in_place_or_converted() {
         let off = deviation(&answers(out.path()), &wanted);
         println!("{dtype:?}: max |a - b| / max |b| = {off:.2e}, {:?}", report.weights.data_types);
         assert!(off > 0.0 && off <= tolerance, "{dtype:?}: {off}");
-        assert_eq!(report.weights.in_place_bytes > 0, in_place);
-        assert_eq!(report.weights.written_bytes >= 4 * report.weights.parameters, !in_place);
+        // Not counted: a position embedding that is computed with.
+        let in_place = report.weights.in_place_bytes;
+        assert!(in_place > 0 && in_place <= 2 * report.weights.parameters, "{dtype:?}: {in_place} bytes");
+        assert!(report.weights.written_bytes < report.weights.parameters, "{dtype:?}: {:?}", report.weights);
     }
 }
 
@@ -293,6 +295,24 @@ const DAMAGED_FILES: &[Case] = &[
         checkpoint: "llava-siglip",
         damage: |dir| edit(dir, "model.safetensors.index.json", "model-00001-of-00004", "model-00002-of-00004"),
         wanted: (Kind::MissingTensor, "model-00002-of-00004.safetensors", ""),
+    },
+    Case {
+        checkpoint: "llava-siglip",
+        damage: |dir| fs::File::create(dir.join("model.safetensors.index.json")).unwrap().set_len(1 << 40).unwrap(),
+        wanted: (Kind::Config, "model.safetensors.index.json", ""),
+    },
+    Case {
+        checkpoint: "sam",
+        damage: |dir| fs::File::create(dir.join("config.json")).unwrap().set_len(1 << 40).unwrap(),
+        wanted: (Kind::Config, "config.json", ""),
+    },
+    Case {
+        checkpoint: "llava-siglip",
+        damage: |dir| {
+            let shard = fs::OpenOptions::new().write(true).open(dir.join("model-00003-of-00004.safetensors")).unwrap();
+            shard.set_len(shard.metadata().unwrap().len() - 2).unwrap();
+        },
+        wanted: (Kind::Corrupt, "model-00003-of-00004.safetensors", ""),
     },
     Case {
         checkpoint: "llava-siglip",

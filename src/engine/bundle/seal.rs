@@ -48,13 +48,12 @@ pub fn seal(dir: impl AsRef<Path>) -> Result<Sealed, BundleError> {
 fn collect(dir: &Path, manifest: &Manifest) -> Result<BTreeMap<String, FileEntry>, BundleError> {
     let mut paths = files::model_files(dir, manifest)?;
     paths.extend(manifest.files.keys().filter(|path| dir.join(path).is_file()).cloned());
+    let hashes = files::hash_all(dir, &paths.iter().collect::<Vec<_>>());
     let mut entries = BTreeMap::new();
-    for path in paths {
+    for (path, sha256) in paths.into_iter().zip(hashes) {
         let io = |e| BundleError::new(BundleErrorKind::Io, path.clone()).because(e);
-        let full = dir.join(&path);
-        let bytes = fs::metadata(&full).map_err(io)?.len();
-        let sha256 = files::hex(&files::hash_file(&full).map_err(io)?);
-        entries.insert(path, FileEntry { bytes, sha256 });
+        let bytes = fs::metadata(dir.join(&path)).map_err(io)?.len();
+        entries.insert(path, FileEntry { bytes, sha256: sha256? });
     }
     Ok(entries)
 }

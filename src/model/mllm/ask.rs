@@ -14,7 +14,6 @@ const MAX_BRANCH_TOKENS: usize = 512;
 /// Most guessed answers in one pass, beside them.
 const MAX_GUESSES: usize = 256;
 /// Most tokens behind a conversation in one pass that are not in each other's way, so do not make it longer.
-#[cfg(feature = "tensorrt")]
 pub(crate) const MAX_TREE_TOKENS: usize = MAX_BRANCH_TOKENS + MAX_GUESSES;
 
 /// Probabilities of yes and of no, over the whole vocabulary.

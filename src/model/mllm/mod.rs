@@ -10,7 +10,6 @@ mod decoded;
 use std::sync::Arc;
 use std::time::Instant;
 
-#[cfg(feature = "tensorrt")]
 pub(crate) use ask::MAX_TREE_TOKENS;
 pub use ask::{Question, YesNo};
 pub use decoded::{Decoded, NEAR_TIE};
@@ -252,8 +251,11 @@ impl Mllm {
                 }
                 self.decoded.token(decoded::is_near_tie(&p));
                 observe(&p, next);
-                let stopped = next == self.speech.end();
-                if !stopped {
+                let stopped = self.speech.ends(next);
+                if stopped {
+                    // However it ended: what follows is taught behind the dialect's end.
+                    next = self.speech.end();
+                } else {
                     tokens.push(next);
                 }
                 if stopped || tokens.len() == self.limits.max_answer_tokens {

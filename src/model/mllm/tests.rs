@@ -64,6 +64,27 @@ fn generation_sees_what_it_said() {
     assert_eq!((answer.pending.as_slice(), answer.cache.tokens()), (&[3][..], 14));
 }
 
+/// A checkpoint may stop at tokens of its own; those that stand for words are not believed to be such.
+#[test]
+fn answers_end_where_the_checkpoint_stops_too() {
+    let script = || -> crate::model::toy::Script {
+        Box::new(|seen| match seen.len() {
+            n @ 0..14 => certain(n as u32),
+            _ => certain(6),
+        })
+    };
+    for (stops, ends) in [(&[][..], false), (&[6], true), (&[2, 6], true), (&[9], false)] {
+        let (mut model, _) = mllm(speech(|_| ()).with_stops(stops), script());
+        let cache = prefix(&mut model, &frame(0));
+        let answer = greedy(&mut model, &cache, &[10, 11, 12, 13], &[]);
+        assert_eq!((answer.stopped, &answer.tokens[..5]), (ends, &[9, 10, 11, 12, 13][..]), "{stops:?}");
+        if ends {
+            // What follows stands behind the end that the dialect was taught with.
+            assert_eq!((answer.tokens.len(), &answer.pending[..]), (5, &[3][..]));
+        }
+    }
+}
+
 #[test]
 fn an_answer_without_end_is_cut_and_says_so() {
     let (mut model, _) = mllm(speech(|_| ()), Box::new(|_| certain(9)));
