@@ -25,7 +25,7 @@
 //! | [`prompt`] | the paper's codec and that of stock models: dialects, queries, strict parsing of answers, points, strategies | geometry, mask |
 //! | [`engine`] | the [`Engine`](engine::Engine) trait, backends, bundles and their hashes | – |
 //! | [`import`] | Hugging Face checkpoints → ONNX graphs that refer to the weights in place; two of them → a bundle | engine |
-//! | [`hub`] | checkpoints from a Hugging Face hub: hashes, resumption, its cache; recipes of bundles | engine, prompt |
+//! | [`hub`] | checkpoints from a Hugging Face hub: hashes, resumption, its cache; recipes of bundles | engine, import, prompt |
 //! | [`model`] | tensor names, pre- and post-processing, caches of the two models | engine, frame, mask, prompt |
 //! | [`pipeline`] | [`Ground`](pipeline::Ground), [`Segment`](pipeline::Segment), tracking; no tokio, no tonic | model |
 //! | [`node`] | sessions, slots, scheduling; one OS thread owns each stage; no tonic | pipeline |

@@ -105,7 +105,6 @@ fn run_repo(args: &Args) -> anyhow::Result<String> {
 fn run_recipe(args: &Args, recipe: &str) -> anyhow::Result<String> {
     let recipe = Recipe::find(recipe)?;
     recipe.check_licences(&args.accept_licence)?;
-    recipe.check_dialect()?;
     let out = args.out.as_ref().context("--out is needed with a recipe")?;
     let part = Part::new(out)?;
     let (hub, bars) = (args.hub.open()?, Bars::new());
@@ -121,7 +120,7 @@ fn run_recipe(args: &Args, recipe: &str) -> anyhow::Result<String> {
     eprintln!("bundle {} {}; importing it", bundle.manifest().name, bundle.manifest().version);
     import_cached(&bundle, default_cache_dir(), Form { level: args.level, precision: args.precision })
         .with_context(|| format!("import the bundle, which stays in {}", out.display()))?;
-    Ok(format!("sam4mllm serve --bundle {} --strategy {}\n", out.display(), recipe.strategy.word()))
+    Ok(format!("sam4mllm serve --bundle {}\n", out.display()))
 }
 
 fn carry_out(hub: &Hub, plan: &Plan, bars: &Bars) -> anyhow::Result<Pulled> {

@@ -86,7 +86,9 @@ fn fill_both(bundle: &Bundle, dir: &Path, form: Form) -> Result<[ImportReport; 2
         let report = fill(&checkpoint, adapter, &dir.join(name), form)?;
         if families::is_blind(&report.class) {
             let why = "has no eyes: a bundle takes a language model with images, and a segmenter";
-            return Err(ImportError::new(Kind::Unsupported, checkpoint.join("config.json")).at(report.class).because(why));
+            return Err(ImportError::new(Kind::Unsupported, checkpoint.join("config.json"))
+                .at(report.class)
+                .because(why));
         }
         if report.class == class {
             return Ok(report);

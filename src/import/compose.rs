@@ -129,7 +129,7 @@ fn wrong_kind(dir: &Path, class: &str, wanted: &'static str) -> ComposeError {
 }
 
 /// The text of the token with which the checkpoint in `dir` ends what it says, where it says so.
-fn end_token(dir: &Path) -> Option<String> {
+pub(crate) fn end_token(dir: &Path) -> Option<String> {
     let token = &json(&dir.join("tokenizer_config.json"))["eos_token"];
     // Older files keep a token with how it is matched.
     token.as_str().or_else(|| token["content"].as_str()).map(str::to_owned)

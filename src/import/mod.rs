@@ -39,6 +39,7 @@ use serde::Serialize;
 
 pub use adapter::{Adapter, AdapterMode, AdapterReport};
 pub use cache::{Imported, default_cache_dir, describe_bundle, import_bundle, import_cached};
+pub(crate) use compose::end_token;
 pub use compose::{ComposeError, Composition, compose};
 pub use error::{ImportError, ImportErrorKind};
 pub use form::{Form, Level, Precision};

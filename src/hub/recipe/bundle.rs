@@ -7,18 +7,17 @@ use std::path::Path;
 use super::super::Pulled;
 use super::Recipe;
 use super::error::{RecipeError, RecipeErrorKind as Kind};
-use crate::engine::bundle::{self, AdapterMode, MANIFEST, Manifest, Sealed, seal};
+use crate::engine::bundle::{self, AdapterMode, Dialect, MANIFEST, Manifest, Sealed, seal};
+use crate::import::end_token;
 
 impl Recipe {
-    /// The manifest of the bundle of these commits: language model, segmenter. Its files are not listed yet.
-    ///
-    /// # Errors
-    /// [`Kind::Dialect`].
-    pub(super) fn manifest(&self, commits: [&str; 2]) -> Result<Manifest, RecipeError> {
+    /// The manifest of the bundle of these commits: language model, segmenter. `end` is the token with which the language
+    /// model ends what it says, if it says so. The files are not listed yet.
+    pub(super) fn manifest(&self, commits: [&str; 2], end: Option<String>) -> Manifest {
         let [mllm, sam] = commits;
         let sources = format!("{} at {mllm}, {} at {sam}", self.mllm.repo, self.sam.repo);
         let licences = self.licences().map(|(_, licence)| licence.name.as_str());
-        Ok(Manifest {
+        Manifest {
             format: 1,
             name: self.name.clone(),
             version: format!("{}-{}", short(mllm), short(sam)),
@@ -38,29 +37,22 @@ impl Recipe {
                 image: self.sam.image.clone(),
                 zoom: None,
             },
-            dialect: self.dialect.table()?,
+            dialect: Dialect { strategy: self.strategy, ..self.dialect.table(end) },
             files: BTreeMap::new(),
             selftest: None,
             eval: toml::Table::new(),
-        })
-    }
-
-    /// Checks that a bundle can be made of this recipe, before anything is pulled.
-    ///
-    /// # Errors
-    /// [`Kind::Dialect`] of a dialect that no table is known for.
-    pub fn check_dialect(&self) -> Result<(), RecipeError> {
-        self.dialect.table().map(|_| ())
+        }
     }
 }
 
 /// Writes the manifest of a recipe's bundle into `dir`, whose `mllm` and `sam` hold what was pulled, and seals it.
 ///
 /// # Errors
-/// [`Kind::Dialect`], [`Kind::Bundle`].
+/// [`Kind::Bundle`].
 pub fn write_bundle(recipe: &Recipe, pulled: [&Pulled; 2], dir: &Path) -> Result<Sealed, RecipeError> {
     let wrong = || RecipeError::new(Kind::Bundle, dir.display().to_string());
-    let manifest = recipe.manifest(pulled.map(|pulled| pulled.commit.as_str()))?;
+    let end = end_token(&dir.join("mllm"));
+    let manifest = recipe.manifest(pulled.map(|pulled| pulled.commit.as_str()), end);
     let text = toml::to_string(&manifest).map_err(|e| wrong().because(e))?;
     fs::write(dir.join(MANIFEST), text).map_err(|e| wrong().because(e))?;
     seal(dir).map_err(|e| wrong().because(e))

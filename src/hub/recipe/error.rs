@@ -14,8 +14,6 @@ pub enum RecipeErrorKind {
     Invalid,
     /// A licence has to be read and accepted first.
     Licence,
-    /// The dialect is one that cannot be written out for a bundle.
-    Dialect,
     /// The bundle cannot be written, or is not what a bundle must be.
     Bundle,
 }
@@ -27,7 +25,6 @@ pub enum RecipeErrorKind {
     RecipeErrorKind::Parse => "parse recipe",
     RecipeErrorKind::Invalid => "validate recipe, key",
     RecipeErrorKind::Licence => "use licence",
-    RecipeErrorKind::Dialect => "speak dialect",
     RecipeErrorKind::Bundle => "make bundle",
 })]
 pub struct RecipeError {

@@ -15,7 +15,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub use bundle::write_bundle;
-pub use dialect::{DialectName, Speech};
+pub use dialect::Speech;
 pub use error::{RecipeError, RecipeErrorKind};
 
 use super::repo::{Pinned, Repo, Revision};
@@ -191,12 +191,10 @@ impl Recipe {
         let numbers = self.memory_gib.iter().flat_map(|m| [m.fp32, m.fp16, m.int8, m.int4]);
         require(numbers.into_iter().all(|gib| gib > 0.0 && gib < 1e6), "memory_gib", "above 0, below 1000000")?;
         // Everything that becomes part of the manifest is held against its ranges before anything is pulled.
-        if let Speech::Written(_) = self.dialect {
-            let none = "0".repeat(40);
-            let manifest = self.manifest([&none, &none])?;
-            let text = toml::to_string(&manifest).map_err(|e| RecipeError::new(Kind::Invalid, "dialect").because(e))?;
-            Manifest::parse(&text).map_err(|e| RecipeError::new(Kind::Invalid, e.place().to_owned()).because(e))?;
-        }
+        let none = "0".repeat(40);
+        let manifest = self.manifest([&none, &none], None);
+        let text = toml::to_string(&manifest).map_err(|e| RecipeError::new(Kind::Invalid, "dialect").because(e))?;
+        Manifest::parse(&text).map_err(|e| RecipeError::new(Kind::Invalid, e.place().to_owned()).because(e))?;
         Ok(())
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::engine::bundle::{Dialect, DialectName};
 
 /// A matrix of a decoder's layers: its sides, and whether it has a bias.
 type Matrix = (u64, u64, bool);
@@ -159,12 +160,16 @@ fn a_dialect_that_is_written_out_is_checked_and_becomes_the_bundles() {
     let text = Recipe::text("small").unwrap().replace("dialect = \"qwen_json\"\n", "") + dialect;
     let recipe = Recipe::parse(&text, "mine").unwrap();
     let commits = ["a".repeat(40), "b".repeat(40)];
-    let made = recipe.manifest([&commits[0], &commits[1]]).unwrap();
+    let made = recipe.manifest([&commits[0], &commits[1]], None);
     assert_eq!(made.dialect, Manifest::parse(manifest).unwrap().dialect);
     assert_eq!((made.version.as_str(), made.licence.as_str()), ("aaaaaaaa-bbbbbbbb", "qwen-research AND Apache-2.0"));
     assert!(made.description.contains(&commits[0]) && made.description.contains("facebook/sam-vit-base"));
     let error = Recipe::parse(&text.replace("yes = \"yes\"", "yes = \"\""), "mine").unwrap_err();
     assert_eq!((error.kind(), error.place()), (Kind::Invalid, "dialect.yes"));
-    let named = built_in("paper").check_dialect();
-    assert_eq!(named.map_err(|e| (e.kind(), e.place().to_owned())), Err((Kind::Dialect, "paper".to_owned())));
+    // One with a name is that dialect, but for the checkpoint's own end of an answer and the recipe's strategy.
+    let made = |name| built_in(name).manifest([&commits[0], &commits[1]], Some("<|eot_id|>".to_owned())).dialect;
+    let end_of_answer = || "<|eot_id|>".to_owned();
+    let paper = Dialect { end_of_answer: end_of_answer(), ..DialectName::Paper.words() };
+    assert_eq!((made("paper"), paper.strategy), (paper, Strategy::Pqpp));
+    assert_eq!(made("small"), Dialect { end_of_answer: end_of_answer(), ..DialectName::QwenJson.words() });
 }

@@ -85,7 +85,7 @@ fn a_recipe_becomes_a_bundle_that_answers() {
     let accept = ["--accept-licence", "tiny-research"];
     let (ok, stdout, stderr) = pull(home.path(), &server, &recipe, &accept);
     assert!(ok, "{stderr}");
-    assert_eq!(stdout, format!("sam4mllm serve --bundle {} --strategy box\n", bundle.display()));
+    assert_eq!(stdout, format!("sam4mllm serve --bundle {}\n", bundle.display()));
     let opened = Bundle::open(&bundle, Verify::Hashes).unwrap();
     let manifest = opened.manifest();
     assert_eq!((manifest.name.as_str(), manifest.licence.as_str()), ("tiny", "tiny-research AND MIT"));
