@@ -1,8 +1,10 @@
 use proptest::prelude::*;
 
+use super::reader::{MAX_JSON_BYTES, MAX_POINTS};
 use super::*;
 use crate::engine::bundle::DialectName;
-use crate::geometry::{GridScale, ModelPx, Size, SourcePx};
+use crate::geometry::{BBox, GridScale, ModelPx, Point, Size, SourcePx};
+use crate::prompt::MAX_BOXES;
 use crate::prompt::{parse_answer, progress_within};
 
 fn dialect(name: DialectName) -> Dialect {
