@@ -121,7 +121,8 @@ fn segmenter(dir: &Path) -> Result<(String, ImageSpec), ComposeError> {
     };
     let filter = if settings["resample"].as_u64() == Some(3) { Filter::Bicubic } else { Filter::Bilinear };
     let (mean, std) = (three("image_mean", MEAN), three("image_std", STD));
-    Ok((report.class, ImageSpec { fit: Fit::Letterbox, width, height, filter, mean, std }))
+    let resampler = families::resampler(&report.class);
+    Ok((report.class, ImageSpec { fit: Fit::Letterbox, width, height, filter, resampler, mean, std }))
 }
 
 fn wrong_kind(dir: &Path, class: &str, wanted: &'static str) -> ComposeError {

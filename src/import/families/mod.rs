@@ -43,6 +43,7 @@ use super::config::Config;
 use super::error::{ImportError, ImportErrorKind};
 use super::onnx::ModelProto;
 use super::weights::Weights;
+use crate::engine::bundle::Resampler;
 
 type Build = fn(&Checkpoint, Level, &mut Weights<'_>) -> Result<Vec<ModelProto>, ImportError>;
 
@@ -125,6 +126,11 @@ pub(crate) fn is_blind(class: &str) -> bool {
 /// Whether a class is one of a segmenter.
 pub(crate) fn is_segmenter(class: &str) -> bool {
     sam::CLASSES.contains(&class)
+}
+
+/// Whose bytes a segmenter's frames are resized to: its own processor's in `transformers`, else those of its authors' code.
+pub(crate) fn resampler(class: &str) -> Resampler {
+    if [sam::EFFICIENT_VIT, sam::MOBILE].contains(&class) { Resampler::Pillow } else { Resampler::Torchvision }
 }
 
 /// The family of a checkpoint.

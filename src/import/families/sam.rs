@@ -47,6 +47,8 @@ pub(super) const MOBILE: &str = "MobileSam";
 pub(super) const SAM_2: &str = "Sam2Model";
 /// SAM 2 for videos; of it what `Sam2Model` has is imported.
 pub(super) const SAM_2_VIDEO: &str = "Sam2VideoModel";
+/// All of them.
+pub(super) const CLASSES: [&str; 5] = [SAM, EFFICIENT_VIT, MOBILE, SAM_2, SAM_2_VIDEO];
 /// Those that their authors' files have under other names.
 pub(super) const RESPELT: [&str; 3] = [SAM, EFFICIENT_VIT, MOBILE];
 
