@@ -270,6 +270,6 @@ mod tests {
         assert_eq!(sizes, ["0.00 KiB", "1.50 KiB", "5.00 MiB", "150 MiB", "12.5 GiB"]);
         assert_eq!(bar(5, 10, false), format!("{}{}│", "█".repeat(20), "░".repeat(20)));
         assert_eq!(bar(11, 10, false), format!("{}▶", "█".repeat(40)));
-        assert_eq!(bar(1, 0, true), format!("\x1b[31m{}▶\x1b[0m", "█".repeat(40)));
+        assert_eq!(bar(2, 0, true), format!("\x1b[31m{}▶\x1b[0m", "█".repeat(40)));
     }
 }

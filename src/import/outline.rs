@@ -208,7 +208,7 @@ impl<'g> Live<'g> {
                 None if outside.contains(name) => {}
                 None => {
                     self.bytes.insert(name, bytes);
-                    self.now += bytes;
+                    self.now = self.now.saturating_add(bytes);
                 }
             }
         }
@@ -218,13 +218,13 @@ impl<'g> Live<'g> {
             let left = self.readers.entry(root).or_default();
             *left = left.saturating_sub(1);
             if *left == 0 {
-                self.now -= self.bytes.remove(root).unwrap_or(0);
+                self.now = self.now.saturating_sub(self.bytes.remove(root).unwrap_or(0));
             }
         }
         for output in &node.output {
             let name = output.as_str();
             if self.readers.get(name).is_none_or(|&readers| readers == 0) && !self.root.contains_key(name) {
-                self.now -= self.bytes.remove(name).unwrap_or(0);
+                self.now = self.now.saturating_sub(self.bytes.remove(name).unwrap_or(0));
             }
         }
     }

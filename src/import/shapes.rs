@@ -87,7 +87,6 @@ fn input(info: &ValueInfoProto, sizes: &BTreeMap<&str, u64>) -> Option<Known> {
 /// What a node gives; `None` where that cannot be told.
 fn outputs(node: &NodeProto, values: &HashMap<String, Known>) -> Option<Vec<Known>> {
     let input = |index: usize| node.input.get(index).and_then(|name| values.get(name));
-    let contents = |index: usize| input(index)?.contents.as_deref();
     let first = input(0)?;
     let of = |dims: Vec<u64>| Some(vec![Known::new(first.data_type, dims)]);
     match node.op_type.as_str() {
@@ -116,6 +115,17 @@ fn outputs(node: &NodeProto, values: &HashMap<String, Known>) -> Option<Vec<Know
             *dims.last_mut()? = 1;
             of(dims)
         }
+        _ => moved(node, values),
+    }
+}
+
+/// The same of an operator that only moves elements.
+fn moved(node: &NodeProto, values: &HashMap<String, Known>) -> Option<Vec<Known>> {
+    let input = |index: usize| node.input.get(index).and_then(|name| values.get(name));
+    let contents = |index: usize| input(index)?.contents.as_deref();
+    let first = input(0)?;
+    let of = |dims: Vec<u64>| Some(vec![Known::new(first.data_type, dims)]);
+    match node.op_type.as_str() {
         "Expand" => {
             let wanted: Vec<u64> = contents(1)?.iter().map(|&size| size as u64).collect();
             of(broadcast(&first.dims, &wanted)?)

@@ -19,6 +19,9 @@ use crate::import::{Adapter, Form, GraphBytes, GraphOutline, Level, Outline, Pre
 /// Tokens of an image where the class takes any number: one of 896 pixels a side.
 const USUAL_IMAGE_TOKENS: u64 = 1024;
 
+/// Longest conversation that is believed; far above any model, far below overflow.
+const MAX_POSITIONS: u64 = 1 << 24;
+
 /// Tokens of a prompt beside its image's.
 const WORDS: u64 = 64;
 
@@ -149,7 +152,9 @@ pub fn footprint(subject: Subject<'_>, demand: Demand) -> Result<Footprint, Load
         embeddings,
         buffers,
         program,
-        total: counted.weights + cache + activations + embeddings + buffers + program,
+        total: [counted.weights, cache, activations, embeddings, buffers, program]
+            .into_iter()
+            .fold(0, u64::saturating_add),
         graphs: counted.graphs,
     })
 }
@@ -218,8 +223,8 @@ impl Sizes {
     fn of(parts: &Parts, demand: Demand) -> Result<Self, LoadError> {
         let Some((config, path)) = &parts.config else { return Ok(Self { context: 0, image_tokens: 0, prompt: 0 }) };
         let error = |what: String| LoadError::Config { path: path.clone(), what };
-        let known =
-            max_positions_of(config).ok_or_else(|| error("has no `text_config.max_position_embeddings`".into()))?;
+        let known = max_positions_of(config).filter(|known| *known <= MAX_POSITIONS);
+        let known = known.ok_or_else(|| error("has no believable `text_config.max_position_embeddings`".into()))?;
         let context = demand.context.unwrap_or(known);
         if !(2..=known).contains(&context) {
             return Err(error(format!("conversations of {context} tokens are not within 2 to {known}")));
