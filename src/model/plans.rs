@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::mllm::MAX_TREE_TOKENS;
 use super::sam::MAX_BATCH;
 use super::selftest::TOLERANCE;
+use super::sight;
 use super::stages::{LoadError, max_positions};
 use crate::engine::bundle::Bundle;
 use crate::engine::tensorrt::plan::Source;
@@ -110,7 +111,11 @@ pub fn plan_graph(
             let reach = [("prompts", [1, 1, MAX_BATCH as u32]), ("points", [1, 28, MAX_POINTS])];
             (imported.sam_graph(name), vec![Profile::new(reach)])
         }
-        name => (imported.mllm_graph(name), Vec::new()),
+        name => {
+            let reach = sight::reach(&bundle.mllm_dir())?;
+            let profile = (!reach.is_empty()).then(|| Profile::new(reach));
+            (imported.mllm_graph(name), profile.into_iter().collect())
+        }
     };
     let onnx = std::fs::read(&path).map_err(|e| ImportError::unreadable(&path, e))?;
     Ok(PlanGraph { name, path, onnx, level, precision, profiles })

@@ -1,5 +1,7 @@
 //! SAM: a frame to its embedding, an embedding and prompts to masks. SAM 2 too: its embedding has two finer levels.
 
+mod features;
+
 use super::preprocess::{Placement, Preprocessor};
 use super::upsample::Upsampler;
 use super::{ModelError, exactly, take_f32};
@@ -10,11 +12,10 @@ use crate::geometry::{Point, Size};
 use crate::mask::Mask;
 use crate::prompt::Prompt;
 
+pub(super) use features::Features;
+
 const ENCODER: &str = "image_encoder";
 const DECODER: &str = "mask_decoder";
-const EMBEDDING: &str = "image_embedding";
-/// The finer levels of SAM 2, and how many of their cells are along one of the embedding's.
-const HIGH_RES: [(&str, usize); 2] = [("high_res_features_0", 4), ("high_res_features_1", 2)];
 /// Most prompts in one pass: bounds the memory of a frame with very many targets.
 pub(super) const MAX_BATCH: usize = 16;
 
@@ -36,14 +37,6 @@ pub struct SamEmbedding {
     placement: Placement,
 }
 
-/// What an image encoder gives and a mask decoder takes.
-pub(super) struct Features {
-    /// `f32[1, C, h, w]`.
-    embedding: Tensor<'static>,
-    /// Of SAM 2: `f32[1, C0, 4h, 4w]` and `f32[1, C1, 2h, 2w]`.
-    finer: Option<[Tensor<'static>; 2]>,
-}
-
 impl SamEmbedding {
     /// Where the frame lies in SAM's input.
     pub fn placement(&self) -> Placement {
@@ -52,76 +45,23 @@ impl SamEmbedding {
 
     /// The embedding, `f32[1, C, h, w]`.
     pub fn tensor(&self) -> &Tensor<'static> {
-        &self.features.embedding
+        self.features.embedding()
     }
 
     /// The finer levels of SAM 2, `f32[1, C0, 4h, 4w]` and `f32[1, C1, 2h, 2w]`; SAM has none.
     pub fn finer(&self) -> Option<&[Tensor<'static>; 2]> {
-        self.features.finer.as_ref()
+        self.features.finer()
     }
 
     /// Where masks of `low` = (width, height) logits go. SAM 2's are resized to the frame at once, without the way over
     /// the size of the input.
     fn placement_of_masks(&self, low: (usize, usize)) -> Placement {
-        if self.features.finer.is_none() {
+        if self.features.finer().is_none() {
             return self.placement;
         }
         let low = Size::new(low.0 as u32, low.1 as u32);
         Placement { resized: low, input: low, ..self.placement }
     }
-}
-
-impl Features {
-    /// What `encoder` is to be asked for.
-    pub(super) fn names(encoder: &dyn Engine) -> Vec<&'static str> {
-        let gives = |name: &str| encoder.outputs().iter().any(|output| output.name == name);
-        let finer = HIGH_RES.into_iter().map(|(name, _)| name).filter(|name| gives(name));
-        std::iter::once(EMBEDDING).chain(finer).collect()
-    }
-
-    /// The encoder's outputs of those names.
-    ///
-    /// # Errors
-    /// [`ModelError::Output`] where one is misshapen, not of floats, or holds NaN or infinity.
-    pub(super) fn new(outputs: Vec<Tensor<'static>>) -> Result<Self, ModelError> {
-        for (tensor, name) in outputs.iter().zip([EMBEDDING, HIGH_RES[0].0, HIGH_RES[1].0]) {
-            match tensor.as_f32() {
-                Some(values) if values.iter().all(|v| v.is_finite()) => {}
-                Some(_) => return Err(output(ENCODER, name, "holds NaN or infinity")),
-                None => return Err(output(ENCODER, name, "is not of floats")),
-            }
-        }
-        let (embedding, finer) = match outputs.len() {
-            3 => exactly(outputs, ENCODER).map(|[embedding, finest, finer]| (embedding, Some([finest, finer])))?,
-            _ => exactly(outputs, ENCODER).map(|[embedding]| (embedding, None))?,
-        };
-        let features = Self { embedding, finer };
-        let [h, w] = features.grid()?;
-        for (level, (name, times)) in features.finer.iter().flatten().zip(HIGH_RES) {
-            if !matches!(*level.shape(), [1, c, y, x] if c > 0 && y == times * h && x == times * w) {
-                return Err(misshapen(name, level));
-            }
-        }
-        Ok(features)
-    }
-
-    /// Height and width of the embedding, in cells; neither is zero.
-    pub(super) fn grid(&self) -> Result<[usize; 2], ModelError> {
-        match *self.embedding.shape() {
-            [1, c, h, w] if c * h * w > 0 => Ok([h, w]),
-            _ => Err(misshapen(EMBEDDING, &self.embedding)),
-        }
-    }
-
-    /// What a mask decoder takes of them, by name.
-    pub(super) fn inputs(&self) -> impl Iterator<Item = (&'static str, Tensor<'_>)> {
-        let finer = self.finer.iter().flatten().zip(HIGH_RES).map(|(tensor, (name, _))| (name, tensor.view()));
-        std::iter::once((EMBEDDING, self.embedding.view())).chain(finer)
-    }
-}
-
-fn misshapen(name: &'static str, tensor: &Tensor<'_>) -> ModelError {
-    output(ENCODER, name, format!("has shape {:?}", tensor.shape()))
 }
 
 /// One mask with SAM's opinion of it.
@@ -291,7 +231,7 @@ mod tests {
             std: [0.5; 3],
         };
         SamEmbedding {
-            features: Features { embedding: Tensor::f32(&[1, 2, 4, 4], vec![0.5; 32]), finer: None },
+            features: Features::new(vec![Tensor::f32(&[1, 2, 4, 4], vec![0.5; 32])]).expect("fits"),
             placement: Placement::of(Size::<SourcePx>::new(source.0, source.1), &spec),
         }
     }

@@ -301,6 +301,7 @@ fn within<T>(files: &[(&str, &[u8])], work: impl FnOnce(&Path) -> T) -> T {
 }
 
 const SAM: &str = "tests/reference/checkpoints/sam";
+const SAM_2: &str = "tests/reference/checkpoints/sam2";
 
 /// Headers of weights: their length, and JSON. The weights themselves are no parser's business.
 fn checkpoints() -> Vec<Vec<u8>> {
@@ -321,11 +322,12 @@ fn checkpoint(data: &[u8]) -> bool {
 }
 
 fn configs() -> Vec<Vec<u8>> {
-    vec![seed(&format!("{SAM}/config.json"))]
+    [SAM, SAM_2].map(|dir| seed(&format!("{dir}/config.json"))).to_vec()
 }
 
 fn config(data: &[u8]) -> bool {
-    let weights = seed(&format!("{SAM}/model.safetensors"));
+    let second = data.windows(4).any(|bytes| bytes == b"Sam2");
+    let weights = seed(&format!("{}/model.safetensors", if second { SAM_2 } else { SAM }));
     within(&[("model.safetensors", &weights), ("config.json", data)], |folder| {
         import(folder, folder.join("out"), Level::Portable).is_ok()
     })

@@ -298,6 +298,7 @@ fn a_damaged_or_strange_sam_2_is_refused_with_tensor_or_key() {
         ("window_size_per_stage", "[4, 8, 4]", Kind::Config),
         ("window_size_per_stage", "[5, 8, 4, 3]", Kind::Config),
         ("window_size_per_stage", "[4, 7, 4, 3]", Kind::Config),
+        ("window_size_per_stage", "[4, 8, 4, 65536]", Kind::Unsupported),
         ("embed_dim_per_stage", "[8, 16, 16, 32]", Kind::Unsupported),
         ("global_attention_blocks", "[1]", Kind::Unsupported),
         ("blocks_per_stage", "[1, 2, 2, 99999999]", Kind::Config),
@@ -313,11 +314,32 @@ fn a_damaged_or_strange_sam_2_is_refused_with_tensor_or_key() {
     }
 }
 
+/// Nothing in the weights bounds the image, and there are numbers for each of its cells.
+#[test]
+fn a_sam_2_of_an_image_beyond_measure_is_refused() {
+    let (kind, _, item) = refused("sam2", |dir| {
+        edit(&dir.join("config.json"), |config| {
+            let side = 1 << 18;
+            config["prompt_encoder_config"]["image_size"] = side.into();
+            config["vision_config"]["backbone_config"]["image_size"] = side.into();
+            let sizes = [4, 8, 16].map(|n| vec![side / n; 2]);
+            config["vision_config"]["backbone_feature_sizes"] = sizes.to_vec().into();
+        });
+    });
+    assert_eq!((kind, item.as_deref()), (Kind::Unsupported, Some("prompt_encoder_config.image_size")));
+}
+
 /// Sets a key of the backbone's configuration.
 fn set(path: &Path, key: &str, to: &str) {
-    let mut config: serde_json::Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
-    let backbone = &mut config["vision_config"]["backbone_config"];
-    assert!(backbone.get(key).is_some(), "{key}");
-    backbone[key] = serde_json::from_str(to).unwrap();
+    edit(path, |config| {
+        let backbone = &mut config["vision_config"]["backbone_config"];
+        assert!(backbone.get(key).is_some(), "{key}");
+        backbone[key] = serde_json::from_str(to).unwrap();
+    });
+}
+
+fn edit(path: &Path, change: impl Fn(&mut serde_json::Value)) {
+    let mut config = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    change(&mut config);
     fs::write(path, config.to_string()).unwrap();
 }

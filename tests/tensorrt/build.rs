@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex};
 use sam4mllm::engine::tensorrt::plan::{Recipe, make};
 use sam4mllm::engine::tensorrt::{Builder, Phase, PlanStore, Progress, TensorRtErrorKind as Kind};
 use sam4mllm::import::{Form, Level, describe_bundle};
-use sam4mllm::model::plans::{GraphOptions, Precision};
+use sam4mllm::model::plans::Precision;
 
-use crate::harness::{BUNDLE, bundle, graphs, library, library_dir, recipe, sam4mllm, small_graph, source};
+use crate::harness::{
+    BUNDLE, bundle, graphs, library, library_dir, recipe, sam4mllm, small_graph, source, takes_fused,
+};
 
 /// Writes down what it is told; goes on for `patience` reports.
 struct Notes {
@@ -111,10 +113,6 @@ fn forms() -> Vec<Form> {
     let all = levels.into_iter().flat_map(|level| precisions.map(|precision| Form { level, precision }));
     // What the library at hand does not take is another's to build.
     all.filter(|form| form.level == Level::Portable || takes_fused()).collect()
-}
-
-fn takes_fused() -> bool {
-    GraphOptions::highest_level(library().version()) == Level::Fused
 }
 
 /// What the parser makes of every graph in every form: a line a graph, with its operators.

@@ -87,6 +87,11 @@ pub fn recipe(sm: u32) -> Recipe {
     named.or_else(|_| Recipe::new(&library(), None)).expect("there is something to build for")
 }
 
+/// Whether the library at hand takes graphs of the fused level.
+pub fn takes_fused() -> bool {
+    GraphOptions::highest_level(library().version()) == Level::Fused
+}
+
 /// The default bundle.
 pub fn bundle() -> Bundle {
     Bundle::open(BUNDLE, Verify::Sizes).expect("is a bundle")

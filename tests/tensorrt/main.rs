@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout)]
 
 mod build;
+mod families;
 mod harness;
 mod load;
 mod refuse;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Case::with_library("the_binary_builds_then_finds", build::the_binary_builds_then_finds),
         Case::with_library("every_graph_is_parsed_in_every_form", build::every_graph_is_parsed_in_every_form),
         Case::with_library("every_graph_is_built_for_three_gpus", build::every_graph_is_built_for_three_gpus),
+        Case::with_library("every_family_is_built_at_both_levels", families::every_family_is_built_at_both_levels),
         Case::with_gpu("a_stripped_plan_has_no_weights", load::a_stripped_plan_has_no_weights),
         Case::with_gpu("a_plan_is_loaded_and_described", load::a_plan_is_loaded_and_described),
         Case::with_gpu("shapes_out_of_reach_are_refused", load::shapes_out_of_reach_are_refused),

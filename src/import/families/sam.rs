@@ -52,6 +52,9 @@ pub(super) const CLASSES: [&str; 5] = [SAM, EFFICIENT_VIT, MOBILE, SAM_2, SAM_2_
 /// Those that their authors' files have under other names.
 pub(super) const RESPELT: [&str; 3] = [SAM, EFFICIENT_VIT, MOBILE];
 
+/// Most cells along a side of the embedding: of each a few hundred numbers are written down, and 4096 pixels have these.
+const MOST_CELLS: usize = 256;
+
 /// The finer levels that SAM 2's mask decoder takes beside the embedding: names, and how many of their cells are along
 /// one of the embedding's.
 const HIGH_RES: [(&str, usize); 2] = [("high_res_features_0", 4), ("high_res_features_1", 2)];
@@ -177,6 +180,7 @@ impl Sizes {
         let side = prompt.square("image_size", 1024)?;
         agree(side == self.side, "image_size", "is not that of the vision encoder")?;
         let grid = side / prompt.square("patch_size", 16)?;
+        agree(grid <= MOST_CELLS, "image_size", "has more than 256 cells along a side")?;
         agree(grid == self.grid, "patch_size", "does not cut the image into the cells of its embedding")?;
         agree(prompt.dim("hidden_size", 256)? == self.channels, "hidden_size", "is not the width of the embedding")?;
         let mask = mask.dim("hidden_size", 256)?;

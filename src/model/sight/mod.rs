@@ -25,6 +25,8 @@ use square::Square;
 use tiles::Tiles;
 
 const VISION: &str = "vision";
+const QWEN_2_5: &str = "Qwen2_5_VLForConditionalGeneration";
+const QWEN_3: &str = "Qwen3VLForConditionalGeneration";
 
 /// A position in a conversation: time, row, column. Models whose positions have one axis know the first.
 pub type Position = [i32; 3];
@@ -97,10 +99,22 @@ pub fn open(dir: &Path, spec: Option<&ImageSpec>, vision: &dyn Engine) -> Result
             "{class} sees frames as its own preprocessor_config.json says: [mllm.image] must not be given"
         ))),
         ("LlavaNextForConditionalGeneration", None) => Ok(Box::new(Tiles::new(&checkpoint, processor()?, vision)?)),
-        ("Qwen2_5_VLForConditionalGeneration" | "Qwen3VLForConditionalGeneration", None) => {
-            Ok(Box::new(Patches::new(&checkpoint, processor()?)?))
-        }
+        (QWEN_2_5 | QWEN_3, None) => Ok(Box::new(Patches::new(&checkpoint, processor()?)?)),
         _ => Ok(Box::new(Square::new(processor()?, vision)?)),
+    }
+}
+
+/// How far the dimensions of the vision graph of the checkpoint in `dir` reach, by name: smallest, usual and largest size.
+/// Nothing where its frames are squares of one size.
+///
+/// # Errors
+/// [`LoadError::Config`] where a file cannot be read.
+#[cfg(feature = "tensorrt")]
+pub(super) fn reach(dir: &Path) -> Result<Vec<(&'static str, [u32; 3])>, LoadError> {
+    let checkpoint = Checkpoint::read(dir)?;
+    match checkpoint.class()?.as_str() {
+        QWEN_2_5 | QWEN_3 => Ok(Patches::new(&checkpoint, Processor::read(dir)?)?.reach()),
+        _ => Ok(Vec::new()),
     }
 }
 

@@ -64,6 +64,27 @@ impl Patches {
         smart_size(size, self.patch * self.merge, self.range)
     }
 
+    /// How far the dimensions of the vision graph reach, by name: smallest, usual and largest.
+    #[cfg(feature = "tensorrt")]
+    pub(super) fn reach(&self) -> Vec<(&'static str, [u32; 3])> {
+        let area = self.merge * self.merge;
+        let tokens = (self.range.1 as usize / (area * self.patch * self.patch)).max(1);
+        // The longest frame is one row of tokens, which `smart_size` never makes thinner than one.
+        let longest = (MAX_RATIO * tokens as f64).sqrt().ceil() as usize;
+        let [usual, most] = [tokens, tokens.max(longest)];
+        let sizes = |least: usize, usual: usize, most: usize| [least, usual.min(most), most].map(|n| n as u32);
+        let Some(side) = self.window else {
+            return vec![("patches", sizes(area, usual * area, most * area))];
+        };
+        let windows = |rows: usize| {
+            let columns = if rows == 1 { longest } else { (tokens / rows).min(longest) };
+            rows.div_ceil(side) * columns.div_ceil(side)
+        };
+        let most = (1..=tokens.isqrt()).map(windows).max().unwrap_or(1);
+        let patches = side * side * area;
+        vec![("windows", sizes(1, usual.div_ceil(side * side), most)), ("patches", sizes(patches, patches, patches))]
+    }
+
     fn layout(&self, size: Size<ModelPx>) -> Layout {
         let cell = self.patch * self.merge;
         let (rows, columns) = (size.height as usize / cell, size.width as usize / cell);
@@ -203,6 +224,27 @@ fn learned_positions(positions: &[i32], [rows, columns]: [usize; 2], side: usize
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "tensorrt")]
+    #[test]
+    fn every_frame_is_within_reach() {
+        use crate::engine::bundle::{Filter, Resampler};
+        for (window, range) in [(Some(4), (3136, 1_003_520)), (Some(2), (3136, 40_000)), (None, (65_536, 300_000))] {
+            let pixels = Pixels::new(Filter::Bicubic, Resampler::Pillow, [[0.5; 3]; 2]);
+            let patches = Patches { pixels, patch: 14, merge: 2, range, window, learned: None };
+            let reach = patches.reach();
+            let within = |name: &str, size: usize| {
+                let Some((_, [least, _, most])) = reach.iter().find(|(known, _)| *known == name) else { return };
+                assert!((*least..=*most).contains(&(size as u32)), "{name} {size} {reach:?}");
+            };
+            for (w, h) in (1..400).flat_map(|n| [(n * 17, n * 5), (n * 3, 1), (190, n), (4000, n * 20), (n * n, n)]) {
+                let Ok(size) = smart_size(Size::new(w, h), 28, range) else { continue };
+                let layout = patches.layout(size);
+                within("windows", layout.windows);
+                within("patches", layout.slots * 4);
+            }
+        }
+    }
 
     #[test]
     fn sizes_are_those_of_transformers() {

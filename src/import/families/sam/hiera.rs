@@ -13,7 +13,9 @@ use crate::import::nn::{self, Activation, Attention};
 const NAME: &str = "vision_encoder.backbone";
 /// Most stages that are believed.
 const MOST_STAGES: usize = 16;
-/// Most layers of a stage, width, heads and cells of a window that are believed.
+/// Most layers of a stage that are believed.
+const MOST_LAYERS: i64 = 1 << 10;
+/// Largest width, and most heads and cells of a window, that are believed.
 const MOST: i64 = 1 << 16;
 
 /// The backbone as its configuration describes it.
@@ -215,18 +217,18 @@ struct Stages {
 
 impl Stages {
     fn read(config: &Config) -> Result<Self, ImportError> {
-        let of_each = |key: &str, default: &[i64]| -> Result<Vec<usize>, ImportError> {
-            let values = config.integers(key, default)?;
-            match values.iter().all(|n| (1..=MOST).contains(n)) && (1..=MOST_STAGES).contains(&values.len()) {
+        let of_each = |key: &str, most: i64, default: [i64; 4]| -> Result<Vec<usize>, ImportError> {
+            let values = config.integers(key, &default)?;
+            match values.iter().all(|n| (1..=most).contains(n)) && (1..=MOST_STAGES).contains(&values.len()) {
                 true => Ok(values.iter().map(|n| *n as usize).collect()),
-                false => Err(config.wrong(key, format!("is not up to {MOST_STAGES} numbers in 1..={MOST}"))),
+                false => Err(config.wrong(key, format!("is not up to {MOST_STAGES} numbers in 1..={most}"))),
             }
         };
         let stages = Self {
-            depths: of_each("blocks_per_stage", &[1, 2, 7, 2])?,
-            widths: of_each("embed_dim_per_stage", &[96, 192, 384, 768])?,
-            heads: of_each("num_attention_heads_per_stage", &[1, 2, 4, 8])?,
-            windows: of_each("window_size_per_stage", &[8, 4, 14, 7])?,
+            depths: of_each("blocks_per_stage", MOST_LAYERS, [1, 2, 7, 2])?,
+            widths: of_each("embed_dim_per_stage", MOST, [96, 192, 384, 768])?,
+            heads: of_each("num_attention_heads_per_stage", MOST, [1, 2, 4, 8])?,
+            windows: of_each("window_size_per_stage", MOST, [8, 4, 14, 7])?,
         };
         for (key, values) in [
             ("embed_dim_per_stage", &stages.widths),
@@ -279,6 +281,9 @@ impl Block {
     fn check(&self, config: &Config) -> Result<(), ImportError> {
         if !(1..=MOST as usize).contains(&self.inner) {
             return Err(config.wrong("mlp_ratio", format!("gives perceptrons that are not 1..={MOST} wide")));
+        }
+        if self.window.is_some_and(|window| window > self.grid) {
+            return Err(config.unsupported("window_size_per_stage", "has a window that is larger than what it cuts"));
         }
         if self.pool == 1 {
             return Ok(());
