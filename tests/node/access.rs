@@ -43,8 +43,8 @@ async fn node_on(sockets: Sockets) -> Running {
     Running::launch_on(sockets, backend(&script), script, |_| {}).await
 }
 
-/// A connection over TLS to `localhost`, with the certificate called `identity`.
-async fn connect(address: SocketAddr, identity: Option<&str>) -> Result<Channel, tonic::transport::Error> {
+/// TLS that trusts the root, with the certificate called `identity`, for a protocol.
+pub(crate) fn connector(identity: Option<&str>, protocol: &str) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(pem("root.pem")).expect("a certificate")).expect("a root");
     let config = ClientConfig::builder_with_provider(Arc::new(rustls_graviola::default_provider()))
@@ -59,8 +59,13 @@ async fn connect(address: SocketAddr, identity: Option<&str>) -> Result<Channel,
             config.with_client_auth_cert(chain, key).expect("they belong together")
         }
     };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let connector = TlsConnector::from(Arc::new(config));
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+    TlsConnector::from(Arc::new(config))
+}
+
+/// A connection over TLS to `localhost`, with the certificate called `identity`.
+async fn connect(address: SocketAddr, identity: Option<&str>) -> Result<Channel, tonic::transport::Error> {
+    let connector = connector(identity, "h2");
     let connect = tower::service_fn(move |_: tonic::transport::Uri| {
         let connector = connector.clone();
         async move {

@@ -1,7 +1,6 @@
 //! The live page's side of the node: HTTP, and the contract over a WebSocket.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use futures_util::{SinkExt, StreamExt};
 use prost::Message as _;
@@ -12,14 +11,13 @@ use sam4mllm::server::wire::{self, ErrorCode, Verdict};
 use sam4mllm::server::{ServerConfig, Sockets};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::access::{TOKEN, pem, tls, tokens};
+use crate::access::{TOKEN, connector, tls, tokens};
 use crate::harness::{RED, Running, Scene, backend, error_of, iou, of, rle, soon, target};
 use crate::metrics::get;
 
@@ -252,33 +250,44 @@ async fn limits_are_those_of_grpc() {
     node.lets_in().await;
 }
 
+/// The page's start, over TLS as a browser speaks it, with the certificate called `identity`.
+async fn over_tls(address: SocketAddr, identity: Option<&str>) -> std::io::Result<TlsStream<TcpStream>> {
+    let name = ServerName::try_from("localhost").expect("a name");
+    // As a browser offers it for a WebSocket.
+    connector(identity, "http/1.1").connect(name, TcpStream::connect(address).await?).await
+}
+
+/// What is read where the page is asked for.
+async fn page(address: SocketAddr, identity: Option<&str>) -> std::io::Result<String> {
+    let mut page = over_tls(address, identity).await?;
+    page.write_all(b"GET / HTTP/1.1\r\nHost: robot.lan\r\nConnection: close\r\n\r\n").await?;
+    let mut text = Vec::new();
+    soon("the page", page.read_to_end(&mut text)).await?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_page_goes_over_tls() {
     let (node, address) = node_with_page(Sockets { tls: Some(tls(None)), ..Sockets::default() }, |_| {}).await;
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(pem("root.pem")).expect("a certificate")).expect("a root");
-    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls_graviola::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("has versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    // As a browser offers it for a WebSocket.
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let connect = async || {
-        let name = ServerName::try_from("localhost").expect("a name");
-        connector.connect(name, TcpStream::connect(address).await.expect("connects")).await.expect("shakes hands")
-    };
-    let mut page = connect().await;
-    page.write_all(b"GET / HTTP/1.1\r\nHost: robot.lan\r\nConnection: close\r\n\r\n").await.expect("sends");
-    let mut text = Vec::new();
-    let _ = soon("the page", page.read_to_end(&mut text)).await;
-    assert!(String::from_utf8_lossy(&text).starts_with("HTTP/1.1 200 OK"));
-    let mut socket =
-        open_over(connect().await, "robot.lan", &[("origin", "https://robot.lan")]).await.expect("is let in");
+    assert!(page(address, None).await.expect("is read").starts_with("HTTP/1.1 200 OK"));
+    let io = over_tls(address, None).await.expect("shakes hands");
+    let mut socket = open_over(io, "robot.lan", &[("origin", "https://robot.lan")]).await.expect("is let in");
     socket.send(Message::text("hello")).await;
     let first = soon("an answer", socket.0.next()).await.expect("goes on").expect("goes on");
     assert!(!matches!(first, Message::Text(_)));
+    drop(node);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_page_is_for_those_with_a_certificate_where_grpc_is() {
+    let sockets = Sockets { tls: Some(tls(Some("root.pem"))), ..Sockets::default() };
+    let (node, address) = node_with_page(sockets, |_| {}).await;
+    assert!(page(address, Some("client")).await.expect("is read").starts_with("HTTP/1.1 200 OK"));
+    for identity in [None, Some("stranger")] {
+        // In TLS 1.3 a client learns of it when it first reads.
+        let read = page(address, identity).await;
+        assert!(read.as_ref().is_err() || read.as_ref().is_ok_and(String::is_empty), "{identity:?}: {read:?}");
+    }
     drop(node);
 }
 
