@@ -213,7 +213,7 @@ fn output(engine: &'static str, tensor: &'static str, what: impl Into<String>) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::bundle::{Filter, Fit};
+    use crate::engine::bundle::{Filter, Fit, Resampler};
     use crate::engine::fake::FakeEngine;
     use crate::geometry::{BBox, Size, SourcePx};
 
