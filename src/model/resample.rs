@@ -138,10 +138,10 @@ fn turned(mut tile: [[u8; LANES]; LANES]) -> [[u8; LANES]; LANES] {
         let halves = tile;
         for i in 0..LANES / 2 {
             let (a, b) = (halves[i], halves[i + LANES / 2]);
-            tile[2 * i] = std::array::from_fn(|lane| if lane % 2 == 0 { a[lane / 2] } else { b[lane / 2] });
+            tile[2 * i] = std::array::from_fn(|lane| if lane & 1 == 0 { a[lane / 2] } else { b[lane / 2] });
             tile[2 * i + 1] = std::array::from_fn(|lane| {
                 let lane = lane + LANES;
-                if lane % 2 == 0 { a[lane / 2] } else { b[lane / 2] }
+                if lane & 1 == 0 { a[lane / 2] } else { b[lane / 2] }
             });
         }
     }
