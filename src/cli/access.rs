@@ -24,6 +24,12 @@ pub(super) struct AccessArgs {
 }
 
 impl AccessArgs {
+    /// Whether the connection is TLS.
+    #[cfg(feature = "ros2")]
+    pub(super) fn is_tls(&self) -> bool {
+        self.ca.is_some()
+    }
+
     /// With what is in the token's file.
     pub(super) fn read(&self) -> anyhow::Result<Access> {
         Ok(Access {

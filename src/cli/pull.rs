@@ -1,24 +1,23 @@
 //! `sam4mllm engine pull`: checkpoints from a hub, and whole bundles by recipe.
 
 use std::collections::HashMap;
-use std::fs;
 use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::engine::bundle::{Bundle, Verify};
 use crate::hub::recipe::{Recipe, write_bundle};
-use crate::hub::{Hub, HubOptions, Pinned, Plan, Progress, Pulled, Selection, Token};
-use crate::import::{Form, Level, Precision, default_cache_dir, import_cached};
+use crate::hub::{Asked, Hub, HubOptions, Pinned, Plan, Progress, Pulled, Selection, TokenFrom, read_pinned};
+use crate::import::{Form, Level, Making, Precision, default_cache_dir, import_cached};
 
 /// Arguments of `sam4mllm engine pull`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A repository, as in organisation/name or organisation/name@revision; a branch, a tag or a commit.
-    #[arg(required_unless_present = "recipe", conflicts_with = "recipe")]
+    #[arg(required_unless_present = "recipe", conflicts_with = "recipe", value_parser = read_pinned)]
     repo: Option<Pinned>,
     /// A recipe instead: pulls its two checkpoints and makes a bundle of them. A name that `engine recipe` lists, or a file.
     #[arg(long, value_name = "NAME|FILE", requires = "out")]
@@ -66,20 +65,15 @@ struct HubArgs {
 
 impl HubArgs {
     fn open(&self) -> anyhow::Result<Hub> {
-        let mut options = HubOptions::from_env()?;
-        options.offline |= self.offline;
+        let token = match &self.token_file {
+            Some(file) => TokenFrom::File(file.clone()),
+            None if self.no_token => TokenFrom::Nowhere,
+            None => TokenFrom::Variables,
+        };
+        let mut options = HubOptions::from_env(Asked { cache: self.hub_cache.clone(), token, offline: self.offline })?;
         options.jobs = self.jobs.into();
         if let Some(endpoint) = &self.endpoint {
             options.endpoint.clone_from(endpoint);
-        }
-        if let Some(cache) = &self.hub_cache {
-            options.cache.clone_from(cache);
-        }
-        if let Some(file) = &self.token_file {
-            options.token = Some(Token::read(file)?);
-        }
-        if self.no_token {
-            options.token = None;
         }
         Ok(Hub::new(options)?)
     }
@@ -106,16 +100,16 @@ fn run_recipe(args: &Args, recipe: &str) -> anyhow::Result<String> {
     let recipe = Recipe::find(recipe)?;
     recipe.check_licences(&args.accept_licence)?;
     let out = args.out.as_ref().context("--out is needed with a recipe")?;
-    let part = Part::new(out)?;
+    let making = Making::new(out)?;
     let (hub, bars) = (args.hub.open()?, Bars::new());
     let [mllm, sam] = recipe.parts();
     let [of_mllm, of_sam] = recipe.selections();
-    let mllm = hub.plan(&mllm, &of_mllm, Some(&part.dir.join("mllm")), &bars)?;
-    let sam = hub.plan(&sam, &of_sam, Some(&part.dir.join("sam")), &bars)?;
+    let mllm = hub.plan(&mllm, &of_mllm, Some(&making.dir().join("mllm")), &bars)?;
+    let sam = hub.plan(&sam, &of_sam, Some(&making.dir().join("sam")), &bars)?;
     hub.check_room(&[&mllm, &sam])?;
     let pulled = [carry_out(&hub, &mllm, &bars)?, carry_out(&hub, &sam, &bars)?];
-    write_bundle(&recipe, pulled.each_ref(), &part.dir)?;
-    part.settle(out)?;
+    write_bundle(&recipe, pulled.each_ref(), making.dir())?;
+    making.settle()?;
     let bundle = Bundle::open(out, Verify::Sizes)?;
     eprintln!("bundle {} {}; importing it", bundle.manifest().name, bundle.manifest().version);
     import_cached(&bundle, default_cache_dir(), Form { level: args.level, precision: args.precision })
@@ -139,34 +133,6 @@ fn carry_out(hub: &Hub, plan: &Plan, bars: &Bars) -> anyhow::Result<Pulled> {
         HumanBytes(fetched.iter().map(|file| file.bytes).sum())
     );
     Ok(pulled)
-}
-
-/// A bundle in the making, beside where it goes: it is there whole or not at all.
-struct Part {
-    dir: PathBuf,
-}
-
-impl Part {
-    fn new(out: &Path) -> anyhow::Result<Self> {
-        let name = out.file_name().with_context(|| format!("{} names no directory", out.display()))?;
-        if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) || out.is_file() {
-            bail!("{} is there already: choose another directory, or remove it", out.display());
-        }
-        let dir = out.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
-        fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
-        Ok(Self { dir })
-    }
-
-    fn settle(&self, out: &Path) -> anyhow::Result<()> {
-        fs::rename(&self.dir, out).with_context(|| format!("rename {} to {}", self.dir.display(), out.display()))
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        // What was fetched stays in the cache.
-        let _ = fs::remove_dir_all(&self.dir);
-    }
 }
 
 /// A bar for all files and one for each that is on its way.

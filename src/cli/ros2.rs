@@ -74,7 +74,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn settings(args: Args) -> anyhow::Result<Settings> {
-    let address = if args.node.contains("://") { args.node } else { format!("http://{}", args.node) };
+    let scheme = if args.access.is_tls() { "https" } else { "http" };
+    let address = if args.node.contains("://") { args.node } else { format!("{scheme}://{}", args.node) };
     Ok(Settings {
         address,
         access: args.access.read()?,

@@ -13,6 +13,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tonic::transport::{Endpoint, Uri};
 
 use super::{Client, ClientError};
+use crate::cryptography;
 
 /// What a client shows a node, and asks of it.
 #[derive(Debug, Clone, Default)]
@@ -60,7 +61,8 @@ impl Client {
             }
         });
         // The connector encrypts; tonic itself is built without TLS and takes no https.
-        let plain = format!("http://{}", address.trim_start_matches("https://"));
+        let bare = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")).unwrap_or(address);
+        let plain = format!("http://{bare}");
         Ok(Self::over(Endpoint::from_shared(plain)?.connect_with_connector(connect).await?))
     }
 }
@@ -73,7 +75,9 @@ fn config(roots: &Path, identity: Option<&(PathBuf, PathBuf)>) -> Result<ClientC
         move |source: BoxError| ClientError::Certificate { path, source }
     };
     let trusted = read_roots(roots).map_err(at(roots))?;
-    let config = ClientConfig::builder_with_provider(Arc::new(rustls_graviola::default_provider()))
+    let lacks = "this processor lacks what TLS is computed with here, such as AES and AVX2";
+    let provider = cryptography::provider().ok_or_else(|| at(roots)(lacks.into()))?;
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| at(roots)(error.into()))?
         .with_root_certificates(trusted);

@@ -13,7 +13,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::digest::Digest;
 use super::error::{HubError, HubErrorKind as Kind};
@@ -119,6 +119,10 @@ impl RepoCache {
             return Ok(());
         }
         let path = self.dir.join("refs").join(pinned.revision.as_str());
+        // A cache that nobody may write to is as good as another one where all is there.
+        if fs::read_to_string(&path).is_ok_and(|there| there.trim() == commit) {
+            return Ok(());
+        }
         replace(&path, |part| fs::write(part, commit)).map_err(|e| HubError::io(&path, e))
     }
 
@@ -157,7 +161,7 @@ impl RepoCache {
         for entry in fs::read_dir(&dir)? {
             let entry = entry?;
             let name = format!("{below}{}", entry.file_name().to_string_lossy());
-            check_name(&name).map_err(|e| io::Error::other(format!("{e:#}")))?;
+            check_name(&name).map_err(|e| io::Error::other(e.told()))?;
             let path = entry.path();
             if entry.file_type()?.is_dir() {
                 self.walk(commit, &format!("{name}/"), depth - 1, files)?;
@@ -177,8 +181,14 @@ fn replace(path: &Path, make: impl Fn(&Path) -> io::Result<()>) -> io::Result<()
     let dir = path.parent().expect("a path within the cache has a parent");
     fs::create_dir_all(dir)?;
     let name = path.file_name().expect("a path within the cache has a name").to_string_lossy();
-    let part = dir.join(format!(".{name}.{}-{:?}", std::process::id(), thread::current().id()));
-    let _ = fs::remove_file(&part);
+    let part = dir.join(format!(".{name}.{}", own_suffix()));
     make(&part)?;
-    fs::rename(&part, path)
+    fs::rename(&part, path).inspect_err(|_| drop(fs::remove_file(&part)))
+}
+
+/// What no other process and no other thread puts behind a name, in other containers either, where every process may have
+/// the same number.
+pub(super) fn own_suffix() -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("{}-{:?}-{}", std::process::id(), thread::current().id(), now.as_nanos())
 }

@@ -109,6 +109,11 @@ impl Client {
     /// An endpoint that is none, a token that would travel in plain text, a processor that TLS does not run on.
     pub(super) fn new(options: &HubOptions) -> Result<Self, HubError> {
         let endpoint = options.endpoint.trim_end_matches('/').to_owned();
+        if let Some((before, after)) = endpoint.rsplit_once('@') {
+            let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
+            return Err(HubError::new(Kind::Endpoint, format!("{scheme}://...@{after}"))
+                .because("holds a name or password; give a token with HF_TOKEN or --token-file"));
+        }
         let wrong = |why: &'static str| HubError::new(Kind::Endpoint, &endpoint).because(why);
         let uri: Uri = endpoint.parse().map_err(|_| wrong("is not an address"))?;
         let origin = Origin::of(&uri).ok_or_else(|| wrong("is no http or https address of a host"))?;
@@ -253,6 +258,7 @@ fn is_tls(error: &io::Error) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::hub::Asked;
 
     #[test]
     fn redirects_lead_to_addresses_and_paths() {
@@ -285,7 +291,8 @@ mod tests {
 
     #[test]
     fn a_token_does_not_travel_in_plain_text() {
-        let mut options = HubOptions::from_variables(|name| (name == "HOME").then(|| "/nowhere".into())).unwrap();
+        let mut options =
+            HubOptions::from_variables(Asked::default(), |name| (name == "HOME").then(|| "/nowhere".into())).unwrap();
         options.token = Some(Token::new("hf_secret", "test").unwrap());
         let kind = |endpoint: &str| {
             let options = HubOptions { endpoint: endpoint.to_owned(), ..options.clone() };

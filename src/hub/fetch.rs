@@ -80,7 +80,7 @@ impl Source<'_> {
     /// Fetches `file` to `part`, going on where that ends, then gives it the name `blob`. Nothing takes that name whose
     /// bytes are not those of its hash.
     pub(super) fn fetch(&self, file: &RemoteFile, part: &Path, blob: &Path) -> Result<(), HubError> {
-        let mut download = Download { source: self, file, part, tag: None, resumed: false, furthest: 0 };
+        let mut download = Download { source: self, file, part, tag: None, resumed: false, furthest: 0, kept: None };
         patiently(self, &file.name, || {
             let mut got = 0;
             download.attempt(&mut got).map_err(|failure| (failure, got))
@@ -100,6 +100,8 @@ struct Download<'a> {
     resumed: bool,
     /// The most bytes that were ever there; only those beyond are progress.
     furthest: u64,
+    /// The hash of so many bytes of `part`, from the connection before.
+    kept: Option<(Hasher, u64)>,
 }
 
 impl Download<'_> {
@@ -116,7 +118,10 @@ impl Download<'_> {
                 self.resumed = false;
             }
             self.tag = strong_tag(answer.last.headers());
-            self.copy(answer, &mut hasher, have, got)?;
+            if let Err(failure) = self.copy(answer, &mut hasher, &mut have, got) {
+                self.kept = Some((hasher, have));
+                return Err(failure);
+            }
         }
         self.check_hash(hasher)
     }
@@ -125,7 +130,13 @@ impl Download<'_> {
     fn look(&mut self) -> Result<(Hasher, u64), HubError> {
         let io = |e| HubError::io(self.part, e);
         let mut hasher = self.file.digest.hasher(self.file.bytes);
+        let kept = self.kept.take();
         let have = match fs::metadata(self.part) {
+            Ok(found) if kept.as_ref().is_some_and(|(_, length)| *length == found.len()) => {
+                let (known, length) = kept.expect("was looked at");
+                hasher = known;
+                length
+            }
             Ok(found) if found.len() <= self.file.bytes => hasher.read(self.part).map_err(io)?,
             Ok(_) => {
                 fs::remove_file(self.part).map_err(io)?;
@@ -181,15 +192,15 @@ impl Download<'_> {
         Err(HubError::new(Kind::Answer, &self.file.name).because(why).into())
     }
 
-    /// Writes the bytes that come behind the `have` that are there.
-    fn copy(&mut self, answer: Answer, hasher: &mut Hasher, have: u64, got: &mut u64) -> Result<(), Failure> {
+    /// Writes the bytes that come behind the `have` that are there, and counts them; `hasher` takes in as many.
+    fn copy(&mut self, answer: Answer, hasher: &mut Hasher, have: &mut u64, got: &mut u64) -> Result<(), Failure> {
         let io = |e| HubError::io(self.part, e);
         let mut file = File::options().create(true).truncate(false).write(true).open(self.part).map_err(io)?;
-        file.set_len(have).map_err(io)?;
-        io::Seek::seek(&mut file, io::SeekFrom::Start(have)).map_err(io)?;
+        file.set_len(*have).map_err(io)?;
+        io::Seek::seek(&mut file, io::SeekFrom::Start(*have)).map_err(io)?;
         let mut body = answer.last.into_body().into_with_config().limit(u64::MAX).reader();
         let mut piece = vec![0; 256 << 10];
-        let mut total = have;
+        let mut total = *have;
         self.source.progress.reach(&self.file.name, total);
         loop {
             self.source.check_stopped()?;
@@ -206,6 +217,7 @@ impl Download<'_> {
             }
             file.write_all(&piece[..n]).map_err(io)?;
             hasher.update(&piece[..n]);
+            *have = total;
             self.source.progress.reach(&self.file.name, total);
         }
         file.sync_data().map_err(io)?;

@@ -38,9 +38,9 @@ use std::thread;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 pub use error::{HubError, HubErrorKind};
-pub use options::{DEFAULT_ENDPOINT, HubOptions, Patience};
+pub use options::{Asked, DEFAULT_ENDPOINT, HubOptions, Patience, TokenFrom};
 pub use progress::Progress;
-pub use repo::{DEFAULT_REVISION, Pinned, Repo, Revision};
+pub use repo::{DEFAULT_REVISION, Pinned, Repo, Revision, read_pinned};
 pub use select::Selection;
 pub use token::Token;
 
@@ -50,6 +50,8 @@ use error::HubErrorKind as Kind;
 use fetch::{Source, patiently};
 use listing::{Listing, RemoteFile};
 use room::Room;
+
+use crate::engine::bundle::LINKED_BYTES;
 
 /// A hub, or its cache alone.
 #[derive(Debug)]
@@ -180,7 +182,7 @@ impl Hub {
                     let there = std::fs::metadata(plan.cache.incomplete(&file.digest)).map_or(0, |part| part.len());
                     room.add(&self.options.cache, file.bytes.saturating_sub(there))?;
                 }
-                if let Some(out) = plan.out.as_ref().filter(|_| !together || file.bytes < place::LINKED_BYTES) {
+                if let Some(out) = plan.out.as_ref().filter(|_| !together || file.bytes < LINKED_BYTES) {
                     room.add(out, file.bytes)?;
                 }
             }
@@ -204,8 +206,9 @@ impl Hub {
                 match self.obtain(plan, file, progress, &stopped) {
                     Ok(file) => locked(&done).push((i, file)),
                     Err(error) => {
-                        stop.store(true, Ordering::Relaxed);
+                        // First: who sees the stop fails too, of that alone.
                         locked(&failed).get_or_insert(error);
+                        stop.store(true, Ordering::Relaxed);
                     }
                 }
                 if stopped() {

@@ -54,43 +54,70 @@ impl Patience {
     }
 }
 
+/// Where a token is looked for.
+#[derive(Debug, Clone, Default)]
+pub enum TokenFrom {
+    /// Where the hub's own clients look.
+    #[default]
+    Variables,
+    /// In a file.
+    File(PathBuf),
+    /// Nowhere: there is none.
+    Nowhere,
+}
+
+/// What goes before the variables.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// The cache.
+    pub cache: Option<PathBuf>,
+    /// The token; of no use offline.
+    pub token: TokenFrom,
+    /// No connection is opened.
+    pub offline: bool,
+}
+
 impl HubOptions {
-    /// What the variables say that the hub's own clients read: `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`,
-    /// `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`, `HOME`, `HF_HUB_OFFLINE`.
+    /// What the variables say that the hub's own clients read, behind what is `asked`: `HF_ENDPOINT`, `HF_TOKEN`,
+    /// `HF_TOKEN_PATH`, `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`, `HOME`, `HF_HUB_OFFLINE`.
     ///
     /// # Errors
     /// [`HubErrorKind::Token`](Kind::Token) of a token that is none, [`HubErrorKind::Io`](Kind::Io) where no variable
     /// says where a cache may be.
-    pub fn from_env() -> Result<Self, HubError> {
-        Self::from_variables(|name| env::var_os(name))
+    pub fn from_env(asked: Asked) -> Result<Self, HubError> {
+        Self::from_variables(asked, |name| env::var_os(name))
     }
 
     /// The same with `variable` in the place of the environment.
     ///
     /// # Errors
     /// As [`HubOptions::from_env`].
-    pub fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, HubError> {
+    pub fn from_variables(asked: Asked, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, HubError> {
         let get = |name: &str| variable(name).filter(|value| !value.is_empty());
         let path = |name: &str| get(name).map(PathBuf::from);
         let text = |name: &str| get(name).and_then(|value| value.into_string().ok());
         let home = path("HF_HOME")
             .or_else(|| path("XDG_CACHE_HOME").map(|cache| cache.join("huggingface")))
             .or_else(|| path("HOME").map(|home| home.join(".cache/huggingface")));
-        let cache = path("HF_HUB_CACHE").or_else(|| home.as_ref().map(|home| home.join("hub")));
+        let cache = asked.cache.or_else(|| path("HF_HUB_CACHE")).or_else(|| home.as_ref().map(|home| home.join("hub")));
         let nowhere = || HubError::new(Kind::Io, "HF_HUB_CACHE").because("neither it nor HF_HOME nor HOME is set");
-        let token = match text("HF_TOKEN") {
-            Some(token) => Some(Token::new(&token, "HF_TOKEN")?),
-            None => {
+        let offline = text("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_uppercase();
+        let offline = asked.offline || ["1", "ON", "YES", "TRUE"].contains(&offline.as_str());
+        let token = match (asked.token, text("HF_TOKEN")) {
+            (TokenFrom::Nowhere, _) => None,
+            _ if offline => None,
+            (TokenFrom::File(file), _) => Some(Token::read(&file)?),
+            (TokenFrom::Variables, Some(token)) => Some(Token::new(&token, "HF_TOKEN")?),
+            (TokenFrom::Variables, None) => {
                 let file = path("HF_TOKEN_PATH").or_else(|| home.map(|home| home.join("token")));
                 file.filter(|file| file.exists()).map(|file| Token::read(&file)).transpose()?
             }
         };
-        let offline = text("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_uppercase();
         Ok(Self {
             endpoint: text("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned()),
             token,
             cache: cache.ok_or_else(nowhere)?,
-            offline: ["1", "ON", "YES", "TRUE"].contains(&offline.as_str()),
+            offline,
             jobs: 4,
             silence: Duration::from_secs(30),
             patience: Patience::default(),
@@ -104,7 +131,9 @@ mod tests {
     use super::*;
 
     fn options(variables: &[(&str, &str)]) -> Result<HubOptions, HubError> {
-        HubOptions::from_variables(|name| variables.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into()))
+        HubOptions::from_variables(Asked::default(), |name| {
+            variables.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into())
+        })
     }
 
     #[test]
@@ -135,5 +164,13 @@ mod tests {
         assert!(!format!("{both:?}").contains("hf_"), "{both:?}");
         let broken = options(&[("HF_HOME", at), ("HF_TOKEN", "hf_se\ncret")]).unwrap_err();
         assert_eq!((broken.kind(), broken.place()), (Kind::Token, "HF_TOKEN"));
+        // What is asked for goes before a variable that is wrong, and before one that is not there.
+        let asked = |token, offline| Asked { cache: Some("/c".into()), token, offline };
+        let broken = |asked| HubOptions::from_variables(asked, |name| (name == "HF_TOKEN").then(|| "se\ncret".into()));
+        let file = home.path().join("token");
+        let found = broken(asked(TokenFrom::File(file), false)).unwrap();
+        assert_eq!((found.token, found.cache), (Some(Token::new("hf_file", "").unwrap()), PathBuf::from("/c")));
+        assert_eq!(broken(asked(TokenFrom::Nowhere, false)).unwrap().token, None);
+        assert_eq!(broken(asked(TokenFrom::Variables, true)).unwrap().token, None);
     }
 }

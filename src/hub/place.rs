@@ -4,11 +4,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::cache::own_suffix;
 use super::error::HubError;
-
-/// From this length on files are linked rather than copied, in bytes. Smaller ones are those that people edit, and an
-/// edit must not reach the cache.
-pub(super) const LINKED_BYTES: u64 = 16 << 20;
+use crate::engine::bundle::LINKED_BYTES;
 
 /// Puts the bytes of `blob` at `to`. Weights become a second name of the same bytes where the file system is the same, so
 /// they take no room twice and stay when the cache is emptied; everything else is copied.
@@ -20,8 +18,7 @@ fn put(blob: &Path, to: &Path) -> io::Result<()> {
     let dir = to.parent().expect("a file has a directory");
     fs::create_dir_all(dir)?;
     let name = to.file_name().expect("a file has a name").to_string_lossy();
-    let part = dir.join(format!(".{name}.{}", std::process::id()));
-    let _ = fs::remove_file(&part);
+    let part = dir.join(format!(".{name}.{}", own_suffix()));
     if fs::metadata(blob)?.len() < LINKED_BYTES || fs::hard_link(blob, &part).is_err() {
         fs::copy(blob, &part)?;
     }

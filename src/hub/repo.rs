@@ -122,6 +122,14 @@ pub struct Pinned {
     pub revision: Revision,
 }
 
+/// A repository as it is written on a command line; an error is one line with its reason.
+///
+/// # Errors
+/// Those of [`Pinned::from_str`].
+pub fn read_pinned(text: &str) -> Result<Pinned, String> {
+    text.parse().map_err(|error: HubError| error.told())
+}
+
 impl FromStr for Pinned {
     type Err = HubError;
 

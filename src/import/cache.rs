@@ -6,6 +6,8 @@
 
 use std::env;
 use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -109,10 +111,31 @@ fn fill_both(bundle: &Bundle, dir: &Path, form: Form) -> Result<[ImportReport; 2
 /// # Errors
 /// As [`import_bundle`].
 pub fn describe_bundle(bundle: &Bundle, form: impl Into<Form>) -> Result<[ImportReport; 2], ImportError> {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let name = format!("sam4mllm-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let part = Part::new(&env::temp_dir().join(name), Taken::Wait)?;
-    fill_both(bundle, part.dir(), form.into())
+    let scratch = Scratch::new().map_err(|e| ImportError::new(Kind::Write, env::temp_dir()).because(e))?;
+    fill_both(bundle, &scratch.0, form.into())
+}
+
+/// A new directory that is nobody else's; removed in the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> io::Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        loop {
+            let name = format!("sam4mllm-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+            let dir = env::temp_dir().join(name);
+            match fs::DirBuilder::new().mode(0o700).create(&dir) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                made => return made.map(|()| Self(dir)),
+            }
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// Gives a bundle's graphs from the cache, and imports the bundle first where they are not in it.

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::checkpoint::Checkpoint;
-use super::{ImportError, Level, families, import};
+use super::settle::Making;
+use super::{ImportError, Level, families, outline};
 use crate::engine::bundle::{
-    AdapterMode, BundleError, DialectName, Filter, Fit, ImageSpec, MANIFEST, Manifest, Mllm, Sam, Sealed, seal,
+    AdapterMode, BundleError, DialectName, Filter, ImageSpec, LINKED_BYTES, MANIFEST, Manifest, Mllm, Sam, Sealed, seal,
 };
 
 /// Longest answer of a bundle that is made here, in tokens: a dozen boxes in JSON, digit by digit.
@@ -50,9 +51,9 @@ pub enum ComposeError {
         /// What would have to be there.
         wanted: &'static str,
     },
-    /// The place for the bundle is taken.
-    #[error("make a bundle in `{0}`: there is something already; name a folder that is empty or not there")]
-    Taken(PathBuf),
+    /// The place for the bundle is taken, or cannot be written to.
+    #[error("make a bundle")]
+    Place(#[source] ImportError),
     /// A file cannot be read, linked, copied or written.
     #[error("make a bundle, at `{0}`")]
     Io(PathBuf, #[source] std::io::Error),
@@ -61,7 +62,8 @@ pub enum ComposeError {
     Bundle(#[from] BundleError),
 }
 
-/// Makes a bundle in `out`. The files of both checkpoints are hard links where the file system has them, else copies.
+/// Makes a bundle in `out`. Weights become second names of the checkpoints' own bytes where the file system is the same;
+/// everything else is copied.
 ///
 /// # Errors
 /// Every [`ComposeError`].
@@ -103,15 +105,12 @@ pub fn compose(parts: &Composition<'_>, out: impl AsRef<Path>) -> Result<Sealed,
 
 /// The class of the segmenter in `dir`, and what its image encoder is fed.
 fn segmenter(dir: &Path) -> Result<(String, ImageSpec), ComposeError> {
-    let scratch = tempdir(dir)?;
-    let report = import(dir, &scratch, Level::Portable);
-    let _ = fs::remove_dir_all(&scratch);
-    let report = report.map_err(|e| ComposeError::Checkpoint(dir.to_owned(), e))?;
-    let pixels =
-        report.graphs.iter().filter(|graph| graph.name == "image_encoder").flat_map(|graph| &graph.inputs).next();
-    let side = |at: usize| pixels.and_then(|port| port.shape.get(at)?.parse::<u32>().ok());
+    let outline = outline(dir, None, Level::Portable).map_err(|e| ComposeError::Checkpoint(dir.to_owned(), e))?;
+    let class = outline.class;
+    let pixels = outline.graphs.iter().find(|graph| graph.name() == "image_encoder").and_then(|g| g.inputs().next());
+    let side = |at: usize| pixels.as_ref().and_then(|port| port.shape.get(at)?.parse::<u32>().ok());
     let (Some(height), Some(width)) = (side(2), side(3)) else {
-        return Err(wrong_kind(dir, &report.class, "segmenter that takes boxes"));
+        return Err(wrong_kind(dir, &class, "segmenter that takes boxes"));
     };
     let settings = json(&dir.join("preprocessor_config.json"));
     let three = |key: &str, default: [f32; 3]| {
@@ -121,8 +120,8 @@ fn segmenter(dir: &Path) -> Result<(String, ImageSpec), ComposeError> {
     };
     let filter = if settings["resample"].as_u64() == Some(3) { Filter::Bicubic } else { Filter::Bilinear };
     let (mean, std) = (three("image_mean", MEAN), three("image_std", STD));
-    let resampler = families::resampler(&report.class);
-    Ok((report.class, ImageSpec { fit: Fit::Letterbox, width, height, filter, resampler, mean, std }))
+    let (fit, resampler) = (families::fit(&class), families::resampler(&class));
+    Ok((class, ImageSpec { fit, width, height, filter, resampler, mean, std }))
 }
 
 fn wrong_kind(dir: &Path, class: &str, wanted: &'static str) -> ComposeError {
@@ -147,11 +146,9 @@ fn write(manifest: &Manifest, from: [&Path; 2], out: &Path) -> Result<Sealed, Co
         let path = path.to_owned();
         move |error| ComposeError::Io(path, error)
     };
-    if out.exists() && fs::read_dir(out).map_err(io(out))?.next().is_some() {
-        return Err(ComposeError::Taken(out.to_owned()));
-    }
+    let making = Making::new(out).map_err(ComposeError::Place)?;
     for (dir, to) in from.into_iter().zip(["mllm", "sam"]) {
-        let to = out.join(to);
+        let to = making.dir().join(to);
         fs::create_dir_all(&to).map_err(io(&to))?;
         for entry in fs::read_dir(dir).map_err(io(dir))? {
             let path = entry.map_err(io(dir))?.path();
@@ -162,19 +159,16 @@ fn write(manifest: &Manifest, from: [&Path; 2], out: &Path) -> Result<Sealed, Co
                 continue;
             }
             let target = to.join(path.file_name().unwrap_or_default());
-            fs::hard_link(&real, &target).or_else(|_| fs::copy(&real, &target).map(|_| ())).map_err(io(&path))?;
+            let small = fs::metadata(&real).map_err(io(&path))?.len() < LINKED_BYTES;
+            if small || fs::hard_link(&real, &target).is_err() {
+                fs::copy(&real, &target).map_err(io(&path))?;
+            }
         }
     }
     let text = toml::to_string(manifest).expect("a manifest is TOML");
-    let file = out.join(MANIFEST);
+    let file = making.dir().join(MANIFEST);
     fs::write(&file, text).map_err(io(&file))?;
-    Ok(seal(out)?)
-}
-
-/// A new folder for graphs that nobody runs.
-fn tempdir(dir: &Path) -> Result<PathBuf, ComposeError> {
-    let name = format!("sam4mllm-compose-{}-{:?}", std::process::id(), std::thread::current().id());
-    let scratch = std::env::temp_dir().join(name);
-    fs::create_dir_all(&scratch).map_err(|e| ComposeError::Io(dir.to_owned(), e))?;
-    Ok(scratch)
+    let sealed = seal(making.dir())?;
+    making.settle().map_err(ComposeError::Place)?;
+    Ok(sealed)
 }

@@ -57,6 +57,7 @@ use families::Family;
 use onnx::tensor_proto::{DataLocation, DataType};
 use onnx::tensor_shape_proto::{Dimension, dimension};
 use onnx::{ModelProto, TensorProto, ValueInfoProto, type_proto};
+pub(crate) use settle::Making;
 use settle::{Part, Taken, check_target};
 use weights::Weights;
 

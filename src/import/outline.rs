@@ -13,8 +13,9 @@ use super::{Adapter, Form, Port, build, open, port};
 const VIEWS: [&str; 3] = ["Reshape", "Unsqueeze", "TensorScatter"];
 
 /// Operators that may write over an input that nobody reads any more.
-const IN_PLACE: [&str; 16] = [
+const IN_PLACE: [&str; 17] = [
     "Add",
+    "Max",
     "Sub",
     "Mul",
     "Pow",

@@ -48,11 +48,17 @@ impl Part {
     /// An empty directory that is to become `target`.
     pub(super) fn new(target: &Path, taken: Taken) -> Result<Self, ImportError> {
         let target = resolve(target).map_err(|e| write_error(target, e))?;
+        check_place(&target)?;
         let dir = beside(&target, "part");
         for _ in 0..TRIES {
             let Some(lock) = lock(&dir, taken, &target)? else { continue };
             let part = Self { dir, target, _lock: lock, settled: false };
             part.clear().map_err(|e| write_error(&part.dir, e))?;
+            // Who died between the two renames has left what was there under its other name.
+            let old = beside(&part.target, "old");
+            if !part.target.exists() && old.is_dir() {
+                fs::rename(&old, &part.target).map_err(|e| write_error(&part.target, e))?;
+            }
             return Ok(part);
         }
         Err(ImportError::new(Kind::Busy, &target).because("other imports come and go there"))
@@ -74,8 +80,13 @@ impl Part {
                 Err(e) if !self.target.is_dir() => return Err(e),
                 Err(_) => fs::rename(&self.target, &old)?,
             }
-            fs::rename(&self.dir, &self.target)?;
-            remove_dir(&old)
+            if let Err(error) = fs::rename(&self.dir, &self.target) {
+                let _ = fs::rename(&old, &self.target);
+                return Err(error);
+            }
+            // What is there now is whole; the next import removes what is left of the other.
+            let _ = remove_dir(&old);
+            Ok(())
         };
         replace().map_err(|e| write_error(&self.target, e))?;
         self.settled = true;
@@ -101,8 +112,54 @@ impl Drop for Part {
     fn drop(&mut self) {
         if !self.settled {
             let _ = self.clear();
-            let _ = fs::remove_dir_all(&self.dir);
+            // Not all in one go: who comes next may have a lock of its own in there by now.
+            let _ = fs::remove_file(self.dir.join(LOCK));
+            let _ = fs::remove_dir(&self.dir);
         }
+    }
+}
+
+/// A bundle in the making: it is there whole or not at all, and only where nothing was.
+#[derive(Debug)]
+pub(crate) struct Making(Part);
+
+impl Making {
+    /// An empty directory that is to become `target`.
+    ///
+    /// # Errors
+    /// [`Kind::Write`] where something is there already, [`Kind::Busy`] where another process makes one there.
+    pub(crate) fn new(target: &Path) -> Result<Self, ImportError> {
+        let making = Self(Part::new(target, Taken::Refuse)?);
+        making.check_free()?;
+        Ok(making)
+    }
+
+    /// Where to write.
+    pub(crate) fn dir(&self) -> &Path {
+        self.0.dir()
+    }
+
+    /// Takes the target's name.
+    ///
+    /// # Errors
+    /// As [`Making::new`].
+    pub(crate) fn settle(mut self) -> Result<(), ImportError> {
+        self.check_free()?;
+        let Part { dir, target, settled, .. } = &mut self.0;
+        // Over an empty directory this succeeds.
+        fs::rename(&*dir, &*target).map_err(|e| write_error(target, e))?;
+        *settled = true;
+        let _ = fs::remove_file(target.join(LOCK));
+        Ok(())
+    }
+
+    fn check_free(&self) -> Result<(), ImportError> {
+        let target = &self.0.target;
+        let empty = fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_none());
+        if empty || !target.exists() {
+            return Ok(());
+        }
+        Err(ImportError::new(Kind::Write, target).because("is there already: choose another directory, or remove it"))
     }
 }
 
@@ -116,8 +173,22 @@ pub(super) fn check_target(target: &Path) -> Result<(), ImportError> {
     let listed: BTreeSet<String> = read_contents(target).into_iter().flatten().map(|item| item.name).collect();
     match found.into_iter().find(|name| !listed.contains(name)) {
         None => Ok(()),
-        Some(name) => Err(refuse(format!("holds `{name}`, which no import wrote; name a directory of its own"))),
+        Some(name) => Err(refuse(format!(
+            "holds `{name}`, which no import wrote, or one of an earlier version; name a directory of its own, or remove it"
+        ))),
     }
+}
+
+/// Refuses a target that no other directory can take the place of.
+fn check_place(target: &Path) -> Result<(), ImportError> {
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
+    let refuse =
+        |why: &str| Err(ImportError::new(Kind::Write, target).because(format!("{why}; name a directory in it")));
+    if std::env::current_dir().is_ok_and(|here| here == target) {
+        return refuse("is the working directory");
+    }
+    let mounted = target.exists() && target.parent().is_none_or(|parent| device(parent) != device(target));
+    if mounted { refuse("is where a file system is mounted") } else { Ok(()) }
 }
 
 /// Whether a directory is there as it was written, and its links still lead to files of the same length.
@@ -189,11 +260,12 @@ fn remove_dir(dir: &Path) -> io::Result<()> {
 struct Item {
     name: String,
     bytes: u64,
-    /// Of a graph; weights have been checked with the bundle.
+    /// Of a graph; of weights only the length is compared.
     sha256: Option<[u8; 32]>,
 }
 
-/// The files in `dir` and in the directories in it, sorted, but for the list itself and what begins with a dot.
+/// The files in `dir` and in the directories in it, sorted, but for the list itself and what begins with a dot: the lock,
+/// and what file managers leave.
 fn names(dir: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -201,9 +273,10 @@ fn names(dir: &Path) -> io::Result<Vec<String>> {
         let name = entry.file_name().to_string_lossy().into_owned();
         if entry.file_type()?.is_dir() {
             for inner in fs::read_dir(entry.path())? {
-                names.push(format!("{name}/{}", inner?.file_name().to_string_lossy()));
+                let inner = inner?.file_name().to_string_lossy().into_owned();
+                names.extend((!inner.starts_with('.')).then(|| format!("{name}/{inner}")));
             }
-        } else if name != CONTENTS && name != LOCK {
+        } else if name != CONTENTS && !name.starts_with('.') {
             names.push(name);
         }
     }

@@ -92,7 +92,7 @@ fn outputs(node: &NodeProto, values: &HashMap<String, Known>) -> Option<Vec<Know
     match node.op_type.as_str() {
         "Relu" | "Sigmoid" | "Tanh" | "Erf" | "Sqrt" | "Reciprocal" | "Sin" | "Cos" | "Neg" | "Softmax"
         | "LayerNormalization" | "RMSNormalization" | "RotaryEmbedding" | "TensorScatter" => of(first.dims.clone()),
-        "Add" | "Sub" | "Mul" | "Pow" => of(broadcast(&first.dims, &input(1)?.dims)?),
+        "Add" | "Sub" | "Mul" | "Pow" | "Max" => of(broadcast(&first.dims, &input(1)?.dims)?),
         "Equal" => Some(vec![Known::new(DataType::Bool, broadcast(&first.dims, &input(1)?.dims)?)]),
         "Where" => {
             let dims = broadcast(&broadcast(&first.dims, &input(1)?.dims)?, &input(2)?.dims)?;

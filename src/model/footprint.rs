@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::mllm::MAX_TREE_TOKENS;
 use super::sam::{MAX_BATCH, MAX_WINDOWS};
+use super::sight;
 use super::stages::{LoadError, max_positions_of};
 use crate::engine::bundle::Bundle;
 use crate::import::{Adapter, Form, GraphBytes, GraphOutline, Level, Outline, Precision, outline};
@@ -196,6 +197,10 @@ impl Parts {
         Ok(parts)
     }
 
+    fn has_eyes(&self) -> bool {
+        self.outlines.iter().flat_map(|outline| &outline.graphs).any(|graph| graph.name() == "vision")
+    }
+
     /// Tokens that the class makes of one image, where it always makes as many.
     fn image_tokens(&self) -> Option<u64> {
         let (config, _) = self.config.as_ref()?;
@@ -213,15 +218,18 @@ impl Parts {
 }
 
 /// How long everything is.
+#[derive(Default)]
 struct Sizes {
     context: u64,
     image_tokens: u64,
     prompt: u64,
+    /// How far a plan's profile of the vision graph reaches, where that is not fixed.
+    reach: Vec<(&'static str, u64)>,
 }
 
 impl Sizes {
     fn of(parts: &Parts, demand: Demand) -> Result<Self, LoadError> {
-        let Some((config, path)) = &parts.config else { return Ok(Self { context: 0, image_tokens: 0, prompt: 0 }) };
+        let Some((config, path)) = &parts.config else { return Ok(Self::default()) };
         let error = |what: String| LoadError::Config { path: path.clone(), what };
         let known = max_positions_of(config).filter(|known| *known <= MAX_POSITIONS);
         let known = known.ok_or_else(|| error("has no believable `text_config.max_position_embeddings`".into()))?;
@@ -229,11 +237,19 @@ impl Sizes {
         if !(2..=known).contains(&context) {
             return Err(error(format!("conversations of {context} tokens are not within 2 to {known}")));
         }
-        let image_tokens = demand.image_tokens.or_else(|| parts.image_tokens()).unwrap_or(USUAL_IMAGE_TOKENS);
+        let image_tokens = match parts.has_eyes() {
+            true => demand.image_tokens.or_else(|| parts.image_tokens()).unwrap_or(USUAL_IMAGE_TOKENS),
+            false => 0,
+        };
         if image_tokens >= context {
             return Err(error(format!("an image of {image_tokens} tokens does not fit a conversation of {context}")));
         }
-        Ok(Self { context, image_tokens, prompt: (image_tokens + WORDS).min(context) })
+        let reach = match demand.runtime {
+            Runtime::TensorRt => sight::reach(path.parent().unwrap_or(Path::new("")))?,
+            Runtime::Cpu => Vec::new(),
+        };
+        let reach = reach.into_iter().map(|(name, [.., most])| (name, u64::from(most))).collect();
+        Ok(Self { context, image_tokens, prompt: (image_tokens + WORDS).min(context), reach })
     }
 
     /// Sizes of the graphs' dimensions: in the passes that run, and at the ends of a plan's profiles.
@@ -259,10 +275,11 @@ impl Sizes {
             pass(self.prompt.max(1), 0, self.prompt.max(1), 1, 1, POINTS),
             pass(asked, context - asked, context, asked, MAX_BATCH as u64, POINTS),
         ];
-        let ends = match demand.form.level {
+        let mut ends = match demand.form.level {
             Level::Portable => pass(context, context - 1, 2 * context - 1, context, MAX_BATCH as u64, MAX_POINTS),
             Level::Fused => pass(context, 0, capacity, context, MAX_BATCH as u64, MAX_POINTS),
         };
+        ends.extend(self.reach.iter().copied());
         Passes { runs, ends }
     }
 }
@@ -301,7 +318,7 @@ impl Counted {
         let runs = passes.runs.iter().map(sized).collect::<Result<Vec<GraphBytes>, _>>()?;
         let most = |part: fn(&GraphBytes) -> u64| runs.iter().map(part).max().unwrap_or(0);
         let (activations, copies) = match runtime {
-            Runtime::Cpu => (most(|run| run.activations + run.outputs + run.cache_out), 1),
+            Runtime::Cpu => (most(|run| run.activations.saturating_add(run.outputs).saturating_add(run.cache_out)), 1),
             // Pinned and on the GPU.
             Runtime::TensorRt => (sized(&passes.ends)?.activations, 2),
         };
@@ -335,8 +352,8 @@ impl Counted {
             chosen.map(|share| share.activations).max().unwrap_or(0)
         };
         match runtime {
-            Runtime::Cpu => of(&["vision", "embed", "decoder"]) + of(&["image_encoder", "mask_decoder"]),
-            Runtime::TensorRt => self.graphs.iter().map(|share| share.activations).sum(),
+            Runtime::Cpu => of(&["vision", "embed", "decoder"]).saturating_add(of(&["image_encoder", "mask_decoder"])),
+            Runtime::TensorRt => self.graphs.iter().map(|share| share.activations).fold(0, u64::saturating_add),
         }
     }
 

@@ -54,9 +54,9 @@ impl SamEmbedding {
     }
 
     /// Where masks of `low` = (width, height) logits go. SAM 2's are resized to the frame at once, without the way over
-    /// the size of the input.
+    /// the size of the input; but for what would be padding of a letterbox, which has to be cut off on that way.
     fn placement_of_masks(&self, low: (usize, usize)) -> Placement {
-        if self.features.finer().is_none() {
+        if self.features.finer().is_none() || self.placement.resized != self.placement.input {
             return self.placement;
         }
         let low = Size::new(low.0 as u32, low.1 as u32);
@@ -221,8 +221,12 @@ mod tests {
     use crate::geometry::{BBox, Size, SourcePx};
 
     fn embedding(source: (u32, u32)) -> SamEmbedding {
+        fitted(source, Fit::Letterbox)
+    }
+
+    fn fitted(source: (u32, u32), fit: Fit) -> SamEmbedding {
         let spec = ImageSpec {
-            fit: Fit::Letterbox,
+            fit,
             width: 64,
             height: 64,
             filter: Filter::Bilinear,
@@ -277,11 +281,19 @@ mod tests {
             let names: Vec<_> = inputs.iter().map(|(name, _)| name.as_str()).collect();
             assert_eq!(names[..3], ["image_embedding", "high_res_features_0", "high_res_features_1"]);
             assert_eq!(inputs[4].1.data(), &crate::engine::Data::I32(vec![1, 0, 2, 3, -1, 1, -1, -1, -1, -1].into()));
-            Ok(vec![Tensor::f32(&[2, 4, 16, 16], vec![1.0; 2048]), Tensor::f32(&[2, 4], vec![0.5; 8])])
+            // On in the upper half.
+            let logits: Vec<f32> = (0..2048).map(|i| if i / 16 % 16 < 8 { 1.0 } else { -1.0 }).collect();
+            Ok(vec![Tensor::f32(&[2, 4, 16, 16], logits), Tensor::f32(&[2, 4], vec![0.5; 8])])
         });
-        let masks = SamDecoder::new(Box::new(engine)).decode(&seen, &prompts()).expect("decodes");
-        // Without the padding that the placement of a letterbox would cut off.
+        let mut decoder = SamDecoder::new(Box::new(engine));
+        let masks = decoder.decode(&seen, &prompts()).expect("decodes");
+        // The lower half of a letterbox is padding.
         assert_eq!(masks[0].mask.area(), 128 * 64);
+        let features = Features::new(levels([1, 1, 16, 16], 0.5)).expect("fits");
+        let seen = SamEmbedding { features, ..fitted((128, 64), Fit::Squash) };
+        let masks = decoder.decode(&seen, &prompts()).expect("decodes");
+        let bbox = masks[0].mask.bbox().expect("is not empty");
+        assert_eq!((masks[0].mask.area(), bbox.y1, bbox.y2), (128 * 32, 0.0, 32.0));
     }
 
     #[test]

@@ -231,7 +231,7 @@ impl Speech {
     /// token may be said, whatever its text.
     pub fn may_say(&self, tokens: &[u32], room: usize) -> bool {
         let (tokens, wanted) = match tokens.split_last() {
-            Some((last, before)) if *last == self.end => (before, Progress::Whole),
+            Some((last, before)) if self.ends(*last) => (before, Progress::Whole),
             _ => (tokens, Progress::Open),
         };
         if self.dialect.is_json() && tokens.last().is_some_and(|last| self.special.contains(last)) {
@@ -468,6 +468,17 @@ mod tests {
         let [box_first, points_too] = [Strategy::Pqpp, Strategy::Ppg].map(|s| taught.opening(s).expect("is taught"));
         assert_eq!(points_too.box_start(), box_first.box_start());
         assert_eq!(points_too.absent(), box_first.absent());
+    }
+
+    #[test]
+    fn an_answer_may_stop_where_it_is_whole_and_nowhere_else() {
+        let taught = speech(|_| ()).with_stops(&[0]);
+        let whole = taught.encode("no such object").expect("tokenizes");
+        for end in [taught.end(), 0] {
+            assert!(taught.may_say(&[&whole[..], &[end]].concat(), 0), "{end}");
+            assert!(!taught.may_say(&[&whole[..1], &[end]].concat(), 9), "{end}");
+        }
+        assert!(!taught.may_say(&[&whole[..], &[4]].concat(), 9));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use sam4mllm::engine::bundle::{Bundle, DialectName, MANIFEST, Verify};
+use sam4mllm::engine::bundle::{Bundle, DialectName, Fit, MANIFEST, Verify};
 use sam4mllm::frame::Image;
 use sam4mllm::geometry::{BBox, GridScale, Point, Size, SourcePx};
 use sam4mllm::import::{ComposeError, Composition, compose};
@@ -127,8 +127,14 @@ fn what_is_no_pair_of_checkpoints_is_refused_by_name() {
     assert!(matches!(&twice, ComposeError::Kind { wanted, .. } if wanted.contains("boxes")), "{twice}");
     assert!(fs::read_dir(dir.path()).unwrap().next().is_none(), "nothing is left behind");
     compose(&parts(&qwen, &sam), dir.path()).unwrap();
+    // SAM 2 is shown whole frames, SAM such with their shape kept.
+    let second = tempfile::tempdir().unwrap();
+    let sam_2 = root("tests/reference/checkpoints/sam2");
+    compose(&parts(&qwen, &sam_2), second.path()).unwrap();
+    let fit = |dir: &Path| Bundle::open(dir, Verify::Sizes).unwrap().manifest().sam.image.fit;
+    assert_eq!((fit(dir.path()), fit(second.path())), (Fit::Letterbox, Fit::Squash));
     let taken = compose(&parts(&qwen, &sam), dir.path()).expect_err("is there");
-    assert!(matches!(taken, ComposeError::Taken(_)), "{taken}");
+    assert!(matches!(taken, ComposeError::Place(_)), "{taken}");
 }
 
 fn sam4mllm(args: &[&str]) -> Output {

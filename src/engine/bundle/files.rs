@@ -115,6 +115,10 @@ fn walk(dir: &Path, relative: &str, depth: usize, found: &mut BTreeSet<String>) 
     Ok(())
 }
 
+/// From this length on a file of a checkpoint is linked rather than copied, in bytes. Smaller ones are those that people
+/// edit, and an edit must reach neither the checkpoint nor a cache.
+pub(crate) const LINKED_BYTES: u64 = 16 << 20;
+
 /// SHA-256 of a file, read in pieces.
 fn hash_file(path: &Path) -> io::Result<[u8; 32]> {
     let mut file = File::open(path)?;

@@ -43,7 +43,7 @@ use super::config::Config;
 use super::error::{ImportError, ImportErrorKind};
 use super::onnx::ModelProto;
 use super::weights::Weights;
-use crate::engine::bundle::Resampler;
+use crate::engine::bundle::{Fit, Resampler};
 
 type Build = fn(&Checkpoint, Level, &mut Weights<'_>) -> Result<Vec<ModelProto>, ImportError>;
 
@@ -131,6 +131,11 @@ pub(crate) fn is_segmenter(class: &str) -> bool {
 /// Whose bytes a segmenter's frames are resized to: its own processor's in `transformers`, else those of its authors' code.
 pub(crate) fn resampler(class: &str) -> Resampler {
     if [sam::EFFICIENT_VIT, sam::MOBILE].contains(&class) { Resampler::Pillow } else { Resampler::Torchvision }
+}
+
+/// How a segmenter's frames are brought to the size of its input.
+pub(crate) fn fit(class: &str) -> Fit {
+    if [sam::SAM_2, sam::SAM_2_VIDEO].contains(&class) { Fit::Squash } else { Fit::Letterbox }
 }
 
 /// The family of a checkpoint.

@@ -396,10 +396,11 @@ proptest! {
     fn constrained_answers_can_be_read(start in 10u32..1000, eager in 0u8..8) {
         let script = move |seen: &[u32]| {
             let mut row = hashed(seen);
-            row[3] += f32::from(eager);
+            row[if eager.is_multiple_of(2) { 3 } else { 0 }] += f32::from(eager);
             row
         };
-        let (mut model, _) = mllm(speech(|_| ()), Box::new(script));
+        // At <pad> the checkpoint stops too.
+        let (mut model, _) = mllm(speech(|_| ()).with_stops(&[0]), Box::new(script));
         let cache = prefix(&mut model, &frame(1));
         for draft in [vec![], vec![1, 2, 3]] {
             let guess = |_: &[u32]| draft.clone();

@@ -109,7 +109,6 @@ pub fn open(dir: &Path, spec: Option<&ImageSpec>, vision: &dyn Engine) -> Result
 ///
 /// # Errors
 /// [`LoadError::Config`] where a file cannot be read.
-#[cfg(feature = "tensorrt")]
 pub(super) fn reach(dir: &Path) -> Result<Vec<(&'static str, [u32; 3])>, LoadError> {
     let checkpoint = Checkpoint::read(dir)?;
     match checkpoint.class()?.as_str() {

@@ -65,7 +65,6 @@ impl Patches {
     }
 
     /// How far the dimensions of the vision graph reach, by name: smallest, usual and largest.
-    #[cfg(feature = "tensorrt")]
     pub(super) fn reach(&self) -> Vec<(&'static str, [u32; 3])> {
         let area = self.merge * self.merge;
         let tokens = (self.range.1 as usize / (area * self.patch * self.patch)).max(1);
@@ -225,7 +224,6 @@ fn learned_positions(positions: &[i32], [rows, columns]: [usize; 2], side: usize
 mod tests {
     use super::*;
 
-    #[cfg(feature = "tensorrt")]
     #[test]
     fn every_frame_is_within_reach() {
         use crate::engine::bundle::{Filter, Resampler};

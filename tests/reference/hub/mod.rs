@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sam4mllm::hub::{Hub, HubError, HubErrorKind as Kind, HubOptions, Patience, Progress, Pulled, Selection, Token};
+use sam4mllm::hub::{
+    Asked, Hub, HubError, HubErrorKind as Kind, HubOptions, Patience, Progress, Pulled, Selection, Token,
+};
 use server::{Reply, Request, Server, Shelf, files_of, ranged};
 use tempfile::TempDir;
 
@@ -22,7 +24,9 @@ const REPO: &str = "tests/model";
 
 /// Options that look at `server` and keep what comes in `cache`, and do not wait long.
 fn options(server: &Server, cache: &TempDir) -> HubOptions {
-    let mut options = HubOptions::from_variables(|name| (name == "HF_HUB_CACHE").then(|| cache.path().into())).unwrap();
+    let mut options =
+        HubOptions::from_variables(Asked::default(), |name| (name == "HF_HUB_CACHE").then(|| cache.path().into()))
+            .unwrap();
     options.endpoint = server.url();
     options.silence = Duration::from_secs(10);
     options.patience = Patience { tries: 4, first: Duration::from_millis(2), longest: Duration::from_secs(20) };
