@@ -77,7 +77,8 @@ async fn drift_is_a_reason_to_look_again_and_masks_go_on() {
         node.script.ground.gate.shut();
         let again = stream.until(drifted, |f| of(f, "r").look() == Look::Asked).await;
         assert_eq!(state(&again, "r"), (Phase::Tracked, Look::Asked, Why::Drift), "{what}");
-        assert_eq!(of(&again, "r").verdict(), Verdict::Found, "{what}");
+        // It may be on its way to something else.
+        assert_eq!((of(&again, "r").verdict(), of(&again, "r").instances.len()), (Verdict::Unsure, 1), "{what}");
         node.script.ground.gate.open();
         // What it says then is what drift is held against.
         let settled = stream.until(drifted, |f| of(f, "r").look() == Look::Idle).await;
@@ -85,7 +86,7 @@ async fn drift_is_a_reason_to_look_again_and_masks_go_on() {
         assert!(iou(&of(&settled, "r").instances[0], &drifted.truth(0)) > 0.95, "{what}");
         let begun = node.script.ground.begun();
         for _ in 0..3 {
-            stream.exchange(drifted).await;
+            assert_eq!(of(&stream.exchange(drifted).await, "r").verdict(), Verdict::Found, "{what}");
         }
         assert_eq!(node.script.ground.begun(), begun, "{what}: once is enough");
         node.script.segment.waver(0);

@@ -359,8 +359,8 @@ const WRONG_TENSORS: &[Case] = &[
 const UNKNOWN_CONFIGURATIONS: &[Case] = &[
     Case {
         checkpoint: "sam",
-        damage: |dir| edit(dir, "config.json", "\"SamModel\"", "\"Sam2Model\""),
-        wanted: (Kind::UnknownClass, "config.json", "Sam2Model"),
+        damage: |dir| edit(dir, "config.json", "\"SamModel\"", "\"Sam3Model\""),
+        wanted: (Kind::UnknownClass, "config.json", "Sam3Model"),
     },
     Case {
         checkpoint: "sam",
@@ -475,7 +475,7 @@ fn what_cannot_be_imported_is_refused_by_name() {
 #[test]
 fn an_unknown_class_is_told_which_are_known() {
     let dir = copy("sam");
-    edit(dir.path(), "config.json", "\"SamModel\"", "\"Sam2Model\"");
+    edit(dir.path(), "config.json", "\"SamModel\"", "\"Sam3Model\"");
     let error = try_import(dir.path()).unwrap_err();
     let why = std::error::Error::source(&error).unwrap().to_string();
     assert!(why.contains("SamModel") && why.contains("LlavaForConditionalGeneration"), "{why}");
@@ -537,7 +537,7 @@ fn a_damaged_cache_entry_is_made_anew() {
 #[test]
 fn a_bundle_of_another_class_than_its_manifest_says_is_refused() {
     let (dir, cache) = (bundle(), TempDir::new().unwrap());
-    edit(dir.path(), "bundle.toml", "class = \"SamModel\"", "class = \"Sam2Model\"");
+    edit(dir.path(), "bundle.toml", "class = \"SamModel\"", "class = \"Sam3Model\"");
     let bundle = Bundle::open(dir.path(), Verify::Hashes).unwrap();
     let error = import_cached(&bundle, cache.path(), Level::Portable).unwrap_err();
     assert_eq!((error.kind(), error.item()), (Kind::Unsupported, Some("SamModel")));
