@@ -268,7 +268,13 @@ bool trt_engine_refit(TrtLibrary const* library, ICudaEngine* engine, void const
     return done;
 }
 
-IExecutionContext* trt_context_new(ICudaEngine* engine) noexcept { return engine->createExecutionContext(); }
+// Computes in `memory`, of as many bytes as `trt_engine_memory` says; null: in memory of its own.
+IExecutionContext* trt_context_new(ICudaEngine* engine, void* memory, int64_t bytes) noexcept {
+    if (memory == nullptr) return engine->createExecutionContext();
+    auto* const context = engine->createExecutionContext(ExecutionContextAllocationStrategy::kUSER_MANAGED);
+    if (context != nullptr) context->setDeviceMemoryV2(memory, bytes);
+    return context;
+}
 void trt_context_free(IExecutionContext* context) noexcept { delete context; }
 bool trt_context_profile(IExecutionContext* context, int32_t profile, void* stream) noexcept {
     return context->setOptimizationProfileAsync(profile, static_cast<cudaStream_t>(stream));
@@ -287,6 +293,9 @@ bool trt_context_set_address(IExecutionContext* context, char const* name, void*
 }
 bool trt_context_allocator(IExecutionContext* context, char const* name, Allocator* allocator) noexcept {
     return context->setOutputAllocator(name, allocator);
+}
+bool trt_context_capturable(IExecutionContext const* context, void* stream) noexcept {
+    return isCapturable(*context, static_cast<cudaStream_t>(stream));
 }
 bool trt_context_enqueue(IExecutionContext* context, void* stream) noexcept {
     return context->enqueueV3(static_cast<cudaStream_t>(stream));

@@ -18,6 +18,7 @@ using namespace nvinfer1;
 //   compute capability     that of the GPU at hand    that of the GPU at hand    set, or that of the GPU at hand
 //   timing cache           yes                        yes                        none: nothing is timed in a build
 //   updates in place       since 10.15; here 10.16    yes                        yes
+//   what can be captured   found out by trying        found out by trying        told since 1.5
 // ---------------------------------------------------------------------------------------------------------------------
 #if defined(TRT_MAJOR_RTX)
 static const int32_t kFlavour = 1;
@@ -72,4 +73,11 @@ static void allowParts(INetworkDefinition& network) noexcept {
 #else
 static char const* aliasOf(ICudaEngine const&, char const*) noexcept { return nullptr; }
 static void allowParts(INetworkDefinition&) noexcept {}
+#endif
+#if defined(TRT_MAJOR_RTX) && TRT_MINOR_RTX >= 5
+static bool isCapturable(IExecutionContext const& context, cudaStream_t stream) noexcept {
+    return context.isStreamCapturable(stream);
+}
+#else
+static bool isCapturable(IExecutionContext const&, cudaStream_t) noexcept { return true; }
 #endif

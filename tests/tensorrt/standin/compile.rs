@@ -22,7 +22,10 @@ pub fn standin(folder: &Path) {
         command.args(["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]);
     }
     command.args(["-isystem", TENSORRT, "-isystem", CUDA, "-I", SOURCES, "-I"]).arg(folder);
-    command.args(["tensorrt.cpp", "cuda.cpp"].map(|file| format!("{SOURCES}/{file}"))).arg("-o").arg(&library);
+    command
+        .args(["tensorrt.cpp", "cuda.cpp", "graphs.cpp"].map(|file| format!("{SOURCES}/{file}")))
+        .arg("-o")
+        .arg(&library);
     assert!(command.status().expect("the compiler that the shim was built with runs").success());
     let core = Library::file_name();
     let parser = match core.strip_prefix("libnvinfer.") {

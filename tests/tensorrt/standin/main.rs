@@ -10,6 +10,7 @@ mod caches;
 mod cases;
 mod compile;
 mod faults;
+mod graphs;
 mod node;
 mod plans;
 
@@ -28,7 +29,7 @@ const fn case(name: &'static str, run: fn()) -> Case {
     Case { name, run, breach: None }
 }
 
-const CASES: [Case; 28] = [
+const CASES: [Case; 35] = [
     case("an_engine_answers_in_every_size", cases::an_engine_answers_in_every_size),
     case("elements_of_every_type_arrive", cases::elements_of_every_type_arrive),
     case("an_output_may_find_its_own_size", cases::an_output_may_find_its_own_size),
@@ -50,6 +51,13 @@ const CASES: [Case; 28] = [
     case("a_branch_of_a_cache_is_kept", caches::a_branch_of_a_cache_is_kept),
     case("a_failure_leaves_caches_as_they_were", caches::a_failure_leaves_caches_as_they_were),
     case("a_cache_of_another_kind_is_refused", caches::a_cache_of_another_kind_is_refused),
+    case("what_comes_again_is_captured", graphs::what_comes_again_is_captured),
+    case("a_graph_goes_with_its_memory", graphs::a_graph_goes_with_its_memory),
+    case("what_cannot_be_captured_is_enqueued", graphs::what_cannot_be_captured_is_enqueued),
+    case("graphs_can_be_switched_off", graphs::graphs_can_be_switched_off),
+    case("a_failure_to_launch_is_told", graphs::a_failure_to_launch_is_told),
+    case("graphs_move_between_threads", graphs::graphs_move_between_threads),
+    case("a_conversation_goes_on_by_one_graph", graphs::a_conversation_goes_on_by_one_graph),
     case("the_gpu_is_held_against_the_cpu", node::the_gpu_is_held_against_the_cpu),
     case("a_node_on_the_gpu_tests_itself", node::a_node_on_the_gpu_tests_itself),
     case("a_decoder_is_timed", node::a_decoder_is_timed),

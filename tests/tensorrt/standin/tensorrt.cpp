@@ -9,6 +9,7 @@
 #include <NvOnnxParser.h>
 
 #include <cstring>
+#include <memory>
 
 using standin::fails;
 
@@ -142,8 +143,19 @@ struct ContextImpl final : apiv::RefusingExecutionContext {
     std::map<std::string, Dims> shapes;
     std::map<std::string, void*> addresses;
     std::map<std::string, IOutputAllocator*> allocators;
-    explicit ContextImpl(EngineImpl& maker) : engine(maker) { ++engine.watched.children; }
-    ~ContextImpl() noexcept override { --engine.watched.children; }
+    // Memory to compute in is the caller's, and where that is.
+    bool managed;
+    void* memory = nullptr;
+    // Whether it was enqueued with these shapes, and how often it was changed; captured work knows both.
+    bool warm = false;
+    std::shared_ptr<int64_t> changes = std::make_shared<int64_t>(0);
+    ContextImpl(EngineImpl& maker, bool with_memory) : engine(maker), managed(with_memory) { ++engine.watched.children; }
+    ~ContextImpl() noexcept override {
+        *changes = -1;
+        --engine.watched.children;
+    }
+    void changed(bool cold) { ++*changes, warm = warm && !cold; }
+    void watch_capture(void* stream);
 
     Reporter const& reporter() const { return engine.reporter; }
     bool refuse(std::string const& why) const { return reporter().say(ErrorCode::kINVALID_ARGUMENT, why); }
@@ -178,6 +190,7 @@ struct ContextImpl final : apiv::RefusingExecutionContext {
         if (number < 0 || number >= engine.getNbOptimizationProfiles()) return refuse("there is no such profile");
         profile = number;
         shapes.clear();
+        changed(true);
         return true;
     }
     bool setInputShape(char const* name, Dims const& dims) noexcept override {
@@ -191,6 +204,10 @@ struct ContextImpl final : apiv::RefusingExecutionContext {
         for (int32_t i = 0; i < dims.nbDims; ++i)
             if (dims.d[i] < least.d[i] || dims.d[i] > most.d[i])
                 return refuse("dimension " + std::to_string(i) + " is beyond the profile");
+        auto const set = shapes.find(name);
+        bool same = set != shapes.end();
+        for (int32_t i = 0; same && i < dims.nbDims; ++i) same = set->second.d[i] == dims.d[i];
+        changed(!same);
         shapes[name] = dims;
         return true;
     }
@@ -221,6 +238,7 @@ struct ContextImpl final : apiv::RefusingExecutionContext {
         if (engine.find(name) == nullptr) return false;
         if (reinterpret_cast<uintptr_t>(address) % 256 != 0) breach("an address is not aligned to 256 bytes");
         addresses[name] = address;
+        changed(false);
         return true;
     }
     bool setOutputAllocator(char const* name, IOutputAllocator* allocator) noexcept override {
@@ -230,7 +248,25 @@ struct ContextImpl final : apiv::RefusingExecutionContext {
         Tensor const* const tensor = engine.find(name);
         if (tensor == nullptr || tensor->input) return refuse("there is no such output");
         allocators[name] = allocator;
+        changed(true);
         return true;
+    }
+    void setDeviceMemoryV2(void* at, int64_t size) noexcept override {
+        Guard guard(standin::lock());
+        watched.used();
+        if (!managed) breach("memory for a context that has its own");
+        if (size < engine.getDeviceMemorySizeV2() || !standin::on_device(at, static_cast<size_t>(size)) ||
+            reinterpret_cast<uintptr_t>(at) % 256 != 0)
+            breach("the memory of a context is too small, not aligned to 256 bytes, or not the device's");
+        memory = at;
+        changed(false);
+    }
+    // In the headers of TensorRT for RTX alone, so it overrides nothing elsewhere.
+    virtual bool isStreamCapturable(cudaStream_t stream) const noexcept {
+        Guard guard(standin::lock());
+        watched.used();
+        standin::check_current("isStreamCapturable", stream);
+        return allocators.empty() && !fails("isStreamCapturable");
     }
     bool enqueueV3(cudaStream_t stream) noexcept override;
     IExecutionContext* getPImpl() noexcept override { breach("nobody asks a context for itself"); }
@@ -247,14 +283,31 @@ void* place(ContextImpl& context, Tensor const& output, size_t size, Dims const&
     return held;
 }
 
+// What is captured was enqueued before with the same shapes, and is launched only while its context is as it was.
+void ContextImpl::watch_capture(void* stream) {
+    if (!standin::capturing(stream)) {
+        ++*changes, warm = true;
+        return;
+    }
+    if (!warm) breach("a computation is captured that was not enqueued before with these shapes");
+    if (!allocators.empty()) breach("a computation is captured whose outputs are sized late");
+    auto const all = changes;
+    int64_t const now = *changes;
+    standin::enqueue(stream, {memory}, [=] {
+        if (*all != now) breach("a graph is launched whose context was changed, or is gone");
+    });
+}
+
 bool ContextImpl::enqueueV3(cudaStream_t stream) noexcept {
     Guard guard(standin::lock());
     watched.used();
     standin::check_current("enqueueV3", stream);
+    if (managed && memory == nullptr) breach("a context without the memory that it was promised");
     if (reporter().told_to_fail("enqueueV3")) return false;
     Sizes known;
     char const* missing = nullptr;
     if (inferShapes(1, &missing) != 0 || !sizes(known)) return refuse("a shape is missing");
+    watch_capture(stream);
     size_t number = 0;
     for (auto const& tensor : engine.plan.tensors) {
         Dims const shape = shape_of(tensor, known, true);
@@ -276,7 +329,7 @@ void ContextImpl::compute(Tensor const& output, size_t number, Sizes const& know
     void const* const from = addresses[source->name];
     size_t const length = count_of(shape_of(*source, known, true)), count = count_of(shape_of(output, known, true));
     DataType const in = source->type, out = output.type;
-    standin::enqueue(stream, {from, to}, [=] {
+    standin::enqueue(stream, {from, to, memory}, [=] {
         for (size_t i = 0; i < count; ++i)
             put(out, to, i, (length > 0 ? get(in, from, i % length) : 0.0) + 1000.0 * static_cast<double>(number));
     });
@@ -291,7 +344,7 @@ void ContextImpl::update(Tensor const& output, size_t number, Sizes const& known
     void const *const from = addresses[rows->name], *const at = addresses[start->name];
     Dims const shape = shape_of(output, known, true), read = shape_of(*rows, known, true);
     DataType const in = rows->type, out = output.type, whole = start->type;
-    standin::enqueue(stream, {from, at, to}, [=] {
+    standin::enqueue(stream, {from, at, to, memory}, [=] {
         auto const first = static_cast<int64_t>(get(whole, at, 0));
         int64_t const heads = shape.d[1], room = shape.d[2], width = shape.d[3], size = read.d[2];
         // TensorRT ignores what lies beyond the end; nobody of ours writes there.
@@ -305,7 +358,7 @@ void ContextImpl::update(Tensor const& output, size_t number, Sizes const& known
 
 struct Context final : IExecutionContext {
     ContextImpl impl;
-    explicit Context(EngineImpl& engine) : impl(engine) { mImpl = &impl; }
+    Context(EngineImpl& engine, bool managed) : impl(engine, managed) { mImpl = &impl; }
 };
 
 struct Engine final : ICudaEngine {
@@ -316,10 +369,12 @@ struct Engine final : ICudaEngine {
     }
 };
 
-IExecutionContext* EngineImpl::createExecutionContext(ExecutionContextAllocationStrategy) noexcept {
+IExecutionContext* EngineImpl::createExecutionContext(ExecutionContextAllocationStrategy strategy) noexcept {
     Guard guard(standin::lock());
     watched.used();
-    return reporter.told_to_fail("createExecutionContext") ? nullptr : new Context(*this);
+    return reporter.told_to_fail("createExecutionContext") 
+               ? nullptr
+               : new Context(*this, strategy == ExecutionContextAllocationStrategy::kUSER_MANAGED);
 }
 
 IEngineInspector* EngineImpl::createEngineInspector() const noexcept {

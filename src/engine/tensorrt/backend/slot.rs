@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::super::error::{TensorRtError, TensorRtErrorKind as Kind};
 use super::super::safe::OutputAllocator;
-use super::cuda::{Device, DeviceBuffer, HostBuffer, Stream};
+use super::cuda::{Device, DeviceBuffer, HostBuffer};
 use super::element::Element;
+use super::stream::Stream;
 use crate::engine::{Data, Tensor};
 
 /// Least size of a buffer, in bytes: an empty tensor has an address too.

@@ -1,9 +1,10 @@
 //! Plans to engines.
 
 use std::cell::Cell;
+use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::path::Path;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use super::super::error::{TensorRtError, TensorRtErrorKind as Kind};
@@ -221,7 +222,21 @@ impl Engine {
     /// # Errors
     /// [`Kind::Run`] where the device has no memory for it.
     pub fn context(&self) -> Result<Context, TensorRtError> {
-        Context::new(&self.held)
+        // SAFETY: null stands for memory of the context's own.
+        unsafe { Context::new(&self.held, ptr::null_mut(), 0) }
+    }
+
+    /// A context to compute with in `memory`, which it may share with others.
+    ///
+    /// # Safety
+    /// `memory` leads to [`context_bytes`](Self::context_bytes) bytes of device memory, aligned to 256 bytes, that stay
+    /// valid as long as the context; of all contexts in it, one computes at a time.
+    ///
+    /// # Errors
+    /// [`Kind::Run`] where TensorRT refuses.
+    pub unsafe fn context_in(&self, memory: *mut c_void) -> Result<Context, TensorRtError> {
+        // SAFETY: the caller's to vouch for.
+        unsafe { Context::new(&self.held, memory, self.context_bytes()) }
     }
 
     /// The engine, where nobody computes with it.
