@@ -89,7 +89,7 @@ fn try_go_on(
 }
 
 /// The device memory that a conversation of `tokens` holds, by way of what the driver says is free.
-fn used() -> u64 {
+pub fn used() -> u64 {
     let (free, total) = sam4mllm::engine::tensorrt::Device::open().and_then(|gpu| gpu.memory()).expect("is told");
     total - free
 }

@@ -271,6 +271,19 @@ int cuEventRecord(void* event, void* stream) {
     standin::enqueue(stream, {}, [one] { one->at = std::chrono::steady_clock::now(), one->reached = true; });
     return kSuccess;
 }
+int cuStreamWaitEvent(void* stream, void* event, unsigned) {
+    Guard guard(standin::lock());
+    standin::check_current("cuStreamWaitEvent", stream);
+    not_in_a_capture("cuStreamWaitEvent");
+    if (standin::fails("cuStreamWaitEvent")) return kLaunchFailed;
+    auto* const one = living_event(event);
+    auto* const from = one->stream;
+    standin::enqueue(stream, {}, [one, from] {
+        // A stream that is gone has done its work.
+        if (!one->reached && from != nullptr && state().streams.count(from) != 0) from->finish();
+    });
+    return kSuccess;
+}
 int cuEventSynchronize(void* event) {
     Guard guard(standin::lock());
     auto* const one = living_event(event);

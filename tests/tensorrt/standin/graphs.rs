@@ -114,6 +114,34 @@ pub fn a_failure_to_launch_is_told() {
     }
 }
 
+/// Where contexts cannot share their kernels, they do without.
+pub fn contexts_need_not_share_kernels() {
+    for call in ["createRuntimeConfig", "setRuntimeCache"] {
+        fail_at(call);
+        let mut engine = load(PAIR);
+        for _ in 0..3 {
+            run(&mut engine, 4);
+        }
+        assert_eq!(engine.cuda_graphs(), 1, "{call}");
+    }
+}
+
+/// The context of a pass that is to be captured outlives its work, where that fails too.
+pub fn a_failure_before_the_capture_is_outlived() {
+    for call in ["cuMemcpyDtoHAsync", "cuStreamSynchronize", "cuGraphInstantiate"] {
+        let mut engine = load(PAIR);
+        run(&mut engine, 4);
+        fail_at(call);
+        let answer = engine.run(vec![("x", floats(&[4, 3])), ("k", whole(&[4]))], &["y"]);
+        assert_eq!(answer.is_err(), call != "cuGraphInstantiate", "{call}");
+        fail_at("");
+        for _ in 0..3 {
+            run(&mut engine, 4);
+        }
+        assert_eq!(engine.cuda_graphs(), usize::from(call != "cuGraphInstantiate"), "{call}");
+    }
+}
+
 /// Captured on one thread, launched on another, dropped on a third.
 pub fn graphs_move_between_threads() {
     let mut engine = load(PAIR);

@@ -51,12 +51,24 @@ pub(super) struct Graphs {
     /// What was used last is last.
     kept: Vec<Kept>,
     seen: Vec<Bound>,
+    /// What computes on the stream to be captured after that; it must not go before the stream was waited for.
+    warm: Option<Context>,
 }
 
 impl Graphs {
     /// Forgets all graphs, and keeps none from now on where `off`.
     pub(super) fn set_off(&mut self, off: bool) {
-        *self = Self { off, ..Self::default() };
+        *self = Self { off, warm: self.warm.take(), ..Self::default() };
+    }
+
+    /// Holds `context` for as long as its work may be on the stream.
+    pub(super) fn warm_up(&mut self, context: Context) -> &mut Context {
+        self.warm.insert(context)
+    }
+
+    /// The context of which that was said last, once the stream was waited for.
+    pub(super) fn take_warm(&mut self) -> Option<Context> {
+        self.warm.take()
     }
 
     pub(super) fn are_off(&self) -> bool {

@@ -11,7 +11,9 @@
 mod cache;
 mod cuda;
 mod element;
+mod engine;
 mod graphs;
+mod held;
 mod in_place;
 mod pass;
 mod slot;
@@ -26,6 +28,7 @@ use cache::DeviceCache;
 use cuda::DeviceBuffer;
 pub(crate) use element::Element;
 use graphs::Graphs;
+use held::HeldPool;
 use in_place::InPlace;
 use slot::Slot;
 use stream::Stream;
@@ -33,7 +36,7 @@ use stream::Stream;
 use super::error::{TensorRtError, TensorRtErrorKind};
 use super::plan::Plan;
 use super::safe::{self, Context, Library, Port, Runtime};
-use crate::engine::{Engine, EngineError, EngineErrorKind as Kind, Resident, Tensor, TensorInfo};
+use crate::engine::{EngineError, EngineErrorKind as Kind, Resident, Tensor, TensorInfo};
 
 /// Smallest, usual and largest shape of an input in one profile.
 type Reach = [Vec<i64>; 3];
@@ -56,6 +59,7 @@ pub struct TensorRtEngine {
     scratch: DeviceBuffer,
     fed: Vec<Slot>,
     given: Vec<Slot>,
+    pool: HeldPool,
     in_place: Option<InPlace>,
     stream: Arc<Stream>,
     device: Device,
@@ -63,6 +67,9 @@ pub struct TensorRtEngine {
 
 /// An input that is to be sent to the device: its index, shape and elements.
 type Feed<'t> = (usize, Vec<i64>, Tensor<'t>);
+
+/// An input that is on the device already.
+type HeldFeed<'h> = (usize, Vec<i64>, &'h DeviceBuffer);
 
 impl TensorRtEngine {
     /// Loads `plan`, which was found to be one for `library` and for `device`, as an engine called `name`.
@@ -101,6 +108,7 @@ impl TensorRtEngine {
             scratch,
             fed: slots(&fed, name)?,
             given: slots(&given, name)?,
+            pool: HeldPool::default(),
             in_place,
             stream,
             device: device.clone(),
@@ -202,92 +210,6 @@ impl TensorRtEngine {
     fn fault(&self, error: TensorRtError) -> EngineError {
         EngineError::new(Kind::Run, self.name.as_str(), error)
     }
-}
-
-impl Engine for TensorRtEngine {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn inputs(&self) -> &[TensorInfo] {
-        self.visible()
-    }
-
-    fn outputs(&self) -> &[TensorInfo] {
-        &self.outputs
-    }
-
-    fn run(&mut self, inputs: Vec<(&str, Tensor<'_>)>, outputs: &[&str]) -> Result<Vec<Tensor<'static>>, EngineError> {
-        self.times = None;
-        let order = self.check(&inputs, &|_| false)?;
-        let wanted = self.find_outputs(outputs)?;
-        let feeds = in_order(order, inputs);
-        let Some(in_place) = &mut self.in_place else {
-            self.go(&feeds, None, &wanted)?;
-            return wanted.into_iter().map(|index| self.read(index)).collect();
-        };
-        // The cache comes from outside and goes back there.
-        let (given, mut feeds): (Vec<_>, Vec<_>) = feeds.into_iter().partition(|(index, ..)| in_place.takes(*index));
-        let reach = in_place.reach(&feeds, &given)?;
-        feeds.push(in_place.start(reach));
-        if !self.graphs.are_off() {
-            in_place.even_out(&mut feeds, reach);
-        }
-        let lease = in_place.upload(&given, reach)?;
-        self.go(&feeds, Some(&lease), &wanted)?;
-        let Some(in_place) = &mut self.in_place else { unreachable!("nothing takes it away") };
-        let mut cached = in_place.download(&lease, reach, &wanted)?.into_iter();
-        let all = wanted.into_iter().map(|index| match self.in_place.as_ref().is_some_and(|all| all.gives(index)) {
-            true => Ok(cached.next().expect("one for each that is wanted")),
-            false => self.read(index),
-        });
-        all.collect()
-    }
-
-    fn empty_cache(&mut self) -> Option<Box<dyn Resident>> {
-        let pairs = Arc::clone(self.in_place.as_ref()?.pairs());
-        Some(Box::new(DeviceCache { pairs, lease: None }))
-    }
-
-    fn run_resident(
-        &mut self,
-        inputs: Vec<(&str, Tensor<'_>)>,
-        cache: &dyn Resident,
-        outputs: &[&str],
-    ) -> Result<(Vec<Tensor<'static>>, Box<dyn Resident>), EngineError> {
-        self.times = None;
-        let refuse = |why: &str| EngineError::new(Kind::Input, self.name.as_str(), why);
-        let Some(in_place) = &self.in_place else { return Err(refuse("the engine keeps no caches")) };
-        let cache = cache.as_any().downcast_ref::<DeviceCache>().filter(|cache| in_place.owns(cache));
-        let cache = cache.ok_or_else(|| refuse("the cache is another engine's"))?;
-        let order = self.check(&inputs, &|index| in_place.takes(index))?;
-        let wanted = self.find_outputs(outputs)?;
-        if let Some(index) = wanted.iter().find(|index| in_place.gives(**index)) {
-            return Err(refuse("stays on the device").at_tensor(&self.outputs[*index].name));
-        }
-        let mut feeds = in_order(order, inputs);
-        let Some(in_place) = &mut self.in_place else { unreachable!("nothing takes it away") };
-        let reach = in_place.reach_behind(&feeds, cache.tokens())?;
-        feeds.push(in_place.start(reach));
-        if !self.graphs.are_off() {
-            in_place.even_out(&mut feeds, reach);
-        }
-        let lease = in_place.continue_lease(cache, reach)?;
-        self.go(&feeds, Some(&lease), &wanted)?;
-        let pairs = Arc::clone(&cache.pairs);
-        let given = wanted.into_iter().map(|index| self.read(index)).collect::<Result<_, _>>()?;
-        Ok((given, Box::new(DeviceCache { pairs, lease: Some(lease) })))
-    }
-}
-
-/// The inputs in the order of the engine's.
-fn in_order<'t>(order: Vec<usize>, inputs: Vec<(&str, Tensor<'t>)>) -> Vec<Feed<'t>> {
-    let size = |size: &usize| i64::try_from(*size).unwrap_or(i64::MAX);
-    let shape = |tensor: &Tensor<'_>| tensor.shape().iter().map(size).collect();
-    let feeds = order.into_iter().zip(inputs).map(|(index, (_, tensor))| (index, shape(&tensor), tensor));
-    let mut feeds: Vec<_> = feeds.collect();
-    feeds.sort_by_key(|(index, ..)| *index);
-    feeds
 }
 
 impl Drop for TensorRtEngine {

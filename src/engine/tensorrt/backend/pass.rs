@@ -5,11 +5,36 @@ use std::ffi::c_void;
 use super::super::error::{TensorRtError, TensorRtErrorKind};
 use super::super::safe::Context;
 use super::cache::Lease;
+use super::cuda::DeviceBuffer;
 use super::graphs::{Bound, Way};
+use super::held::HeldTensors;
 use super::slot::Slot;
-use super::stream::Mark;
+use super::stream::{Mark, Ready};
 use super::{Feed, Reach, TensorRtEngine};
 use crate::engine::{EngineError, EngineErrorKind as Kind, Tensor, TensorInfo};
+
+/// What a run is given, each in the order of the inputs.
+#[derive(Default)]
+pub(super) struct Given<'r> {
+    pub feeds: Vec<Feed<'r>>,
+    /// Inputs that are on the device already, and when they are there.
+    pub held: Vec<(usize, Vec<i64>, &'r DeviceBuffer)>,
+    pub ready: Option<&'r Ready>,
+    /// Where the plan updates caches in place.
+    pub lease: Option<&'r Lease>,
+}
+
+/// What can be captured of a run, and what is held of it.
+type Passed = (Option<Bound>, Option<HeldTensors>);
+
+/// What a run is to bring.
+#[derive(Clone, Copy)]
+pub(super) enum Wanted<'w> {
+    /// Outputs to the host.
+    Fetched(&'w [usize]),
+    /// Outputs that stay on the device.
+    Held(&'w [usize]),
+}
 
 impl TensorRtEngine {
     /// The profile that takes these shapes, by input, and reaches least beyond them: kernels were chosen for its sizes.
@@ -37,46 +62,50 @@ impl TensorRtEngine {
         Err(fault(format!("is {:?}, the plan reaches {reaches}", shapes[index])).at_tensor(&self.inputs[index].name))
     }
 
-    /// Runs with `feeds` in the order of the inputs and, where the plan updates caches in place, with those in `lease`.
-    /// The stream is empty when this returns.
-    pub(super) fn go(
-        &mut self,
-        feeds: &[Feed<'_>],
-        lease: Option<&Lease>,
-        wanted: &[usize],
-    ) -> Result<(), EngineError> {
-        let passed = self.choose_profile(feeds).and_then(|()| self.pass(feeds, lease, wanted));
-        let warm = match passed {
-            Ok(warm) => warm,
+    /// One run; what it holds, where that is wanted. The stream is empty when this returns.
+    pub(super) fn go(&mut self, given: &Given<'_>, wanted: Wanted<'_>) -> Result<Option<HeldTensors>, EngineError> {
+        let passed = self.choose_profile(given).and_then(|()| self.pass(given, wanted));
+        let (bound, held) = match passed {
+            Ok(passed) => passed,
             Err(error) => {
                 // What was enqueued before the failure still uses the buffers. Where waiting fails too, the device is
                 // lost, and the first error says more.
                 let _ = self.stream.finish();
+                self.graphs.take_warm();
                 return Err(error);
             }
         };
+        let warm = self.graphs.take_warm();
         self.times = Some(self.stream.times().map_err(|e| self.fault(e))?);
-        if let Some((bound, context)) = warm {
+        if let Some((bound, context)) = bound.zip(warm) {
             self.capture(bound, context);
         }
-        Ok(())
+        Ok(held)
     }
 
-    /// Everything from the first copy to the last; the stream is empty after success. Returns what can be captured.
-    fn pass(
-        &mut self,
-        feeds: &[Feed<'_>],
-        lease: Option<&Lease>,
-        wanted: &[usize],
-    ) -> Result<Option<(Bound, Context)>, EngineError> {
+    /// Everything from the first copy to the last; the stream is empty after success. Returns what can be captured,
+    /// and what is held.
+    fn pass(&mut self, given: &Given<'_>, wanted: Wanted<'_>) -> Result<Passed, EngineError> {
         self.stream.mark(Mark::Start).map_err(|e| self.fault(e))?;
-        for (index, shape, tensor) in feeds {
+        for (index, shape, tensor) in &given.feeds {
             self.feed(*index, shape, tensor)?;
         }
-        let bound = self.bind(feeds, lease)?;
+        self.take(given)?;
+        let bound = self.bind(given)?;
         let computed = self.compute(&bound);
-        let warm =
+        let warmed =
             computed.map_err(|error| self.fault(self.given.iter().find_map(Slot::take_error).unwrap_or(error)))?;
+        let held = match wanted {
+            Wanted::Fetched(wanted) => self.fetch_outputs(wanted).map(|()| None)?,
+            Wanted::Held(wanted) => Some(self.hold(wanted).map_err(|e| self.fault(e))?),
+        };
+        let finish = self.stream.mark(Mark::Fetched).and_then(|()| self.stream.finish());
+        finish.map_err(|e| self.fault(e))?;
+        Ok((warmed.then_some(bound), held))
+    }
+
+    /// Puts the outputs on their way to the host, but for caches.
+    fn fetch_outputs(&mut self, wanted: &[usize]) -> Result<(), EngineError> {
         for &index in wanted {
             if self.in_place.as_ref().is_some_and(|in_place| in_place.gives(index)) {
                 continue;
@@ -85,9 +114,34 @@ impl TensorRtEngine {
             slot.fetch(&self.stream, &self.device)
                 .map_err(|e| EngineError::new(Kind::Run, self.name.as_str(), e).at_tensor(&self.outputs[index].name))?;
         }
-        let finish = self.stream.mark(Mark::Fetched).and_then(|()| self.stream.finish());
-        finish.map_err(|e| self.fault(e))?;
-        Ok(warm.map(|context| (bound, context)))
+        Ok(())
+    }
+
+    /// Puts copies of outputs onto the stream that stay on the device.
+    fn hold(&mut self, wanted: &[usize]) -> Result<HeldTensors, TensorRtError> {
+        let mut outputs = Vec::with_capacity(wanted.len());
+        for &index in wanted {
+            let (info, slot) = (&self.outputs[index], &self.given[index]);
+            let shape = slot.shape().iter().map(|size| usize::try_from(*size).ok()).collect();
+            if let Some((element, bytes, buffer)) = slot.on_device()? {
+                outputs.push((TensorInfo { shape, ..info.clone() }, element, bytes, buffer));
+            }
+        }
+        self.pool.hold(&self.name, &outputs, (&self.stream, &self.device))
+    }
+
+    /// Takes inputs that are on the device already, once they are there.
+    fn take(&mut self, given: &Given<'_>) -> Result<(), EngineError> {
+        let ready = given.ready.map_or(Ok(()), |ready| self.stream.wait_for(ready));
+        ready.map_err(|e| self.fault(e))?;
+        for (index, shape, from) in &given.held {
+            let info = &self.inputs[*index];
+            let fault = |kind, e| EngineError::new(kind, self.name.as_str(), e).at_tensor(&info.name);
+            self.context.set_input_shape(&info.name, shape).map_err(|e| fault(Kind::Input, e))?;
+            let taken = self.fed[*index].take(shape, from, (&self.stream, &self.device));
+            taken.map_err(|e| fault(Kind::Run, e))?;
+        }
+        Ok(())
     }
 
     /// Sends an input to the device.
@@ -103,12 +157,12 @@ impl TensorRtEngine {
     }
 
     /// Sets the shapes that are not set yet, finds memory for the outputs, and says where everything is.
-    fn bind(&mut self, feeds: &[Feed<'_>], lease: Option<&Lease>) -> Result<Bound, EngineError> {
+    fn bind(&mut self, given: &Given<'_>) -> Result<Bound, EngineError> {
         let mut inputs = vec![(Vec::new(), 0); self.inputs.len()];
-        for (index, shape, _) in feeds {
-            inputs[*index] = (shape.clone(), self.fed[*index].address() as usize);
+        for (index, shape) in given.shapes() {
+            inputs[index] = (shape.clone(), self.fed[index].address() as usize);
         }
-        let caches = self.in_place.as_ref().zip(lease).map(|(in_place, lease)| in_place.places(lease));
+        let caches = self.in_place.as_ref().zip(given.lease).map(|(in_place, lease)| in_place.places(lease));
         for (input, _, shape, address) in caches.iter().flatten() {
             self.context.set_input_shape(&self.inputs[*input].name, shape).map_err(|e| self.fault(e))?;
             inputs[*input] = (shape.clone(), *address);
@@ -134,23 +188,22 @@ impl TensorRtEngine {
         Ok(slot.address() as usize)
     }
 
-    /// Puts the computation onto the stream: by its graph where there is one. Returns a context that is new and has
-    /// just computed it, for its capture.
-    fn compute(&mut self, bound: &Bound) -> Result<Option<Context>, TensorRtError> {
+    /// Puts the computation onto the stream: by its graph where there is one. Whether a context of its own computes it,
+    /// from which it can be captured after that.
+    fn compute(&mut self, bound: &Bound) -> Result<bool, TensorRtError> {
         self.stream.mark(Mark::Fed)?;
         // What finds its memory while it is computed cannot be captured.
         let late = self.given.iter().any(Slot::is_late);
         let way = if late { Way::Plain } else { self.graphs.way(bound) };
-        let warmed = match way {
+        let (launched, again) = match way {
             // SAFETY: the memory is that of `bound`, which a slot or a lease holds until the stream was waited for; the
             // graph's context is changed by nobody.
-            Way::Launch(graph) => {
-                return unsafe { graph.launch() }.and_then(|()| self.stream.mark(Mark::Computed)).map(|()| None);
-            }
-            Way::Warm => self.warm(bound).map_err(|why| self.graphs.give_up(&self.name, &why)).ok(),
-            Way::Plain => None,
+            Way::Launch(graph) => unsafe { graph.launch() }.map(|()| (true, false))?,
+            Way::Warm => (false, true),
+            Way::Plain => (false, false),
         };
-        if warmed.is_none() {
+        let warmed = again && self.warm(bound).map_err(|why| self.graphs.give_up(&self.name, &why)).is_ok();
+        if !launched && !warmed {
             set_addresses(&mut self.context, bound, (&self.inputs, &self.outputs))?;
             // SAFETY: the stream lives, and its CUDA context was made current. Every address leads to memory that a slot
             // or a lease holds, which fits the shapes that are set; `go` waits before anything changes.
@@ -161,10 +214,11 @@ impl TensorRtEngine {
     }
 
     /// Puts the computation onto the stream from a context of its own.
-    fn warm(&self, bound: &Bound) -> Result<Context, TensorRtError> {
+    fn warm(&mut self, bound: &Bound) -> Result<(), TensorRtError> {
         // SAFETY: the memory is as large as the engine says, goes after all contexts, and all that is computed in it
         // goes onto one stream.
-        let mut context = unsafe { self.engine.context_in(self.scratch.as_ptr()) }?;
+        let context = unsafe { self.engine.context_in(self.scratch.as_ptr()) }?;
+        let context = self.graphs.warm_up(context);
         if bound.profile != 0 {
             // SAFETY: the stream lives, and is that of all work of this context.
             unsafe { context.set_profile(bound.profile, self.stream.as_ptr()) }?;
@@ -173,15 +227,14 @@ impl TensorRtEngine {
             context.set_input_shape(&info.name, shape)?;
         }
         context.check_shapes()?;
-        set_addresses(&mut context, bound, (&self.inputs, &self.outputs))?;
+        set_addresses(context, bound, (&self.inputs, &self.outputs))?;
         // SAFETY: the stream lives.
         if !unsafe { context.is_capturable(self.stream.as_ptr()) } {
             let why = "TensorRT says that it cannot be captured";
             return Err(TensorRtError::new(TensorRtErrorKind::Run, "the computation", why));
         }
         // SAFETY: as in `compute`.
-        unsafe { context.enqueue(self.stream.as_ptr()) }?;
-        Ok(context)
+        unsafe { context.enqueue(self.stream.as_ptr()) }
     }
 
     /// Captures what `context` has computed, while the stream is empty.
@@ -194,12 +247,12 @@ impl TensorRtEngine {
         }
     }
 
-    /// Sets the profile for `feeds` beside caches that are updated in place, whose shapes are fixed.
-    fn choose_profile(&mut self, feeds: &[Feed<'_>]) -> Result<(), EngineError> {
-        let mut given = feeds.iter().map(|(_, shape, _)| shape.clone());
+    /// Sets the profile for what is given beside caches that are updated in place, whose shapes are fixed.
+    fn choose_profile(&mut self, given: &Given<'_>) -> Result<(), EngineError> {
         let shape = |index| {
             let fixed = self.in_place.as_ref().and_then(|in_place| in_place.shape(index));
-            fixed.or_else(|| given.next()).unwrap_or_default()
+            let found = || given.shapes().find(|(given, _)| *given == index).map(|(_, shape)| shape.clone());
+            fixed.or_else(found).unwrap_or_default()
         };
         let shapes: Vec<_> = (0..self.inputs.len()).map(shape).collect();
         let profile = self.profile_for(&shapes)?;
@@ -210,6 +263,14 @@ impl TensorRtEngine {
             self.profile = profile;
         }
         Ok(())
+    }
+}
+
+impl Given<'_> {
+    /// The shape of each input that is given, by index.
+    fn shapes(&self) -> impl Iterator<Item = (usize, &Vec<i64>)> {
+        let feeds = self.feeds.iter().map(|(index, shape, _)| (*index, shape));
+        feeds.chain(self.held.iter().map(|(index, shape, _)| (*index, shape)))
     }
 }
 

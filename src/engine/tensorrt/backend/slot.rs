@@ -100,6 +100,37 @@ impl Slot {
         Ok(())
     }
 
+    /// Puts a copy of `from`, of `shape` and this slot's elements, onto `stream`. The host's side is left out.
+    pub(super) fn take(
+        &mut self,
+        shape: &[i64],
+        from: &DeviceBuffer,
+        (stream, device): (&Stream, &Device),
+    ) -> Result<(), TensorRtError> {
+        let bytes = bytes_of(shape, self.element)?;
+        self.device.fit(bytes, device)?;
+        self.shape = shape.to_vec();
+        match &self.device.held {
+            // SAFETY: whoever calls keeps `from` until the stream was waited for; a slot's memory is its own.
+            Some(to) => unsafe { stream.copy(from, to, bytes) },
+            None => Ok(()),
+        }
+    }
+
+    /// The tensor on the device: its type, its size in bytes, and where it is.
+    pub(super) fn on_device(&self) -> Result<Option<(Element, usize, &DeviceBuffer)>, TensorRtError> {
+        let bytes = bytes_of(&self.shape, self.element)?;
+        Ok(self.device.held.as_ref().map(|held| (self.element, bytes, held)))
+    }
+
+    pub(super) fn element(&self) -> Element {
+        self.element
+    }
+
+    pub(super) fn shape(&self) -> &[i64] {
+        &self.shape
+    }
+
     /// Where the tensor is on the device; null before [`fit`](Self::fit).
     pub(super) fn address(&self) -> *mut c_void {
         self.device.held.as_ref().map_or(ptr::null_mut(), DeviceBuffer::as_ptr)

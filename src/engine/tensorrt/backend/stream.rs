@@ -31,6 +31,17 @@ pub(super) enum Mark {
     Fetched,
 }
 
+/// A point of one stream that others wait for.
+#[derive(Debug)]
+pub(super) struct Ready(CudaEvent);
+
+impl Ready {
+    pub(super) fn new(device: &Device) -> Result<Self, TensorRtError> {
+        let flags = CUevent_flags::CU_EVENT_DISABLE_TIMING;
+        device.context.new_event(Some(flags)).map(Self).map_err(failed)
+    }
+}
+
 /// What an engine's work goes onto, in order.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -53,6 +64,31 @@ impl Stream {
     /// Notes when the work so far is done.
     pub(super) fn mark(&self, mark: Mark) -> Result<(), TensorRtError> {
         self.marks[mark as usize].record(&self.stream).map_err(failed)
+    }
+
+    /// Lets `ready` stand for all of the work so far.
+    pub(super) fn reach(&self, ready: &Ready) -> Result<(), TensorRtError> {
+        ready.0.record(&self.stream).map_err(failed)
+    }
+
+    /// Has the work that follows wait for what `ready` stands for.
+    pub(super) fn wait_for(&self, ready: &Ready) -> Result<(), TensorRtError> {
+        self.stream.wait(&ready.0).map_err(failed)
+    }
+
+    /// Copies the first `bytes` of `from` to another place on the device.
+    ///
+    /// # Safety
+    /// Both live until [`finish`](Self::finish) returns, and are two.
+    pub(super) unsafe fn copy(
+        &self,
+        from: &DeviceBuffer,
+        to: &DeviceBuffer,
+        bytes: usize,
+    ) -> Result<(), TensorRtError> {
+        let rows = Rows { start: 0, pitch: bytes };
+        // SAFETY: the caller's to vouch for.
+        unsafe { self.copy_rows((Side::Device(from), rows), (Side::Device(to), rows), [bytes, 1]) }
     }
 
     /// Copies the first `bytes` of `from` to the device.
