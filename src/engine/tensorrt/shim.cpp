@@ -268,10 +268,15 @@ bool trt_engine_refit(TrtLibrary const* library, ICudaEngine* engine, void const
     return done;
 }
 
+// Null where contexts of the engine share none.
+Kernels* trt_kernels_new(ICudaEngine* engine) noexcept { return newKernels(*engine); }
+void trt_kernels_free(Kernels* kernels) noexcept { delete kernels; }
+
 // Computes in `memory`, of as many bytes as `trt_engine_memory` says; null: in memory of its own.
-IExecutionContext* trt_context_new(ICudaEngine* engine, void* memory, int64_t bytes) noexcept {
-    if (memory == nullptr) return engine->createExecutionContext();
-    auto* const context = engine->createExecutionContext(ExecutionContextAllocationStrategy::kUSER_MANAGED);
+IExecutionContext* trt_context_new(ICudaEngine* engine, Kernels* kernels, void* memory, int64_t bytes) noexcept {
+    using Strategy = ExecutionContextAllocationStrategy;
+    if (memory == nullptr) return newContext(*engine, kernels, Strategy::kSTATIC);
+    auto* const context = newContext(*engine, kernels, Strategy::kUSER_MANAGED);
     if (context != nullptr) context->setDeviceMemoryV2(memory, bytes);
     return context;
 }

@@ -36,6 +36,8 @@ opaque! {
     Profile,
     /// An `ITimingCache`.
     Timing,
+    /// What contexts of one engine share.
+    Kernels,
     /// An `IProgressMonitor`.
     Monitor,
     /// An `IHostMemory`.
@@ -192,7 +194,10 @@ unsafe extern "C" {
         path: *const c_char,
     ) -> bool;
 
-    pub fn trt_context_new(engine: *mut Engine, memory: *mut c_void, bytes: i64) -> *mut Context;
+    pub fn trt_kernels_new(engine: *mut Engine) -> *mut Kernels;
+    pub fn trt_kernels_free(kernels: *mut Kernels);
+    pub fn trt_context_new(engine: *mut Engine, kernels: *mut Kernels, memory: *mut c_void, bytes: i64)
+    -> *mut Context;
     pub fn trt_context_free(context: *mut Context);
     pub fn trt_context_profile(context: *mut Context, profile: i32, stream: *mut c_void) -> bool;
     pub fn trt_context_set_shape(context: *mut Context, name: *const c_char, dims: *const i64, rank: i32) -> bool;

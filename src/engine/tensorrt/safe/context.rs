@@ -49,7 +49,7 @@ impl Context {
     pub(super) unsafe fn new(engine: &Arc<HeldEngine>, memory: *mut c_void, bytes: u64) -> Result<Self, TensorRtError> {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         // SAFETY: the engine lives, and the context keeps it alive; the memory is the caller's to vouch for.
-        let raw = made(unsafe { sys::trt_context_new(engine.raw.as_ptr(), memory, bytes) });
+        let raw = made(unsafe { sys::trt_context_new(engine.raw.as_ptr(), engine.kernels, memory, bytes) });
         let raw = raw.map_err(|Refused| engine.runtime.error("a context"))?;
         Ok(Self { raw, engine: Arc::clone(engine), allocations: Vec::new() })
     }

@@ -73,7 +73,9 @@ impl Runtime {
         // this program wrote, which their hash shows: TensorRT does not defend itself against others.
         let raw = made(unsafe { sys::trt_engine_new(self.held.raw.as_ptr(), bytes.as_ptr(), bytes.len()) });
         let raw = raw.map_err(|Refused| self.held.error(format!("plan `{}`", plan.path().display())))?;
-        let held = Arc::new(HeldEngine { raw, runtime: Arc::clone(&self.held) });
+        // SAFETY: the engine lives, and is used by this thread alone.
+        let kernels = unsafe { sys::trt_kernels_new(raw.as_ptr()) };
+        let held = Arc::new(HeldEngine { raw, kernels, runtime: Arc::clone(&self.held) });
         Ok(Engine { held, not_sync: PhantomData })
     }
 }
@@ -103,6 +105,8 @@ pub struct Engine {
 #[derive(Debug)]
 pub(super) struct HeldEngine {
     pub(super) raw: NonNull<sys::Engine>,
+    /// What its contexts share; null where that is nothing.
+    pub(super) kernels: *mut sys::Kernels,
     pub(super) runtime: Arc<HeldRuntime>,
 }
 
@@ -114,8 +118,11 @@ unsafe impl Sync for HeldEngine {}
 
 impl Drop for HeldEngine {
     fn drop(&mut self) {
-        // SAFETY: every context holds its engine, so none is left.
-        unsafe { sys::trt_engine_free(self.raw.as_ptr()) };
+        // SAFETY: every context holds its engine, so none is left, and nobody uses what they shared.
+        unsafe {
+            sys::trt_kernels_free(self.kernels);
+            sys::trt_engine_free(self.raw.as_ptr());
+        }
     }
 }
 
