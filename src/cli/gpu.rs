@@ -18,6 +18,9 @@ pub struct GpuArgs {
     /// Longest conversation on a GPU, in tokens; less needs less memory. Default: what the checkpoint knows.
     #[arg(long, env = "SAM4MLLM_POSITIONS")]
     pub positions: Option<u32>,
+    /// Enqueue each pass on a GPU anew instead of launching what comes again as a CUDA graph.
+    #[arg(long, env = "SAM4MLLM_NO_CUDA_GRAPHS")]
+    pub no_cuda_graphs: bool,
     /// Where `--backend tensorrt` cannot be had, say so and compute on the CPU instead of stopping.
     #[arg(long, env = "SAM4MLLM_CPU_FALLBACK")]
     pub cpu_fallback: bool,
@@ -28,6 +31,7 @@ impl GpuArgs {
     pub fn engines(&self, bundle: &Bundle, on_cpu: Engines) -> anyhow::Result<Engines> {
         init_logs();
         let found = PlanLoader::find(self.precision, self.positions).map_err(LoadError::from).and_then(|loader| {
+            let loader = loader.with_cuda_graphs(!self.no_cuda_graphs);
             loader.prepare(bundle, &on_cpu.options.cache_dir())?;
             Ok(loader)
         });

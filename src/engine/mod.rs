@@ -15,7 +15,7 @@ mod widen;
 
 use std::borrow::Cow;
 
-pub use resident::Resident;
+pub use resident::{Held, Resident};
 
 /// The elements of a tensor, row-major.
 #[derive(Debug, Clone, PartialEq)]
@@ -227,4 +227,42 @@ pub trait Engine: Send {
         let _ = (inputs, cache, outputs);
         Err(EngineError::new(EngineErrorKind::Input, self.name(), "the engine keeps no caches"))
     }
+
+    /// Whether [`run_held`](Self::run_held) can be called: the engine computes elsewhere than on the host.
+    fn can_hold(&self) -> bool {
+        false
+    }
+
+    /// As [`run`](Self::run); the outputs stay where the engine computes, and as they are whatever it runs after that.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); also for an engine that [cannot](Self::can_hold).
+    fn run_held(&mut self, inputs: Vec<(&str, Tensor<'_>)>, outputs: &[&str]) -> Result<Box<dyn Held>, EngineError> {
+        let _ = (inputs, outputs);
+        Err(EngineError::new(EngineErrorKind::Input, self.name(), "the engine holds no outputs"))
+    }
+
+    /// As [`run`](Self::run) with what `held` holds as inputs of those names too. They do not pass the host where this
+    /// engine can read the memory that they are in.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); also where they cannot be had.
+    fn run_with(
+        &mut self,
+        held: &dyn Held,
+        inputs: Vec<(&str, Tensor<'_>)>,
+        outputs: &[&str],
+    ) -> Result<Vec<Tensor<'static>>, EngineError> {
+        self.run(with_fetched(held, inputs)?, outputs)
+    }
+}
+
+/// `inputs`, and what `held` holds, which is fetched.
+fn with_fetched<'a>(
+    held: &'a dyn Held,
+    mut inputs: Vec<(&'a str, Tensor<'a>)>,
+) -> Result<Vec<(&'a str, Tensor<'a>)>, EngineError> {
+    let names = held.infos().iter().map(|info| info.name.as_str());
+    inputs.extend(names.zip(held.fetch()?));
+    Ok(inputs)
 }

@@ -1,9 +1,9 @@
-//! Caches that stay where an engine computes.
+//! What stays where an engine computes: caches, and outputs that another engine takes.
 
 use std::any::Any;
 use std::fmt::Debug;
 
-use super::EngineError;
+use super::{EngineError, Tensor, TensorInfo};
 
 /// The keys and values of a conversation, in an engine's own memory: what a pass is given and what it gives. A copy
 /// shares that memory as long as neither would change what the other can see.
@@ -31,4 +31,19 @@ impl Clone for Box<dyn Resident> {
     fn clone(&self) -> Self {
         (**self).share()
     }
+}
+
+/// Outputs of one run in an engine's own memory, for an engine that computes there too.
+pub trait Held: Debug + Send + Sync {
+    /// Name, type and shape of each, in the order in which they were asked for; no dimension varies.
+    fn infos(&self) -> &[TensorInfo];
+
+    /// A copy on the host, in that order.
+    ///
+    /// # Errors
+    /// [`EngineErrorKind::Run`](super::EngineErrorKind::Run) where the backend fails.
+    fn fetch(&self) -> Result<Vec<Tensor<'static>>, EngineError>;
+
+    /// For the engine that takes it.
+    fn as_any(&self) -> &dyn Any;
 }

@@ -22,6 +22,7 @@ pub struct PlanLoader {
     /// Plans of any are taken; those that are missing are built with the first.
     recipes: Vec<Recipe>,
     graphs: GraphOptions,
+    cuda_graphs: bool,
     /// Plans that were found or built, by bundle and graph, so that a graph is read and hashed once.
     found: Arc<Mutex<HashMap<(String, &'static str), Plan>>>,
 }
@@ -42,7 +43,13 @@ impl PlanLoader {
             Flavour::Enterprise => vec![current],
         };
         let graphs = GraphOptions { level: GraphOptions::highest_level(library.version()), precision, positions };
-        Ok(Self { library, device, recipes, graphs, found: Arc::default() })
+        Ok(Self { library, device, recipes, graphs, cuda_graphs: true, found: Arc::default() })
+    }
+
+    /// Whether engines capture what comes again as CUDA graphs; they do unless this says otherwise.
+    #[must_use]
+    pub fn with_cuda_graphs(self, cuda_graphs: bool) -> Self {
+        Self { cuda_graphs, ..self }
     }
 
     /// The libraries' version.
@@ -74,7 +81,7 @@ impl PlanLoader {
     /// As [`prepare`](Self::prepare), and [`LoadError::Engine`] for a plan that does not load.
     pub fn load(&self, name: &'static str, bundle: &Bundle, cache_dir: &Path) -> Result<TensorRtEngine, LoadError> {
         let plan = self.plan(name, bundle, cache_dir)?;
-        let loaded = TensorRtEngine::load(name, self.library, &self.device, &plan);
+        let loaded = self.engine(name, &plan);
         let Err(error) = loaded else { return Ok(loaded?) };
         if !is_broken(&error) {
             return Err(error.into());
@@ -83,7 +90,13 @@ impl PlanLoader {
         tracing::warn!(error = %Chain(&error), "plan is built again");
         self.found().remove(&key_of(name, bundle));
         let plan = self.build(name, bundle, cache_dir)?;
-        Ok(TensorRtEngine::load(name, self.library, &self.device, &plan)?)
+        Ok(self.engine(name, &plan)?)
+    }
+
+    fn engine(&self, name: &str, plan: &Plan) -> Result<TensorRtEngine, EngineError> {
+        let mut engine = TensorRtEngine::load(name, self.library, &self.device, plan)?;
+        engine.set_cuda_graphs(self.cuda_graphs);
+        Ok(engine)
     }
 
     /// The plan of one of [`GRAPHS`], as it was found before.

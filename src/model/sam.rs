@@ -1,4 +1,5 @@
 //! SAM: a frame to its embedding, an embedding and prompts to masks. SAM 2 too: its embedding has two finer levels.
+//! An embedding stays where the image encoder computes, if the mask decoder can read it there.
 
 mod features;
 
@@ -43,20 +44,19 @@ impl SamEmbedding {
         self.placement
     }
 
-    /// The embedding, `f32[1, C, h, w]`.
-    pub fn tensor(&self) -> &Tensor<'static> {
-        self.features.embedding()
-    }
-
-    /// The finer levels of SAM 2, `f32[1, C0, 4h, 4w]` and `f32[1, C1, 2h, 2w]`; SAM has none.
-    pub fn finer(&self) -> Option<&[Tensor<'static>; 2]> {
-        self.features.finer()
+    /// The embedding, `f32[1, C, h, w]`, and the finer levels of SAM 2, `f32[1, C0, 4h, 4w]` and `f32[1, C1, 2h, 2w]`, on
+    /// the host. Where the encoder computes elsewhere, the first call copies them.
+    ///
+    /// # Errors
+    /// [`ModelError::Engine`] where that copy fails.
+    pub fn tensors(&self) -> Result<&[Tensor<'static>], ModelError> {
+        Ok(self.features.tensors()?)
     }
 
     /// Where masks of `low` = (width, height) logits go. SAM 2's are resized to the frame at once, without the way over
     /// the size of the input; but for what would be padding of a letterbox, which has to be cut off on that way.
     fn placement_of_masks(&self, low: (usize, usize)) -> Placement {
-        if self.features.finer().is_none() || self.placement.resized != self.placement.input {
+        if !self.features.have_finer() || self.placement.resized != self.placement.input {
             return self.placement;
         }
         let low = Size::new(low.0 as u32, low.1 as u32);
@@ -88,12 +88,11 @@ impl SamEncoder {
     /// Encodes a frame.
     ///
     /// # Errors
-    /// Engine failures, a misshapen output, NaN.
+    /// Engine failures, a misshapen output; NaN and infinity, unless the output stays where the engine computes: there
+    /// they show in the masks.
     pub fn embed(&mut self, image: &Image) -> Result<SamEmbedding, ModelError> {
         let (pixels, placement) = self.preprocessor.run(image)?;
-        let names = Features::names(&*self.engine);
-        let features = Features::new(self.engine.run(vec![("pixel_values", pixels)], &names)?)?;
-        Ok(SamEmbedding { features, placement })
+        Ok(SamEmbedding { features: Features::of(&mut *self.engine, pixels)?, placement })
     }
 }
 
@@ -132,17 +131,16 @@ impl SamDecoder {
         masks: &mut Vec<SamMask>,
     ) -> Result<(), ModelError> {
         let count = prompts.len();
-        let [h, w] = embedding.features.grid()?;
+        let [h, w] = embedding.features.grid();
         let (low_w, low_h) = (4 * w, 4 * h);
         let (coords, labels) = tokens(prompts, embedding)?;
-        let mut inputs: Vec<_> = embedding.features.inputs().collect();
-        inputs.extend([
+        let inputs = vec![
             ("point_coords", coords),
             ("point_labels", labels),
             ("mask_input", Tensor::f32(&[count, 1, low_h, low_w], vec![0.0; count * low_h * low_w])),
             ("has_mask_input", Tensor::f32(&[count, 1, 1, 1], vec![0.0; count])),
-        ]);
-        let outputs = self.engine.run(inputs, &["low_res_masks", "iou_scores"])?;
+        ];
+        let outputs = embedding.features.decode(&mut *self.engine, inputs, &["low_res_masks", "iou_scores"])?;
         let [logits, scores] = exactly(outputs, DECODER)?;
         let logits = take_f32(logits, &[count, TOKENS, low_h, low_w], DECODER, "low_res_masks")?;
         let scores = take_f32(scores, &[count, TOKENS], DECODER, "iou_scores")?;
@@ -181,7 +179,7 @@ fn best_of_multimask(scores: &[f32]) -> (usize, f32) {
 /// too.
 fn tokens(prompts: &[Prompt], embedding: &SamEmbedding) -> Result<(Tensor<'static>, Tensor<'static>), ModelError> {
     let scale = embedding.placement.scale();
-    let boxed = if embedding.finer().is_some() { 3 } else { 2 };
+    let boxed = if embedding.features.have_finer() { 3 } else { 2 };
     let length = |p: &Prompt| p.points.len() + if p.bbox.is_some() { boxed } else { 1 };
     let longest = prompts.iter().map(length).max().unwrap_or(0);
     let (mut coords, mut labels) = (Vec::new(), Vec::new());

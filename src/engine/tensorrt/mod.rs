@@ -15,6 +15,7 @@
 //! | `IProgressMonitor` | [`Progress`] |
 //! | `IHostMemory` | [`Serialized`], and in the cache a [`Plan`] |
 //! | `IRuntime`, `ICudaEngine` with its inspector and refitter, `IExecutionContext` | [`Runtime`], [`Engine`], [`Context`] |
+//! | `IRuntimeConfig` with `IRuntimeCache`, of TensorRT for RTX | what contexts of one [`Engine`] share |
 //! | `IOutputAllocator` | [`OutputAllocator`] |
 
 pub mod backend;

@@ -268,7 +268,18 @@ bool trt_engine_refit(TrtLibrary const* library, ICudaEngine* engine, void const
     return done;
 }
 
-IExecutionContext* trt_context_new(ICudaEngine* engine) noexcept { return engine->createExecutionContext(); }
+// Null where contexts of the engine share none.
+Kernels* trt_kernels_new(ICudaEngine* engine) noexcept { return newKernels(*engine); }
+void trt_kernels_free(Kernels* kernels) noexcept { delete kernels; }
+
+// Computes in `memory`, of as many bytes as `trt_engine_memory` says; null: in memory of its own.
+IExecutionContext* trt_context_new(ICudaEngine* engine, Kernels* kernels, void* memory, int64_t bytes) noexcept {
+    using Strategy = ExecutionContextAllocationStrategy;
+    if (memory == nullptr) return newContext(*engine, kernels, Strategy::kSTATIC);
+    auto* const context = newContext(*engine, kernels, Strategy::kUSER_MANAGED);
+    if (context != nullptr) context->setDeviceMemoryV2(memory, bytes);
+    return context;
+}
 void trt_context_free(IExecutionContext* context) noexcept { delete context; }
 bool trt_context_profile(IExecutionContext* context, int32_t profile, void* stream) noexcept {
     return context->setOptimizationProfileAsync(profile, static_cast<cudaStream_t>(stream));
@@ -287,6 +298,9 @@ bool trt_context_set_address(IExecutionContext* context, char const* name, void*
 }
 bool trt_context_allocator(IExecutionContext* context, char const* name, Allocator* allocator) noexcept {
     return context->setOutputAllocator(name, allocator);
+}
+bool trt_context_capturable(IExecutionContext const* context, void* stream) noexcept {
+    return isCapturable(*context, static_cast<cudaStream_t>(stream));
 }
 bool trt_context_enqueue(IExecutionContext* context, void* stream) noexcept {
     return context->enqueueV3(static_cast<cudaStream_t>(stream));

@@ -5,6 +5,7 @@
 #include <NvOnnxParser.h>
 
 #include <cstdint>
+#include <new>
 
 using namespace nvinfer1;
 
@@ -18,6 +19,8 @@ using namespace nvinfer1;
 //   compute capability     that of the GPU at hand    that of the GPU at hand    set, or that of the GPU at hand
 //   timing cache           yes                        yes                        none: nothing is timed in a build
 //   updates in place       since 10.15; here 10.16    yes                        yes
+//   kernels                in the plan                in the plan                compiled while they run
+//   what can be captured   found out by trying        found out by trying        told since 1.5
 // ---------------------------------------------------------------------------------------------------------------------
 #if defined(TRT_MAJOR_RTX)
 static const int32_t kFlavour = 1;
@@ -72,4 +75,43 @@ static void allowParts(INetworkDefinition& network) noexcept {
 #else
 static char const* aliasOf(ICudaEngine const&, char const*) noexcept { return nullptr; }
 static void allowParts(INetworkDefinition&) noexcept {}
+#endif
+// What contexts of one engine share of the kernels that are compiled while they run.
+#if defined(TRT_MAJOR_RTX)
+struct Kernels {
+    IRuntimeConfig* config;
+    IRuntimeCache* cache;
+    ~Kernels() {
+        delete config;
+        delete cache;
+    }
+};
+static Kernels* newKernels(ICudaEngine& engine) noexcept {
+    auto* const kernels = new (std::nothrow) Kernels{engine.createRuntimeConfig(), nullptr};
+    if (kernels != nullptr && kernels->config != nullptr) kernels->cache = kernels->config->createRuntimeCache();
+    if (kernels != nullptr && kernels->cache != nullptr && kernels->config->setRuntimeCache(*kernels->cache))
+        return kernels;
+    delete kernels;
+    return nullptr;
+}
+static IExecutionContext* newContext(ICudaEngine& engine, Kernels* kernels,
+                                     ExecutionContextAllocationStrategy strategy) noexcept {
+    if (kernels == nullptr) return engine.createExecutionContext(strategy);
+    kernels->config->setExecutionContextAllocationStrategy(strategy);
+    return engine.createExecutionContext(kernels->config);
+}
+#else
+struct Kernels {};
+static Kernels* newKernels(ICudaEngine&) noexcept { return nullptr; }
+static IExecutionContext* newContext(ICudaEngine& engine, Kernels*,
+                                     ExecutionContextAllocationStrategy strategy) noexcept {
+    return engine.createExecutionContext(strategy);
+}
+#endif
+#if defined(TRT_MAJOR_RTX) && TRT_MINOR_RTX >= 5
+static bool isCapturable(IExecutionContext const& context, cudaStream_t stream) noexcept {
+    return context.isStreamCapturable(stream);
+}
+#else
+static bool isCapturable(IExecutionContext const&, cudaStream_t) noexcept { return true; }
 #endif

@@ -36,6 +36,8 @@ opaque! {
     Profile,
     /// An `ITimingCache`.
     Timing,
+    /// What contexts of one engine share.
+    Kernels,
     /// An `IProgressMonitor`.
     Monitor,
     /// An `IHostMemory`.
@@ -192,7 +194,10 @@ unsafe extern "C" {
         path: *const c_char,
     ) -> bool;
 
-    pub fn trt_context_new(engine: *mut Engine) -> *mut Context;
+    pub fn trt_kernels_new(engine: *mut Engine) -> *mut Kernels;
+    pub fn trt_kernels_free(kernels: *mut Kernels);
+    pub fn trt_context_new(engine: *mut Engine, kernels: *mut Kernels, memory: *mut c_void, bytes: i64)
+    -> *mut Context;
     pub fn trt_context_free(context: *mut Context);
     pub fn trt_context_profile(context: *mut Context, profile: i32, stream: *mut c_void) -> bool;
     pub fn trt_context_set_shape(context: *mut Context, name: *const c_char, dims: *const i64, rank: i32) -> bool;
@@ -200,6 +205,7 @@ unsafe extern "C" {
     pub fn trt_context_unknown(context: *mut Context, name: *mut *const c_char) -> i32;
     pub fn trt_context_set_address(context: *mut Context, name: *const c_char, address: *mut c_void) -> bool;
     pub fn trt_context_allocator(context: *mut Context, name: *const c_char, allocator: *mut Allocator) -> bool;
+    pub fn trt_context_capturable(context: *const Context, stream: *mut c_void) -> bool;
     pub fn trt_context_enqueue(context: *mut Context, stream: *mut c_void) -> bool;
     pub fn trt_allocator_new(grow: GrowSink, notify: NotifySink, user: *mut c_void) -> *mut Allocator;
     pub fn trt_allocator_free(allocator: *mut Allocator);

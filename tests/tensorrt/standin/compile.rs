@@ -22,7 +22,10 @@ pub fn standin(folder: &Path) {
         command.args(["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]);
     }
     command.args(["-isystem", TENSORRT, "-isystem", CUDA, "-I", SOURCES, "-I"]).arg(folder);
-    command.args(["tensorrt.cpp", "cuda.cpp"].map(|file| format!("{SOURCES}/{file}"))).arg("-o").arg(&library);
+    command
+        .args(["tensorrt.cpp", "cuda.cpp", "graphs.cpp"].map(|file| format!("{SOURCES}/{file}")))
+        .arg("-o")
+        .arg(&library);
     assert!(command.status().expect("the compiler that the shim was built with runs").success());
     let core = Library::file_name();
     let parser = match core.strip_prefix("libnvinfer.") {
@@ -39,8 +42,10 @@ pub fn standin(folder: &Path) {
 fn refusals(headers: &str) -> String {
     let mut code = "#pragma once\n#include \"standin.h\"\n#include <NvInfer.h>\n".to_owned();
     code += "namespace nvinfer1 {\nnamespace apiv {\n";
-    for class in ["Runtime", "CudaEngine", "ExecutionContext", "EngineInspector"] {
-        let start = headers.split_once(&format!("class V{class} : public VRoot\n{{")).expect("the class is there").1;
+    // The last two are not in the headers of every version.
+    let classes = ["Runtime", "CudaEngine", "ExecutionContext", "EngineInspector", "RuntimeConfig", "RuntimeCache"];
+    for class in classes {
+        let Some((_, start)) = headers.split_once(&format!("class V{class} : public VRoot\n{{")) else { continue };
         let body = start.split_once("\n};").expect("the class ends").0;
         let lines = body.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split("//").next());
         let body = lines.collect::<Vec<_>>().join(" ");

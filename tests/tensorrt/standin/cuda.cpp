@@ -1,69 +1,17 @@
-// The part of the CUDA driver that the backend uses, on host memory. Streams are lazy: see `enqueue`.
-#include "standin.h"
+// The part of the CUDA driver that the backend uses, on host memory. Streams are lazy: see `enqueue`. Captures are in
+// `graphs.cpp`.
+#include "driver.h"
 
 #include <unistd.h>
 
-#include <chrono>
-#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <map>
-#include <memory>
-#include <set>
+
+using namespace standin::driver;
 
 namespace {
-
-// Of `CUresult`.
-constexpr int kSuccess = 0, kInvalidValue = 1, kOutOfMemory = 2, kNoDevice = 100, kInvalidDevice = 101,
-              kInvalidContext = 201, kNotReady = 600, kLaunchFailed = 719;
-// Of `CUdevice_attribute`.
-constexpr int kMajor = 75, kMinor = 76;
-constexpr std::size_t kTotal = std::size_t{1} << 33;
-
-struct Work {
-    std::vector<void const*> memory;
-    std::function<void()> run;
-};
-
-struct Stream {
-    standin::Counted counted{"stream"};
-    std::vector<Work> queue;
-    void finish() {
-        for (auto& work : queue) work.run();
-        queue.clear();
-    }
-};
-
-struct Event {
-    standin::Counted counted{"event"};
-    Stream* stream = nullptr;
-    bool reached = false;
-    std::chrono::steady_clock::time_point at;
-};
-
-struct Block {
-    standin::Counted counted{"memory"};
-    std::size_t size = 0;
-    bool device = false;
-};
-
-// Never destroyed: the last check runs when the process ends.
-struct State {
-    std::recursive_mutex lock;
-    std::map<std::string, int> alive;
-    std::map<std::uintptr_t, std::unique_ptr<Block>> blocks;
-    std::set<Stream*> streams;
-    std::set<Event*> events;
-    std::size_t used = 0;
-    int retained = 0;
-};
-
-State& state() {
-    static State* const one = new State();
-    return *one;
-}
 
 char context_of_the_device;
 thread_local void* current = nullptr;
@@ -79,16 +27,8 @@ struct LastCheck {
     }
 } last_check;
 
-// The block that holds all of the range.
-Block* find(void const* address, std::size_t size) {
-    auto const at = reinterpret_cast<std::uintptr_t>(address);
-    auto next = state().blocks.upper_bound(at);
-    if (next == state().blocks.begin()) return nullptr;
-    --next;
-    return at + size <= next->first + next->second->size ? next->second.get() : nullptr;
-}
-
 int allocate(char const* call, void** out, std::size_t size, bool device) {
+    not_in_a_capture(call);
     if (current == nullptr) return kInvalidContext;
     if (size == 0) return kInvalidValue;
     if (standin::fails(call) || state().used + size > kTotal) return kOutOfMemory;
@@ -102,6 +42,7 @@ int allocate(char const* call, void** out, std::size_t size, bool device) {
 }
 
 int release(char const* call, void* address, bool device) {
+    not_in_a_capture(call);
     auto const found = state().blocks.find(reinterpret_cast<std::uintptr_t>(address));
     if (found == state().blocks.end() || found->second->device != device)
         standin::breach(std::string(call) + " of memory that is not there");
@@ -168,19 +109,11 @@ int copy_rows(Copy2D const& what, void* stream) {
     return kSuccess;
 }
 
-Stream* living(void* stream) {
-    auto* const one = static_cast<Stream*>(stream);
-    if (state().streams.count(one) == 0) standin::breach("use of a stream that is not there");
-    return one;
-}
-
 Event* living_event(void* event) {
     auto* const one = static_cast<Event*>(event);
     if (state().events.count(one) == 0) standin::breach("use of an event that is not there");
     return one;
 }
-
-using Guard = std::lock_guard<std::recursive_mutex>;
 
 }  // namespace
 
@@ -215,7 +148,8 @@ Counted::~Counted() {
 }
 
 void enqueue(void* stream, std::vector<void const*> memory, std::function<void()> work) {
-    living(stream)->queue.push_back(Work{std::move(memory), std::move(work)});
+    auto* const to = living(stream);
+    (to->capture ? to->capture->work : to->queue).push_back(Work{std::move(memory), std::move(work)});
 }
 
 bool on_device(void const* address, std::size_t size) {
@@ -290,6 +224,14 @@ int cuMemcpyDtoHAsync_v2(void* to, unsigned long long from, std::size_t size, vo
     Guard guard(standin::lock());
     return copy("cuMemcpyDtoHAsync", to, reinterpret_cast<void*>(from), size, false, stream);
 }
+int cuMemsetD8Async(unsigned long long to, unsigned char value, std::size_t size, void* stream) {
+    Guard guard(standin::lock());
+    standin::check_current("cuMemsetD8Async", stream);
+    void* const at = reinterpret_cast<void*>(to);
+    if (!standin::on_device(at, size)) standin::breach("cuMemsetD8Async beyond the ends of memory");
+    standin::enqueue(stream, {at}, [=] { std::memset(at, value, size); });
+    return standin::fails("cuMemsetD8Async") ? kLaunchFailed : kSuccess;
+}
 int cuMemcpy2DAsync_v2(Copy2D const* what, void* stream) {
     Guard guard(standin::lock());
     return copy_rows(*what, stream);
@@ -308,7 +250,8 @@ int cuStreamSynchronize(void* stream) {
 }
 int cuStreamDestroy_v2(void* stream) {
     Guard guard(standin::lock());
-    if (!living(stream)->queue.empty()) standin::breach("a stream is destroyed with work on it");
+    if (!living(stream)->queue.empty() || living(stream)->capture)
+        standin::breach("a stream is destroyed with work on it, or while it is captured");
     state().streams.erase(static_cast<Stream*>(stream));
     return delete static_cast<Stream*>(stream), kSuccess;
 }
@@ -322,9 +265,23 @@ int cuEventCreate(void** event, unsigned) {
 int cuEventRecord(void* event, void* stream) {
     Guard guard(standin::lock());
     standin::check_current("cuEventRecord", stream);
+    not_in_a_capture("cuEventRecord");
     auto* const one = living_event(event);
     one->stream = living(stream), one->reached = false;
     standin::enqueue(stream, {}, [one] { one->at = std::chrono::steady_clock::now(), one->reached = true; });
+    return kSuccess;
+}
+int cuStreamWaitEvent(void* stream, void* event, unsigned) {
+    Guard guard(standin::lock());
+    standin::check_current("cuStreamWaitEvent", stream);
+    not_in_a_capture("cuStreamWaitEvent");
+    if (standin::fails("cuStreamWaitEvent")) return kLaunchFailed;
+    auto* const one = living_event(event);
+    auto* const from = one->stream;
+    standin::enqueue(stream, {}, [one, from] {
+        // A stream that is gone has done its work.
+        if (!one->reached && from != nullptr && state().streams.count(from) != 0) from->finish();
+    });
     return kSuccess;
 }
 int cuEventSynchronize(void* event) {

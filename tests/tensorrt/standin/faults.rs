@@ -10,6 +10,7 @@ pub fn a_failure_to_load_is_told() {
     let calls = [
         ("createInferRuntime", "TensorRT gives no reason"),
         ("deserializeCudaEngine", "told to fail at deserializeCudaEngine"),
+        ("cuMemAlloc", "no memory for 4096 bytes"),
         ("createExecutionContext", "told to fail at createExecutionContext"),
         ("cuStreamCreate", "out of memory"),
         ("cuEventCreate", "out of memory"),
@@ -34,6 +35,8 @@ pub fn a_failure_to_load_is_told() {
 /// none.
 pub fn a_failure_to_run_is_told_and_outlived() {
     let mut engine = load(PAIR);
+    // Every call of every run is to be made.
+    engine.set_cuda_graphs(false);
     let (x, k) = (floats(&[5, 3]), whole(&[5]));
     let mut run = || engine.run(vec![("x", x.view()), ("k", k.view())], &["y", "m"]);
     let calls = [

@@ -10,6 +10,8 @@ mod caches;
 mod cases;
 mod compile;
 mod faults;
+mod graphs;
+mod held;
 mod node;
 mod plans;
 
@@ -28,7 +30,7 @@ const fn case(name: &'static str, run: fn()) -> Case {
     Case { name, run, breach: None }
 }
 
-const CASES: [Case; 28] = [
+const CASES: [Case; 43] = [
     case("an_engine_answers_in_every_size", cases::an_engine_answers_in_every_size),
     case("elements_of_every_type_arrive", cases::elements_of_every_type_arrive),
     case("an_output_may_find_its_own_size", cases::an_output_may_find_its_own_size),
@@ -50,7 +52,22 @@ const CASES: [Case; 28] = [
     case("a_branch_of_a_cache_is_kept", caches::a_branch_of_a_cache_is_kept),
     case("a_failure_leaves_caches_as_they_were", caches::a_failure_leaves_caches_as_they_were),
     case("a_cache_of_another_kind_is_refused", caches::a_cache_of_another_kind_is_refused),
+    case("what_comes_again_is_captured", graphs::what_comes_again_is_captured),
+    case("a_graph_goes_with_its_memory", graphs::a_graph_goes_with_its_memory),
+    case("what_cannot_be_captured_is_enqueued", graphs::what_cannot_be_captured_is_enqueued),
+    case("graphs_can_be_switched_off", graphs::graphs_can_be_switched_off),
+    case("a_failure_to_launch_is_told", graphs::a_failure_to_launch_is_told),
+    case("contexts_need_not_share_kernels", graphs::contexts_need_not_share_kernels),
+    case("a_failure_before_the_capture_is_outlived", graphs::a_failure_before_the_capture_is_outlived),
+    case("graphs_move_between_threads", graphs::graphs_move_between_threads),
+    case("a_conversation_goes_on_by_one_graph", graphs::a_conversation_goes_on_by_one_graph),
+    case("outputs_stay_on_the_device", held::outputs_stay_on_the_device),
+    case("what_is_handed_over_goes_by_graphs", held::what_is_handed_over_goes_by_graphs),
+    case("what_does_not_fit_is_fetched", held::what_does_not_fit_is_fetched),
+    case("a_failure_to_hand_over_is_told", held::a_failure_to_hand_over_is_told),
+    case("what_is_held_outlives_its_engine", held::what_is_held_outlives_its_engine),
     case("the_gpu_is_held_against_the_cpu", node::the_gpu_is_held_against_the_cpu),
+    case("graphs_are_compared_by_a_script", node::graphs_are_compared_by_a_script),
     case("a_node_on_the_gpu_tests_itself", node::a_node_on_the_gpu_tests_itself),
     case("a_decoder_is_timed", node::a_decoder_is_timed),
     case("a_plan_that_is_missing_is_built", node::a_plan_that_is_missing_is_built),

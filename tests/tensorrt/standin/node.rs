@@ -1,6 +1,7 @@
 //! The binary on the stand-in, with the default bundle: its five plans are written as the stand-in reads them, under
 //! the keys that the node looks for. What comes out is nonsense of the right shape, which has to be found out.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -105,6 +106,32 @@ pub fn the_gpu_is_held_against_the_cpu() {
     assert_eq!(report["engines"].as_array().map(Vec::len), Some(5));
     let text = texts(&sam4mllm(&args[..args.len() - 2])).0;
     assert!(text.contains("mask_decoder") && text.contains("FAULT") && text.contains("GPU memory in use"), "{text}");
+}
+
+/// The script of `tests/gpu` that compares both ways: the stand-in's nonsense is the same with graphs and without.
+pub fn graphs_are_compared_by_a_script() {
+    let folder = cache(Path::new(BUNDLE), Precision::Fp32);
+    let cache = folder.path().to_str().expect("is text");
+    // A sanitizer that is loaded in advance is for the binary alone, not for the script's tools.
+    let sanitizer = std::env::var("LD_PRELOAD").unwrap_or_default();
+    let binary = folder.path().join("sam4mllm");
+    let wrapper = format!("#!/bin/sh\nLD_PRELOAD={sanitizer} exec {} \"$@\"\n", env!("CARGO_BIN_EXE_sam4mllm"));
+    std::fs::write(&binary, wrapper).expect("is written");
+    std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).expect("is made executable");
+    let compare = |more: &[&str]| {
+        let mut command = Command::new("tests/gpu/graphs");
+        command.env_remove("LD_PRELOAD").arg(&binary).args(["--cache-dir", cache, "--precision", "fp32"]).args(more);
+        let output = command.env_remove("RUST_LOG").output().expect("runs");
+        (output.status.code(), texts(&output))
+    };
+    let (code, (out, err)) = compare(&["--frames", "2"]);
+    assert_eq!(code, Some(0), "{out}{err}");
+    for row in ["decoder.logits", "mask_decoder.iou_scores", "image_encoder.image_embedding"] {
+        let line = out.lines().find(|line| line.contains(row)).unwrap_or_else(|| panic!("{row}: {out}"));
+        assert!(line.ends_with("ok"), "{line}");
+    }
+    assert_eq!(out.lines().filter(|line| line.ends_with("times")).count(), 5, "{out}");
+    assert_eq!(compare(&["--frames", "0"]).0, Some(1), "nothing is compared");
 }
 
 /// A copy of the bundle that stores what the CPU's engines say.

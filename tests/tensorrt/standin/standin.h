@@ -40,6 +40,9 @@ private:
 // `memory`: addresses that it uses, which must not be freed before.
 void enqueue(void* stream, std::vector<void const*> memory, std::function<void()> work);
 
+// Whether what is put onto the stream is captured.
+bool capturing(void* stream);
+
 // Whether `[address, address + size)` lies within living device memory.
 bool on_device(void const* address, std::size_t size);
 

@@ -1,126 +1,14 @@
 // TensorRT's runtime half with nothing behind it: it holds its callers to the rules of `NvInferRuntime.h`, and writes
 // values into outputs that show which input they came from. `refusals.h` is made of the headers at hand by the test: it
 // overrides every call with one that ends the process, so that only what is implemented here can be used.
-#include "plan.h"
-#include "refusals.h"
-#include "standin.h"
+#include "context.h"
 
 #include <NvInfer.h>
 #include <NvOnnxParser.h>
 
 #include <cstring>
 
-using standin::fails;
-
 namespace {
-
-using Guard = std::lock_guard<std::recursive_mutex>;
-
-// The recorder of a runtime, and of all that is made from it.
-struct Reporter {
-    IErrorRecorder* recorder = nullptr;
-    void set(IErrorRecorder* to) {
-        if (to != nullptr) to->incRefCount();
-        if (recorder != nullptr) recorder->decRefCount();
-        recorder = to;
-    }
-    bool say(ErrorCode code, std::string const& text) const {
-        if (recorder != nullptr) recorder->reportError(code, text.c_str());
-        return false;
-    }
-    bool told_to_fail(char const* call) const {
-        if (!fails(call)) return false;
-        say(ErrorCode::kINTERNAL_ERROR, std::string("the stand-in was told to fail at ") + call);
-        return true;
-    }
-};
-
-// One thread at a time, and not after its end.
-class Watched {
-public:
-    explicit Watched(char const* kind) : counted_(kind), kind_(kind) {}
-    ~Watched() {
-        if (children != 0) breach(std::string(kind_) + " goes before what was made from it");
-        alive_ = 0;
-    }
-    void used() const {
-        if (alive_ != kAlive) breach(std::string(kind_) + " is used after its end");
-    }
-    int children = 0;
-
-private:
-    static constexpr uint32_t kAlive = 0x600DF00D;
-    standin::Counted counted_;
-    char const* kind_;
-    uint32_t alive_ = kAlive;
-};
-
-struct RuntimeImpl;
-
-struct EngineImpl final : apiv::RefusingCudaEngine {
-    Watched watched{"engine"};
-    Plan plan;
-    Reporter const& reporter;
-    Watched& runtime;
-    ICudaEngine* self = nullptr;
-    EngineImpl(Plan read, Reporter const& reports, Watched& maker)
-        : plan(std::move(read)), reporter(reports), runtime(maker) {
-        ++runtime.children;
-    }
-    ~EngineImpl() noexcept override { --runtime.children; }
-
-    Tensor const* find(char const* name) const {
-        watched.used();
-        Tensor const* const tensor = plan.find(name);
-        if (tensor == nullptr)
-            reporter.say(ErrorCode::kINVALID_ARGUMENT, std::string("there is no tensor ") + (name ? name : "(null)"));
-        return tensor;
-    }
-    Dims reach(Tensor const& tensor, size_t profile, size_t which) const {
-        Sizes sizes;
-        for (auto const& [name, reach] : plan.profiles[profile]) sizes[name] = reach[which];
-        return shape_of(tensor, sizes, false);
-    }
-
-    int32_t getNbLayers() const noexcept override { return static_cast<int32_t>(plan.tensors.size()); }
-    int32_t getNbIOTensors() const noexcept override { return static_cast<int32_t>(plan.tensors.size()); }
-    int32_t getNbOptimizationProfiles() const noexcept override { return static_cast<int32_t>(plan.profiles.size()); }
-    char const* getIOTensorName(int32_t i) const noexcept override {
-        watched.used();
-        return i >= 0 && i < getNbIOTensors() ? plan.tensors[i].name.c_str() : nullptr;
-    }
-    Dims getTensorShape(char const* name) const noexcept override {
-        Tensor const* const tensor = find(name);
-        return tensor != nullptr ? shape_of(*tensor, {}, false) : no_shape();
-    }
-    DataType getTensorDataType(char const* name) const noexcept override {
-        Tensor const* const tensor = find(name);
-        return tensor != nullptr ? tensor->type : DataType::kFLOAT;
-    }
-    TensorIOMode getTensorIOMode(char const* name) const noexcept override {
-        Tensor const* const tensor = find(name);
-        return tensor == nullptr ? TensorIOMode::kNONE : tensor->input ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT;
-    }
-    // Not in the headers of older versions, so it overrides nothing there.
-    virtual char const* getAliasedInputTensor(char const* name) const noexcept {
-        Tensor const* const tensor = find(name);
-        return tensor != nullptr && !tensor->update.empty() ? tensor->source.c_str() : nullptr;
-    }
-    Dims getProfileShape(char const* name, int32_t profile, OptProfileSelector which) const noexcept override {
-        Tensor const* const tensor = find(name);
-        bool const known = tensor != nullptr && tensor->input && profile >= 0 && profile < getNbOptimizationProfiles();
-        return known ? reach(*tensor, profile, static_cast<size_t>(which)) : no_shape();
-    }
-    int64_t getDeviceMemorySizeV2() const noexcept override { return 4096; }
-    int64_t getStreamableWeightsSize() const noexcept override { return 0; }
-    bool setWeightStreamingBudgetV2(int64_t) noexcept override {
-        if (watched.children != 0) breach("weights are moved under a context");
-        return !reporter.told_to_fail("setWeightStreamingBudgetV2");
-    }
-    IEngineInspector* createEngineInspector() const noexcept override;
-    IExecutionContext* createExecutionContext(ExecutionContextAllocationStrategy) noexcept override;
-    ICudaEngine* getPImpl() noexcept override { return self; }
-};
 
 struct InspectorImpl final : apiv::RefusingEngineInspector {
     standin::Counted counted{"inspector"};
@@ -135,177 +23,12 @@ struct Inspector final : IEngineInspector {
     Inspector() { mImpl = &impl; }
 };
 
-struct ContextImpl final : apiv::RefusingExecutionContext {
-    Watched watched{"context"};
-    EngineImpl& engine;
-    int32_t profile = 0;
-    std::map<std::string, Dims> shapes;
-    std::map<std::string, void*> addresses;
-    std::map<std::string, IOutputAllocator*> allocators;
-    explicit ContextImpl(EngineImpl& maker) : engine(maker) { ++engine.watched.children; }
-    ~ContextImpl() noexcept override { --engine.watched.children; }
-
-    Reporter const& reporter() const { return engine.reporter; }
-    bool refuse(std::string const& why) const { return reporter().say(ErrorCode::kINVALID_ARGUMENT, why); }
-
-    // Sizes by name; false where two inputs do not agree.
-    bool sizes(Sizes& out) const {
-        for (auto const& tensor : engine.plan.tensors) {
-            auto const set = shapes.find(tensor.name);
-            if (!tensor.input || set == shapes.end()) continue;
-            for (size_t i = 0; i < tensor.dims.size(); ++i) {
-                if (tensor.dims[i].name.empty()) continue;
-                int64_t const size = set->second.d[i];
-                if (out.emplace(tensor.dims[i].name, size).first->second != size)
-                    return refuse("inputs do not agree about " + tensor.dims[i].name);
-            }
-        }
-        return true;
-    }
-    bool fixed(Tensor const& tensor) const {
-        for (auto const& dim : tensor.dims)
-            if (!dim.name.empty()) return false;
-        return true;
-    }
-    void compute(Tensor const& output, size_t number, Sizes const& known, void* to, void* stream);
-    void update(Tensor const& output, size_t number, Sizes const& known, void* to, void* stream);
-
-    bool setOptimizationProfileAsync(int32_t number, cudaStream_t stream) noexcept override {
-        Guard guard(standin::lock());
-        watched.used();
-        standin::check_current("setOptimizationProfileAsync", stream);
-        if (reporter().told_to_fail("setOptimizationProfileAsync")) return false;
-        if (number < 0 || number >= engine.getNbOptimizationProfiles()) return refuse("there is no such profile");
-        profile = number;
-        shapes.clear();
-        return true;
-    }
-    bool setInputShape(char const* name, Dims const& dims) noexcept override {
-        Guard guard(standin::lock());
-        watched.used();
-        if (reporter().told_to_fail("setInputShape")) return false;
-        Tensor const* const tensor = engine.find(name);
-        if (tensor == nullptr || !tensor->input) return refuse("there is no such input");
-        Dims const least = engine.reach(*tensor, profile, 0), most = engine.reach(*tensor, profile, 2);
-        if (dims.nbDims != least.nbDims) return refuse("the rank is another");
-        for (int32_t i = 0; i < dims.nbDims; ++i)
-            if (dims.d[i] < least.d[i] || dims.d[i] > most.d[i])
-                return refuse("dimension " + std::to_string(i) + " is beyond the profile");
-        shapes[name] = dims;
-        return true;
-    }
-    Dims getTensorShape(char const* name) const noexcept override {
-        Guard guard(standin::lock());
-        watched.used();
-        Tensor const* const tensor = engine.find(name);
-        Sizes known;
-        return tensor != nullptr && sizes(known) ? shape_of(*tensor, known, false) : no_shape();
-    }
-    int32_t inferShapes(int32_t room, char const** names) noexcept override {
-        Guard guard(standin::lock());
-        watched.used();
-        Sizes known;
-        if (reporter().told_to_fail("inferShapes") || !sizes(known)) return -1;
-        int32_t missing = 0;
-        for (auto const& tensor : engine.plan.tensors) {
-            if (!tensor.input || fixed(tensor) || shapes.count(tensor.name) != 0) continue;
-            if (missing < room) names[missing] = tensor.name.c_str();
-            ++missing;
-        }
-        return missing;
-    }
-    bool setTensorAddress(char const* name, void* address) noexcept override {
-        Guard guard(standin::lock());
-        watched.used();
-        if (reporter().told_to_fail("setTensorAddress")) return false;
-        if (engine.find(name) == nullptr) return false;
-        if (reinterpret_cast<uintptr_t>(address) % 256 != 0) breach("an address is not aligned to 256 bytes");
-        addresses[name] = address;
-        return true;
-    }
-    bool setOutputAllocator(char const* name, IOutputAllocator* allocator) noexcept override {
-        Guard guard(standin::lock());
-        watched.used();
-        if (reporter().told_to_fail("setOutputAllocator")) return false;
-        Tensor const* const tensor = engine.find(name);
-        if (tensor == nullptr || tensor->input) return refuse("there is no such output");
-        allocators[name] = allocator;
-        return true;
-    }
-    bool enqueueV3(cudaStream_t stream) noexcept override;
-    IExecutionContext* getPImpl() noexcept override { breach("nobody asks a context for itself"); }
-};
-
-// Where an output goes: what was set, or what the allocator finds.
-void* place(ContextImpl& context, Tensor const& output, size_t size, Dims const& shape, void* stream) {
-    auto const allocator = context.allocators.find(output.name);
-    if (allocator == context.allocators.end()) return context.addresses[output.name];
-    void*& held = context.addresses[output.name];
-    held = allocator->second->reallocateOutputAsync(output.name.c_str(), held, size, 256,
-                                                    static_cast<cudaStream_t>(stream));
-    if (held != nullptr) allocator->second->notifyShape(output.name.c_str(), shape);
-    return held;
-}
-
-bool ContextImpl::enqueueV3(cudaStream_t stream) noexcept {
-    Guard guard(standin::lock());
-    watched.used();
-    standin::check_current("enqueueV3", stream);
-    if (reporter().told_to_fail("enqueueV3")) return false;
-    Sizes known;
-    char const* missing = nullptr;
-    if (inferShapes(1, &missing) != 0 || !sizes(known)) return refuse("a shape is missing");
-    size_t number = 0;
-    for (auto const& tensor : engine.plan.tensors) {
-        Dims const shape = shape_of(tensor, known, true);
-        size_t const size = count_of(shape) * bytes_of(tensor.type);
-        void* const at = tensor.input ? addresses[tensor.name] : place(*this, tensor, size, shape, stream);
-        if (at == nullptr) return refuse("the address of " + tensor.name + " is missing");
-        if (!standin::on_device(at, size)) breach("the memory of " + tensor.name + " is too small, or not the device's");
-        if (tensor.input) continue;
-        if (tensor.update.empty()) compute(tensor, ++number, known, at, stream);
-        else update(tensor, ++number, known, at, stream);
-    }
-    return true;
-}
-
-// Everything is told to the stream as it is now: whoever sets it later must not change what was enqueued.
-void ContextImpl::compute(Tensor const& output, size_t number, Sizes const& known, void* to, void* stream) {
-    Tensor const* const source = engine.plan.find(output.source.c_str());
-    if (source == nullptr || !source->input) breach("the plan of the stand-in names no input for " + output.name);
-    void const* const from = addresses[source->name];
-    size_t const length = count_of(shape_of(*source, known, true)), count = count_of(shape_of(output, known, true));
-    DataType const in = source->type, out = output.type;
-    standin::enqueue(stream, {from, to}, [=] {
-        for (size_t i = 0; i < count; ++i)
-            put(out, to, i, (length > 0 ? get(in, from, i % length) : 0.0) + 1000.0 * static_cast<double>(number));
-    });
-}
-
-// A cache, which must be where its input is.
-void ContextImpl::update(Tensor const& output, size_t number, Sizes const& known, void* to, void* stream) {
-    Tensor const* const rows = engine.plan.find(output.update.c_str());
-    Tensor const* const start = engine.plan.find(output.start.c_str());
-    if (rows == nullptr || start == nullptr) breach("the plan of the stand-in names no inputs for " + output.name);
-    if (addresses[output.source] != to) breach(output.name + " is not where " + output.source + " is");
-    void const *const from = addresses[rows->name], *const at = addresses[start->name];
-    Dims const shape = shape_of(output, known, true), read = shape_of(*rows, known, true);
-    DataType const in = rows->type, out = output.type, whole = start->type;
-    standin::enqueue(stream, {from, at, to}, [=] {
-        auto const first = static_cast<int64_t>(get(whole, at, 0));
-        int64_t const heads = shape.d[1], room = shape.d[2], width = shape.d[3], size = read.d[2];
-        // TensorRT ignores what lies beyond the end; nobody of ours writes there.
-        if (first < 0 || first + read.d[1] > room) breach("a cache is updated beyond its end");
-        for (int64_t s = 0; s < read.d[1]; ++s)
-            for (int64_t i = 0; i < heads * width; ++i)
-                put(out, to, ((i / width) * room + first + s) * width + i % width,
-                    get(in, from, s * size + i % size) + 1000.0 * static_cast<double>(number));
-    });
-}
-
 struct Context final : IExecutionContext {
     ContextImpl impl;
-    explicit Context(EngineImpl& engine) : impl(engine) { mImpl = &impl; }
+    Context(EngineImpl& engine, Watched* kernels, ExecutionContextAllocationStrategy strategy)
+        : impl(engine, kernels, strategy == ExecutionContextAllocationStrategy::kUSER_MANAGED) {
+        mImpl = &impl;
+    }
 };
 
 struct Engine final : ICudaEngine {
@@ -316,11 +39,54 @@ struct Engine final : ICudaEngine {
     }
 };
 
-IExecutionContext* EngineImpl::createExecutionContext(ExecutionContextAllocationStrategy) noexcept {
+IExecutionContext* EngineImpl::createExecutionContext(ExecutionContextAllocationStrategy strategy) noexcept {
     Guard guard(standin::lock());
     watched.used();
-    return reporter.told_to_fail("createExecutionContext") ? nullptr : new Context(*this);
+    return reporter.told_to_fail("createExecutionContext") ? nullptr : new Context(*this, nullptr, strategy);
 }
+
+// TensorRT for RTX: contexts that are made with one cache compile a kernel once.
+#if defined(TRT_MAJOR_RTX)
+struct CacheImpl final : apiv::RefusingRuntimeCache {
+    Watched watched{"kernel cache"};
+};
+
+struct Cache final : IRuntimeCache {
+    CacheImpl impl;
+    Cache() { mImpl = &impl; }
+};
+
+struct ConfigImpl final : apiv::RefusingRuntimeConfig {
+    standin::Counted counted{"runtime config"};
+    ExecutionContextAllocationStrategy strategy{};
+    Watched* kernels = nullptr;
+    void setExecutionContextAllocationStrategy(ExecutionContextAllocationStrategy to) noexcept override { strategy = to; }
+    IRuntimeCache* createRuntimeCache() const noexcept override { return new Cache(); }
+    bool setRuntimeCache(IRuntimeCache const& cache) noexcept override {
+        kernels = const_cast<Watched*>(&static_cast<Cache const&>(cache).impl.watched);
+        return !fails("setRuntimeCache");
+    }
+};
+
+struct Config final : IRuntimeConfig {
+    ConfigImpl impl;
+    Config() { mImpl = &impl; }
+};
+
+IRuntimeConfig* EngineImpl::createRuntimeConfig() noexcept {
+    Guard guard(standin::lock());
+    watched.used();
+    return fails("createRuntimeConfig") ? nullptr : new Config();
+}
+
+IExecutionContext* EngineImpl::createExecutionContextWithRuntimeConfig(IRuntimeConfig* config) noexcept {
+    Guard guard(standin::lock());
+    watched.used();
+    auto const& with = static_cast<Config*>(config)->impl;
+    with.kernels->used();
+    return reporter.told_to_fail("createExecutionContext") ? nullptr : new Context(*this, with.kernels, with.strategy);
+}
+#endif
 
 IEngineInspector* EngineImpl::createEngineInspector() const noexcept {
     Guard guard(standin::lock());

@@ -10,8 +10,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::error::TensorRtError;
-use super::cuda::{Device, DeviceBuffer, Rows, Side, Stream};
+use super::cuda::{Device, DeviceBuffer, Rows, Side};
 use super::element::Element;
+use super::stream::Stream;
 use crate::engine::{EngineError, EngineErrorKind as Kind, Resident};
 
 /// One input that is updated in place, and the output that has its memory: `[1, heads, capacity, width]`.
@@ -51,7 +52,12 @@ impl Pairs {
 
     fn new_memory(&self) -> Result<Memory, TensorRtError> {
         let make = |pair: &Pair| DeviceBuffer::new(&self.device, (pair.heads * self.pitch(pair)).max(1));
-        let buffers = self.pairs.iter().map(make).collect::<Result<_, _>>()?;
+        let buffers = self.pairs.iter().map(make).collect::<Result<Vec<_>, _>>()?;
+        // Passes may look at what is not written yet, with a weight of zero: times NaN that would count.
+        // SAFETY: the buffers outlive the wait below.
+        let cleared = buffers.iter().try_for_each(|buffer| unsafe { self.stream.clear(buffer) });
+        let finished = self.stream.finish();
+        cleared.and(finished)?;
         Ok(Memory { buffers, lengths: Mutex::default() })
     }
 }

@@ -1,14 +1,15 @@
-//! The GPU by way of `cudarc`: one context, a stream for each engine, memory on both sides of the bus.
+//! The GPU by way of `cudarc`: one context, memory on both sides of the bus.
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use cudarc::driver::CudaContext;
 use cudarc::driver::result::{self, DriverError};
-use cudarc::driver::sys::{self, CUdevice_attribute, CUdeviceptr, CUevent_flags, CUmemorytype, CUresult};
-use cudarc::driver::{CudaContext, CudaEvent, CudaStream};
+use cudarc::driver::sys::{self, CUdevice_attribute, CUdeviceptr, CUmemorytype, CUresult};
 
 use super::super::error::{TensorRtError, TensorRtErrorKind as Kind};
+use super::stream::{Mark, Stream};
 
 /// A GPU, as the driver tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +57,7 @@ fn no_gpu(error: DriverError) -> TensorRtError {
 /// The first GPU of the machine, with its primary CUDA context, which TensorRT uses too.
 #[derive(Debug, Clone)]
 pub struct Device {
-    context: Arc<CudaContext>,
+    pub(super) context: Arc<CudaContext>,
     gpu: Gpu,
 }
 
@@ -134,8 +135,8 @@ impl Device {
 #[derive(Debug)]
 pub(super) struct DeviceBuffer {
     device: Device,
-    address: CUdeviceptr,
-    bytes: usize,
+    pub(super) address: CUdeviceptr,
+    pub(super) bytes: usize,
 }
 
 impl DeviceBuffer {
@@ -165,8 +166,8 @@ impl Drop for DeviceBuffer {
 #[derive(Debug)]
 pub(super) struct HostBuffer {
     device: Device,
-    address: NonNull<u8>,
-    bytes: usize,
+    pub(super) address: NonNull<u8>,
+    pub(super) bytes: usize,
 }
 
 // SAFETY: plain memory that this alone refers to; CUDA frees it from any thread with the context current.
@@ -223,7 +224,7 @@ pub(super) struct Rows {
 
 impl Rows {
     /// Whether `count` rows of `width` bytes lie within `bytes`.
-    fn fit(self, width: usize, count: usize, bytes: usize) -> bool {
+    pub(super) fn fit(self, width: usize, count: usize, bytes: usize) -> bool {
         let end = count.checked_sub(1).and_then(|last| last.checked_mul(self.pitch)).unwrap_or(0);
         let end = end.checked_add(self.start).and_then(|start| start.checked_add(width));
         width <= self.pitch && end.is_some_and(|end| end <= bytes)
@@ -239,14 +240,14 @@ pub(super) enum Side<'b> {
 
 impl Side<'_> {
     /// As the driver names it: of the two addresses the one that its type says counts.
-    fn place(self) -> (CUmemorytype, *mut c_void, CUdeviceptr) {
+    pub(super) fn place(self) -> (CUmemorytype, *mut c_void, CUdeviceptr) {
         match self {
             Self::Host(buffer) => (CUmemorytype::CU_MEMORYTYPE_HOST, buffer.address.as_ptr().cast(), 0),
             Self::Device(buffer) => (CUmemorytype::CU_MEMORYTYPE_DEVICE, std::ptr::null_mut(), buffer.address),
         }
     }
 
-    fn bytes(self) -> usize {
+    pub(super) fn bytes(self) -> usize {
         match self {
             Self::Host(buffer) => buffer.bytes,
             Self::Device(buffer) => buffer.bytes,
@@ -254,149 +255,8 @@ impl Side<'_> {
     }
 }
 
-/// Where the time of a run on the GPU went, by the GPU's own clock, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub struct RunTimes {
-    /// Inputs to the device.
-    pub upload_ms: f32,
-    /// The engine.
-    pub compute_ms: f32,
-    /// Outputs to the host.
-    pub download_ms: f32,
-}
-
-/// The points of a run that are timed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mark {
-    Start,
-    Fed,
-    Computed,
-    Fetched,
-}
-
-/// What an engine's work goes onto, in order.
-#[derive(Debug)]
-pub(super) struct Stream {
-    stream: Arc<CudaStream>,
-    marks: [CudaEvent; 4],
-}
-
-impl Stream {
-    pub(super) fn new(device: &Device) -> Result<Self, TensorRtError> {
-        let stream = device.context.new_stream().map_err(failed)?;
-        let mark = || device.context.new_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).map_err(failed);
-        Ok(Self { stream, marks: [mark()?, mark()?, mark()?, mark()?] })
-    }
-
-    /// The `cudaStream_t`, as long as this lives.
-    pub(super) fn as_ptr(&self) -> *mut c_void {
-        self.stream.cu_stream().cast()
-    }
-
-    /// Notes when the work so far is done.
-    pub(super) fn mark(&self, mark: Mark) -> Result<(), TensorRtError> {
-        self.marks[mark as usize].record(&self.stream).map_err(failed)
-    }
-
-    /// Copies the first `bytes` of `from` to the device.
-    ///
-    /// # Safety
-    /// Both live, and the host touches neither, until [`finish`](Self::finish) returns.
-    pub(super) unsafe fn upload(
-        &self,
-        from: &HostBuffer,
-        to: &DeviceBuffer,
-        bytes: usize,
-    ) -> Result<(), TensorRtError> {
-        assert!(bytes <= from.bytes && bytes <= to.bytes, "a copy stays within its buffers");
-        // SAFETY: there are `bytes` initialised ones.
-        let from = unsafe { std::slice::from_raw_parts(from.address.as_ptr(), bytes) };
-        // SAFETY: within both buffers; the rest is the caller's to vouch for.
-        unsafe { result::memcpy_htod_async(to.address, from, self.stream.cu_stream()) }.map_err(failed)
-    }
-
-    /// Copies the first `bytes` of `from` to the host.
-    ///
-    /// # Safety
-    /// As for [`upload`](Self::upload).
-    pub(super) unsafe fn download(
-        &self,
-        from: &DeviceBuffer,
-        to: &HostBuffer,
-        bytes: usize,
-    ) -> Result<(), TensorRtError> {
-        assert!(bytes <= from.bytes && bytes <= to.bytes, "a copy stays within its buffers");
-        // SAFETY: there are `bytes`, which nothing else refers to until the copy is done, says the caller.
-        let to = unsafe { std::slice::from_raw_parts_mut(to.address.as_ptr(), bytes) };
-        // SAFETY: within both buffers; the rest is the caller's to vouch for.
-        unsafe { result::memcpy_dtoh_async(to, from.address, self.stream.cu_stream()) }.map_err(failed)
-    }
-
-    /// Copies `count` rows of `width` bytes each.
-    ///
-    /// # Safety
-    /// As for [`upload`](Self::upload); the rows of both sides do not overlap.
-    pub(super) unsafe fn copy_rows(
-        &self,
-        (from, source): (Side<'_>, Rows),
-        (to, target): (Side<'_>, Rows),
-        [width, count]: [usize; 2],
-    ) -> Result<(), TensorRtError> {
-        if width == 0 || count == 0 {
-            return Ok(());
-        }
-        assert!(
-            source.fit(width, count, from.bytes()) && target.fit(width, count, to.bytes()),
-            "a copy stays within its buffers"
-        );
-        let ((src_type, src_host, src_device), (dst_type, dst_host, dst_device)) = (from.place(), to.place());
-        let copy = sys::CUDA_MEMCPY2D {
-            srcXInBytes: source.start,
-            srcY: 0,
-            srcMemoryType: src_type,
-            srcHost: src_host,
-            srcDevice: src_device,
-            srcArray: std::ptr::null_mut(),
-            srcPitch: source.pitch,
-            dstXInBytes: target.start,
-            dstY: 0,
-            dstMemoryType: dst_type,
-            dstHost: dst_host,
-            dstDevice: dst_device,
-            dstArray: std::ptr::null_mut(),
-            dstPitch: target.pitch,
-            WidthInBytes: width,
-            Height: count,
-        };
-        // SAFETY: within both buffers; the rest is the caller's to vouch for. The driver has read `copy` when it
-        // returns.
-        unsafe { sys::cuMemcpy2DAsync_v2(&copy, self.stream.cu_stream()) }.result().map_err(failed)
-    }
-
-    /// Waits until all of the work is done.
-    pub(super) fn finish(&self) -> Result<(), TensorRtError> {
-        self.stream.synchronize().map_err(failed)
-    }
-
-    /// How long the parts of the last run took; every mark was passed.
-    pub(super) fn times(&self) -> Result<RunTimes, TensorRtError> {
-        Ok(RunTimes {
-            upload_ms: self.between(Mark::Start, Mark::Fed)?,
-            compute_ms: self.between(Mark::Fed, Mark::Computed)?,
-            download_ms: self.between(Mark::Computed, Mark::Fetched)?,
-        })
-    }
-
-    /// Milliseconds between two marks that were passed.
-    fn between(&self, from: Mark, to: Mark) -> Result<f32, TensorRtError> {
-        let (from, to) = (&self.marks[from as usize], &self.marks[to as usize]);
-        from.elapsed_ms(to).map_err(failed)
-    }
-}
-
 /// The driver failed at something that should work.
-fn failed(error: DriverError) -> TensorRtError {
+pub(super) fn failed(error: DriverError) -> TensorRtError {
     TensorRtError::new(Kind::Run, "the GPU", text(error))
 }
 

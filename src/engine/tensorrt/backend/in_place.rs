@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use super::super::error::TensorRtError;
-use super::super::safe::{self, Context, Port};
+use super::super::safe::{self, Port};
 use super::cache::{DeviceCache, Lease, Pair, Pairs, Pool};
-use super::cuda::{Device, HostBuffer, Rows, Side, Stream};
+use super::cuda::{Device, HostBuffer, Rows, Side};
 use super::slot::Growing;
+use super::stream::Stream;
 use super::{Feed, element};
 use crate::engine::{Data, EngineError, EngineErrorKind as Kind, Resident, Tensor, TensorInfo};
 
@@ -17,6 +18,12 @@ use crate::engine::{Data, EngineError, EngineErrorKind as Kind, Resident, Tensor
 const START: &str = "write_indices";
 /// The input that tells how long the conversation is after the pass.
 const BIAS: &str = "attention_bias";
+
+/// Passes of up to so many tokens look at a multiple of so many positions.
+const SHORT: usize = 32;
+const STEP: usize = 64;
+/// Added to the score of a position that must not be looked at: 16-bit floats hold it, and it leaves no weight.
+const NEVER: f32 = -3.0e4;
 
 /// Moves the input that no caller gives behind all others.
 pub(super) fn hide(inputs: &mut Vec<Port>) {
@@ -148,6 +155,24 @@ impl InPlace {
         Err(EngineError::new(Kind::Input, self.pairs.engine.as_str(), why).at_tensor(BIAS))
     }
 
+    /// Has a short pass look at more positions than there are, up to a round number of them: so that what answers one
+    /// token after the other has one shape for many tokens. What lies behind the conversation counts for nothing.
+    pub(super) fn even_out(&self, feeds: &mut [Feed<'_>], reach: Reach) {
+        let total = reach.total.next_multiple_of(STEP).min(self.pairs.capacity);
+        let new = reach.total - reach.past;
+        let bias = feeds.iter_mut().find(|(index, ..)| *index == self.bias);
+        let Some((_, shape, tensor)) = bias.filter(|_| new <= SHORT && total > reach.total) else { return };
+        let (Some(values), Some(last)) = (tensor.as_f32(), shape.last_mut()) else { return };
+        let behind = vec![NEVER; total - reach.total];
+        let rows = values.chunks_exact(reach.total.max(1)).flat_map(|row| row.iter().chain(&behind).copied());
+        let (rows, mut sizes) = (rows.collect::<Vec<_>>(), tensor.shape().to_vec());
+        *last = i64::try_from(total).unwrap_or(i64::MAX);
+        if let Some(last) = sizes.last_mut() {
+            *last = total;
+        }
+        *tensor = Tensor::f32(&sizes, rows);
+    }
+
     /// The input that no caller gives.
     pub(super) fn start(&self, reach: Reach) -> Feed<'static> {
         let start = i32::try_from(reach.past).unwrap_or(i32::MAX);
@@ -160,24 +185,13 @@ impl InPlace {
         lease.map_err(|error| self.fault(error))
     }
 
-    /// Sets where the caches are.
-    pub(super) fn bind(
-        &self,
-        context: &mut Context,
-        lease: &Lease,
-        (inputs, outputs): (&[TensorInfo], &[TensorInfo]),
-    ) -> Result<(), TensorRtError> {
-        for (i, pair) in self.pairs.pairs.iter().enumerate() {
-            let (input, output) = (&inputs[pair.input].name, &outputs[pair.output].name);
-            context.set_input_shape(input, &self.shape(pair.input).unwrap_or_default())?;
-            // SAFETY: the memory has room for the whole cache, and the lease is held until the run is over; that both
-            // are one is what the plan asks for.
-            unsafe {
-                context.set_address(input, lease.address(i))?;
-                context.set_address(output, lease.address(i))?;
-            }
-        }
-        Ok(())
+    /// Of each cache its input and output, its shape, and where it is.
+    pub(super) fn places(&self, lease: &Lease) -> Vec<(usize, usize, Vec<i64>, usize)> {
+        let place = |(i, pair): (usize, &Pair)| {
+            let shape = self.shape(pair.input).unwrap_or_default();
+            (pair.input, pair.output, shape, lease.address(i) as usize)
+        };
+        self.pairs.pairs.iter().enumerate().map(place).collect()
     }
 
     /// Memory with the caches in `given`, which are on their way there when this returns.

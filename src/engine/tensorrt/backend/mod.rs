@@ -2,7 +2,8 @@
 //!
 //! Tensors come from the host and go back to it: each has a pinned and a device buffer, which are kept between runs and
 //! grow when they must. All work of an engine goes onto a stream of its own, and no run returns, with an error neither,
-//! before that stream is empty; so nothing that is dropped or written between runs is in use on the GPU.
+//! before that stream is empty; so nothing that is dropped or written between runs is in use on the GPU. What is
+//! computed over and over with the same shapes is captured as a CUDA graph.
 //!
 //! A plan that updates its cache in place is a decoder like any other from outside: it takes and gives a cache as long
 //! as the conversation, and in between has room for the longest. It can also keep the cache on the device.
@@ -10,23 +11,32 @@
 mod cache;
 mod cuda;
 mod element;
+mod engine;
+mod graphs;
+mod held;
 mod in_place;
+mod pass;
 mod slot;
+mod stream;
 
-pub use cuda::{Device, Gpu, RunTimes};
+pub use cuda::{Device, Gpu};
+pub use stream::RunTimes;
 
 use std::sync::Arc;
 
-use cache::{DeviceCache, Lease};
-use cuda::{Mark, Stream};
+use cache::DeviceCache;
+use cuda::DeviceBuffer;
 pub(crate) use element::Element;
+use graphs::Graphs;
+use held::HeldPool;
 use in_place::InPlace;
 use slot::Slot;
+use stream::Stream;
 
 use super::error::{TensorRtError, TensorRtErrorKind};
 use super::plan::Plan;
 use super::safe::{self, Context, Library, Port, Runtime};
-use crate::engine::{Engine, EngineError, EngineErrorKind as Kind, Resident, Tensor, TensorInfo};
+use crate::engine::{EngineError, EngineErrorKind as Kind, Resident, Tensor, TensorInfo};
 
 /// Smallest, usual and largest shape of an input in one profile.
 type Reach = [Vec<i64>; 3];
@@ -41,10 +51,15 @@ pub struct TensorRtEngine {
     /// The one that the context is set to.
     profile: usize,
     times: Option<RunTimes>,
-    // In the order in which they must go: the context before the memory that it has addresses of.
+    // In the order in which they must go: the contexts before the memory that they have addresses of.
+    graphs: Graphs,
     context: Context,
+    engine: safe::Engine,
+    /// What every context computes in.
+    scratch: DeviceBuffer,
     fed: Vec<Slot>,
     given: Vec<Slot>,
+    pool: HeldPool,
     in_place: Option<InPlace>,
     stream: Arc<Stream>,
     device: Device,
@@ -52,6 +67,9 @@ pub struct TensorRtEngine {
 
 /// An input that is to be sent to the device: its index, shape and elements.
 type Feed<'t> = (usize, Vec<i64>, Tensor<'t>);
+
+/// An input that is on the device already.
+type HeldFeed<'h> = (usize, Vec<i64>, &'h DeviceBuffer);
 
 impl TensorRtEngine {
     /// Loads `plan`, which was found to be one for `library` and for `device`, as an engine called `name`.
@@ -63,7 +81,12 @@ impl TensorRtEngine {
         let refuse = |error| EngineError::new(Kind::Load, name, error);
         device.bind().map_err(refuse)?;
         let engine = Runtime::new(library).and_then(|mut runtime| runtime.load(plan)).map_err(refuse)?;
-        let (ports, context) = (engine.ports(), engine.context().map_err(refuse)?);
+        let ports = engine.ports();
+        let scratch = usize::try_from(engine.context_bytes()).unwrap_or(usize::MAX).max(1);
+        let scratch = DeviceBuffer::new(device, scratch).map_err(refuse)?;
+        // SAFETY: the memory is as large as the engine says, goes after all contexts, and all that is computed in it
+        // goes onto one stream.
+        let context = unsafe { engine.context_in(scratch.as_ptr()) }.map_err(refuse)?;
         let (mut fed, given): (Vec<Port>, Vec<Port>) = ports.into_iter().partition(|port| port.is_input);
         in_place::hide(&mut fed);
         let stream = Arc::new(Stream::new(device).map_err(refuse)?);
@@ -79,9 +102,13 @@ impl TensorRtEngine {
             profiles,
             profile: 0,
             times: None,
+            graphs: Graphs::default(),
             context,
+            engine,
+            scratch,
             fed: slots(&fed, name)?,
             given: slots(&given, name)?,
+            pool: HeldPool::default(),
             in_place,
             stream,
             device: device.clone(),
@@ -109,6 +136,16 @@ impl TensorRtEngine {
     /// How long the parts of the last run took on the GPU; `None` before the first, and after one that failed.
     pub fn times(&self) -> Option<RunTimes> {
         self.times
+    }
+
+    /// Whether computations that come again are captured as CUDA graphs, as they are unless this says otherwise.
+    pub fn set_cuda_graphs(&mut self, on: bool) {
+        self.graphs.set_off(!on);
+    }
+
+    /// How many computations are captured as CUDA graphs by now.
+    pub fn cuda_graphs(&self) -> usize {
+        self.graphs.count()
     }
 
     /// Gives an allocator to the outputs whose size is not known by that of the inputs.
@@ -163,131 +200,6 @@ impl TensorRtEngine {
         names.iter().map(find).collect()
     }
 
-    /// The profile that takes these shapes, by input, and reaches least beyond them: kernels were chosen for its sizes.
-    fn profile_for(&self, shapes: &[Vec<i64>]) -> Result<usize, EngineError> {
-        let takes = |reach: &Reach, shape: &Vec<i64>| {
-            let [least, _, most] = reach;
-            let within = |((size, least), most): ((&i64, &i64), &i64)| (least..=most).contains(&size);
-            shape.len() == least.len() && shape.iter().zip(least).zip(most).all(within)
-        };
-        let volume = |reaches: &Vec<Reach>| -> i64 {
-            reaches.iter().map(|[_, _, most]| most.iter().fold(1, |all: i64, size| all.saturating_mul(*size))).sum()
-        };
-        let all = self.profiles.iter().enumerate();
-        let fit = all.filter(|(_, reaches)| reaches.iter().zip(shapes).all(|(reach, shape)| takes(reach, shape)));
-        if let Some((profile, _)) = fit.min_by_key(|(_, reaches)| volume(reaches)) {
-            return Ok(profile);
-        }
-        let nowhere = |index: &usize| !self.profiles.iter().any(|reaches| takes(&reaches[*index], &shapes[*index]));
-        let fault = |why: String| EngineError::new(Kind::Input, self.name.as_str(), why);
-        let Some(index) = (0..shapes.len()).find(nowhere) else {
-            return Err(fault(format!("no profile of the plan takes {shapes:?} together")));
-        };
-        let reach = |reaches: &Vec<Reach>| format!("from {:?} to {:?}", reaches[index][0], reaches[index][2]);
-        let reaches = self.profiles.iter().map(reach).collect::<Vec<_>>().join(", or ");
-        Err(fault(format!("is {:?}, the plan reaches {reaches}", shapes[index])).at_tensor(&self.inputs[index].name))
-    }
-
-    /// Runs with `feeds` in the order of the inputs and, where the plan updates caches in place, with those in `lease`.
-    /// The stream is empty when this returns.
-    fn go(&mut self, feeds: &[Feed<'_>], lease: Option<&Lease>, wanted: &[usize]) -> Result<(), EngineError> {
-        let passed = self.choose_profile(feeds).and_then(|()| self.pass(feeds, lease, wanted));
-        if let Err(error) = passed {
-            // What was enqueued before the failure still uses the buffers. Where waiting fails too, the device is lost,
-            // and the first error says more.
-            let _ = self.stream.finish();
-            return Err(error);
-        }
-        self.times = Some(self.stream.times().map_err(|e| self.fault(e))?);
-        Ok(())
-    }
-
-    /// Everything from the first copy to the last; the stream is empty after success.
-    fn pass(&mut self, feeds: &[Feed<'_>], lease: Option<&Lease>, wanted: &[usize]) -> Result<(), EngineError> {
-        self.stream.mark(Mark::Start).map_err(|e| self.fault(e))?;
-        for (index, shape, tensor) in feeds {
-            self.feed(*index, shape, tensor)?;
-        }
-        if let (Some(in_place), Some(lease)) = (&self.in_place, lease) {
-            let bound = in_place.bind(&mut self.context, lease, (&self.inputs, &self.outputs));
-            bound.map_err(|e| self.fault(e))?;
-        }
-        self.context.check_shapes().map_err(|e| EngineError::new(Kind::Input, self.name.as_str(), e))?;
-        for index in 0..self.outputs.len() {
-            self.place(index).map_err(|e| self.fault(e).at_tensor(&self.outputs[index].name))?;
-        }
-        let mut compute = || {
-            self.stream.mark(Mark::Fed)?;
-            // SAFETY: the stream lives, and its CUDA context was made current. Every address leads to memory that a
-            // slot holds, which fits the shapes that are set; `run` waits before anything changes.
-            unsafe { self.context.enqueue(self.stream.as_ptr()) }?;
-            self.stream.mark(Mark::Computed)
-        };
-        if let Err(error) = compute() {
-            let error = self.given.iter().find_map(Slot::take_error).unwrap_or(error);
-            return Err(self.fault(error));
-        }
-        for &index in wanted {
-            if self.in_place.as_ref().is_some_and(|in_place| in_place.gives(index)) {
-                continue;
-            }
-            let slot = &mut self.given[index];
-            slot.fetch(&self.stream, &self.device)
-                .map_err(|e| EngineError::new(Kind::Run, self.name.as_str(), e).at_tensor(&self.outputs[index].name))?;
-        }
-        let finish = self.stream.mark(Mark::Fetched).and_then(|()| self.stream.finish());
-        finish.map_err(|e| self.fault(e))
-    }
-
-    /// Sends an input to the device.
-    fn feed(&mut self, index: usize, shape: &[i64], tensor: &Tensor<'_>) -> Result<(), EngineError> {
-        let (info, slot) = (&self.inputs[index], &mut self.fed[index]);
-        let fault = |kind, why: Box<dyn std::error::Error + Send + Sync>| {
-            EngineError::new(kind, self.name.as_str(), why).at_tensor(&info.name)
-        };
-        self.context.set_input_shape(&info.name, shape).map_err(|e| fault(Kind::Input, e.into()))?;
-        slot.fit(shape, &self.device).map_err(|e| fault(Kind::Run, e.into()))?;
-        slot.fill(tensor.data()).map_err(|why| fault(Kind::Input, why.into()))?;
-        let mut send = || {
-            slot.send(&self.stream)?;
-            // SAFETY: the slot's memory fits the shape that was just set; it stays until the next run, which sets the
-            // address again.
-            unsafe { self.context.set_address(&info.name, slot.address()) }
-        };
-        send().map_err(|e| fault(Kind::Run, e.into()))
-    }
-
-    /// Finds memory for an output, but for those that find their own.
-    fn place(&mut self, index: usize) -> Result<(), TensorRtError> {
-        let (info, slot) = (&self.outputs[index], &mut self.given[index]);
-        if slot.is_late() || self.in_place.as_ref().is_some_and(|in_place| in_place.gives(index)) {
-            return Ok(());
-        }
-        let shape = self.context.shape(&info.name)?;
-        slot.fit(&shape, &self.device)?;
-        // SAFETY: the slot's memory fits the shape that the set inputs give; it stays until the next run, which sets
-        // the address again.
-        unsafe { self.context.set_address(&info.name, slot.address()) }
-    }
-
-    /// Sets the profile for `feeds` beside caches that are updated in place, whose shapes are fixed.
-    fn choose_profile(&mut self, feeds: &[Feed<'_>]) -> Result<(), EngineError> {
-        let mut given = feeds.iter().map(|(_, shape, _)| shape.clone());
-        let shape = |index| {
-            let fixed = self.in_place.as_ref().and_then(|in_place| in_place.shape(index));
-            fixed.or_else(|| given.next()).unwrap_or_default()
-        };
-        let shapes: Vec<_> = (0..self.inputs.len()).map(shape).collect();
-        let profile = self.profile_for(&shapes)?;
-        self.device.bind().map_err(|e| self.fault(e))?;
-        if profile != self.profile {
-            // SAFETY: the stream lives, and is that of all work of this context.
-            unsafe { self.context.set_profile(profile, self.stream.as_ptr()) }.map_err(|e| self.fault(e))?;
-            self.profile = profile;
-        }
-        Ok(())
-    }
-
     /// What the last run brought of an output.
     fn read(&self, index: usize) -> Result<Tensor<'static>, EngineError> {
         self.given[index]
@@ -298,86 +210,6 @@ impl TensorRtEngine {
     fn fault(&self, error: TensorRtError) -> EngineError {
         EngineError::new(Kind::Run, self.name.as_str(), error)
     }
-}
-
-impl Engine for TensorRtEngine {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn inputs(&self) -> &[TensorInfo] {
-        self.visible()
-    }
-
-    fn outputs(&self) -> &[TensorInfo] {
-        &self.outputs
-    }
-
-    fn run(&mut self, inputs: Vec<(&str, Tensor<'_>)>, outputs: &[&str]) -> Result<Vec<Tensor<'static>>, EngineError> {
-        self.times = None;
-        let order = self.check(&inputs, &|_| false)?;
-        let wanted = self.find_outputs(outputs)?;
-        let feeds = in_order(order, inputs);
-        let Some(in_place) = &mut self.in_place else {
-            self.go(&feeds, None, &wanted)?;
-            return wanted.into_iter().map(|index| self.read(index)).collect();
-        };
-        // The cache comes from outside and goes back there.
-        let (given, mut feeds): (Vec<_>, Vec<_>) = feeds.into_iter().partition(|(index, ..)| in_place.takes(*index));
-        let reach = in_place.reach(&feeds, &given)?;
-        feeds.push(in_place.start(reach));
-        let lease = in_place.upload(&given, reach)?;
-        self.go(&feeds, Some(&lease), &wanted)?;
-        let Some(in_place) = &mut self.in_place else { unreachable!("nothing takes it away") };
-        let mut cached = in_place.download(&lease, reach, &wanted)?.into_iter();
-        let all = wanted.into_iter().map(|index| match self.in_place.as_ref().is_some_and(|all| all.gives(index)) {
-            true => Ok(cached.next().expect("one for each that is wanted")),
-            false => self.read(index),
-        });
-        all.collect()
-    }
-
-    fn empty_cache(&mut self) -> Option<Box<dyn Resident>> {
-        let pairs = Arc::clone(self.in_place.as_ref()?.pairs());
-        Some(Box::new(DeviceCache { pairs, lease: None }))
-    }
-
-    fn run_resident(
-        &mut self,
-        inputs: Vec<(&str, Tensor<'_>)>,
-        cache: &dyn Resident,
-        outputs: &[&str],
-    ) -> Result<(Vec<Tensor<'static>>, Box<dyn Resident>), EngineError> {
-        self.times = None;
-        let refuse = |why: &str| EngineError::new(Kind::Input, self.name.as_str(), why);
-        let Some(in_place) = &self.in_place else { return Err(refuse("the engine keeps no caches")) };
-        let cache = cache.as_any().downcast_ref::<DeviceCache>().filter(|cache| in_place.owns(cache));
-        let cache = cache.ok_or_else(|| refuse("the cache is another engine's"))?;
-        let order = self.check(&inputs, &|index| in_place.takes(index))?;
-        let wanted = self.find_outputs(outputs)?;
-        if let Some(index) = wanted.iter().find(|index| in_place.gives(**index)) {
-            return Err(refuse("stays on the device").at_tensor(&self.outputs[*index].name));
-        }
-        let mut feeds = in_order(order, inputs);
-        let Some(in_place) = &mut self.in_place else { unreachable!("nothing takes it away") };
-        let reach = in_place.reach_behind(&feeds, cache.tokens())?;
-        feeds.push(in_place.start(reach));
-        let lease = in_place.continue_lease(cache, reach)?;
-        self.go(&feeds, Some(&lease), &wanted)?;
-        let pairs = Arc::clone(&cache.pairs);
-        let given = wanted.into_iter().map(|index| self.read(index)).collect::<Result<_, _>>()?;
-        Ok((given, Box::new(DeviceCache { pairs, lease: Some(lease) })))
-    }
-}
-
-/// The inputs in the order of the engine's.
-fn in_order<'t>(order: Vec<usize>, inputs: Vec<(&str, Tensor<'t>)>) -> Vec<Feed<'t>> {
-    let size = |size: &usize| i64::try_from(*size).unwrap_or(i64::MAX);
-    let shape = |tensor: &Tensor<'_>| tensor.shape().iter().map(size).collect();
-    let feeds = order.into_iter().zip(inputs).map(|(index, (_, tensor))| (index, shape(&tensor), tensor));
-    let mut feeds: Vec<_> = feeds.collect();
-    feeds.sort_by_key(|(index, ..)| *index);
-    feeds
 }
 
 impl Drop for TensorRtEngine {

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::super::error::{TensorRtError, TensorRtErrorKind as Kind};
 use super::super::safe::OutputAllocator;
-use super::cuda::{Device, DeviceBuffer, HostBuffer, Stream};
+use super::cuda::{Device, DeviceBuffer, HostBuffer};
 use super::element::Element;
+use super::stream::Stream;
 use crate::engine::{Data, Tensor};
 
 /// Least size of a buffer, in bytes: an empty tensor has an address too.
@@ -97,6 +98,37 @@ impl Slot {
         self.host.fit(bytes, device)?;
         self.shape = shape.to_vec();
         Ok(())
+    }
+
+    /// Puts a copy of `from`, of `shape` and this slot's elements, onto `stream`. The host's side is left out.
+    pub(super) fn take(
+        &mut self,
+        shape: &[i64],
+        from: &DeviceBuffer,
+        (stream, device): (&Stream, &Device),
+    ) -> Result<(), TensorRtError> {
+        let bytes = bytes_of(shape, self.element)?;
+        self.device.fit(bytes, device)?;
+        self.shape = shape.to_vec();
+        match &self.device.held {
+            // SAFETY: whoever calls keeps `from` until the stream was waited for; a slot's memory is its own.
+            Some(to) => unsafe { stream.copy(from, to, bytes) },
+            None => Ok(()),
+        }
+    }
+
+    /// The tensor on the device: its type, its size in bytes, and where it is.
+    pub(super) fn on_device(&self) -> Result<Option<(Element, usize, &DeviceBuffer)>, TensorRtError> {
+        let bytes = bytes_of(&self.shape, self.element)?;
+        Ok(self.device.held.as_ref().map(|held| (self.element, bytes, held)))
+    }
+
+    pub(super) fn element(&self) -> Element {
+        self.element
+    }
+
+    pub(super) fn shape(&self) -> &[i64] {
+        &self.shape
     }
 
     /// Where the tensor is on the device; null before [`fit`](Self::fit).

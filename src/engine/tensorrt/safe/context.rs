@@ -42,9 +42,14 @@ pub struct Context {
 unsafe impl Send for Context {}
 
 impl Context {
-    pub(super) fn new(engine: &Arc<HeldEngine>) -> Result<Self, TensorRtError> {
-        // SAFETY: the engine lives, and the context keeps it alive.
-        let raw = made(unsafe { sys::trt_context_new(engine.raw.as_ptr()) });
+    /// A context that computes in `bytes` bytes at `memory`; null: in memory of its own.
+    ///
+    /// # Safety
+    /// As of [`Engine::context_in`](super::Engine::context_in), but for null.
+    pub(super) unsafe fn new(engine: &Arc<HeldEngine>, memory: *mut c_void, bytes: u64) -> Result<Self, TensorRtError> {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        // SAFETY: the engine lives, and the context keeps it alive; the memory is the caller's to vouch for.
+        let raw = made(unsafe { sys::trt_context_new(engine.raw.as_ptr(), engine.kernels, memory, bytes) });
         let raw = raw.map_err(|Refused| engine.runtime.error("a context"))?;
         Ok(Self { raw, engine: Arc::clone(engine), allocations: Vec::new() })
     }
@@ -138,6 +143,15 @@ impl Context {
         // SAFETY: the context lives, and is used by this thread alone; the allocator is kept until it is gone.
         result::done(unsafe { sys::trt_context_allocator(self.raw.as_ptr(), name.as_ptr(), raw.as_ptr()) })
             .map_err(|Refused| self.engine.runtime.error(format!("allocator of `{output}`")))
+    }
+
+    /// Whether [`enqueue`](Self::enqueue) with what is set can be captured as a CUDA graph, as far as TensorRT tells.
+    ///
+    /// # Safety
+    /// `stream` is a living `cudaStream_t` of the context's device.
+    pub unsafe fn is_capturable(&self, stream: *mut c_void) -> bool {
+        // SAFETY: the context lives; the stream is the caller's to vouch for.
+        unsafe { sys::trt_context_capturable(self.raw.as_ptr(), stream) }
     }
 
     /// Puts the computation on `stream` and returns before it is done.

@@ -1,9 +1,10 @@
 //! Plans to engines.
 
 use std::cell::Cell;
+use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::path::Path;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use super::super::error::{TensorRtError, TensorRtErrorKind as Kind};
@@ -72,7 +73,9 @@ impl Runtime {
         // this program wrote, which their hash shows: TensorRT does not defend itself against others.
         let raw = made(unsafe { sys::trt_engine_new(self.held.raw.as_ptr(), bytes.as_ptr(), bytes.len()) });
         let raw = raw.map_err(|Refused| self.held.error(format!("plan `{}`", plan.path().display())))?;
-        let held = Arc::new(HeldEngine { raw, runtime: Arc::clone(&self.held) });
+        // SAFETY: the engine lives, and is used by this thread alone.
+        let kernels = unsafe { sys::trt_kernels_new(raw.as_ptr()) };
+        let held = Arc::new(HeldEngine { raw, kernels, runtime: Arc::clone(&self.held) });
         Ok(Engine { held, not_sync: PhantomData })
     }
 }
@@ -102,6 +105,8 @@ pub struct Engine {
 #[derive(Debug)]
 pub(super) struct HeldEngine {
     pub(super) raw: NonNull<sys::Engine>,
+    /// What its contexts share; null where that is nothing.
+    pub(super) kernels: *mut sys::Kernels,
     pub(super) runtime: Arc<HeldRuntime>,
 }
 
@@ -113,8 +118,11 @@ unsafe impl Sync for HeldEngine {}
 
 impl Drop for HeldEngine {
     fn drop(&mut self) {
-        // SAFETY: every context holds its engine, so none is left.
-        unsafe { sys::trt_engine_free(self.raw.as_ptr()) };
+        // SAFETY: every context holds its engine, so none is left, and nobody uses what they shared.
+        unsafe {
+            sys::trt_kernels_free(self.kernels);
+            sys::trt_engine_free(self.raw.as_ptr());
+        }
     }
 }
 
@@ -221,7 +229,21 @@ impl Engine {
     /// # Errors
     /// [`Kind::Run`] where the device has no memory for it.
     pub fn context(&self) -> Result<Context, TensorRtError> {
-        Context::new(&self.held)
+        // SAFETY: null stands for memory of the context's own.
+        unsafe { Context::new(&self.held, ptr::null_mut(), 0) }
+    }
+
+    /// A context to compute with in `memory`, which it may share with others.
+    ///
+    /// # Safety
+    /// `memory` leads to [`context_bytes`](Self::context_bytes) bytes of device memory, aligned to 256 bytes, that stay
+    /// valid as long as the context; of all contexts in it, one computes at a time.
+    ///
+    /// # Errors
+    /// [`Kind::Run`] where TensorRT refuses.
+    pub unsafe fn context_in(&self, memory: *mut c_void) -> Result<Context, TensorRtError> {
+        // SAFETY: the caller's to vouch for.
+        unsafe { Context::new(&self.held, memory, self.context_bytes()) }
     }
 
     /// The engine, where nobody computes with it.
