@@ -7,7 +7,7 @@ use sam4mllm::frame::Image;
 use sam4mllm::node::{MAX_QUESTIONS, Stages};
 use sam4mllm::pipeline::fake::{FakeGround, Script};
 use sam4mllm::pipeline::{Command, Drafter, Ground, Grounding, PipelineError};
-use sam4mllm::prompt::CountHint as Hint;
+use sam4mllm::prompt::{CountHint as Hint, StreamThresholds};
 use sam4mllm::server::Backend;
 use sam4mllm::server::wire::answer::Outcome;
 use sam4mllm::server::wire::{self, CountHint, ErrorCode, Verdict};
@@ -57,6 +57,24 @@ async fn a_question_is_answered_on_the_newest_frame_and_touches_no_target() {
     assert_eq!(of(&after, "r").instances[0].instance_id, red.instance_id);
     let counters = after.counters.expect("has counters");
     assert_eq!((counters.received, counters.answered), (after.seq, after.seq), "questions are no frames");
+}
+
+/// What a bundle asks of a stream besides is not asked where an answer is about one frame.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_frame_takes_less_certainty_than_a_stream() {
+    let script = Script::default();
+    let mut backend = backend(&script);
+    backend.stages.stream = StreamThresholds { found: 0.5, mask_score: 0.99 };
+    let node = Running::launch(backend, script, |_| {}).await;
+    node.ready().await;
+    let scene = Scene::new().with(RED, 20, 20);
+    let mut stream = node.stream().await;
+    stream.set([target("r", "red")]).await;
+    let unsure = stream.until_verdict(&scene, "r", Verdict::Unsure).await;
+    assert!(iou(&of(&unsure, "r").instances[0], &scene.truth(0)) > 0.95, "the mask goes on");
+    stream.question("once", "red", CountHint::One).await;
+    let said = response(stream.answer().await, "once").result.expect("has a result");
+    assert_eq!(said.verdict(), Verdict::Found);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

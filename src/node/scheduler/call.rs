@@ -12,6 +12,7 @@ use super::super::target::Target;
 use super::super::{Counters, FrameReply, NodeConfig, NodeError, NodeErrorKind, TargetSpec, Why};
 use super::GroundJob;
 use crate::pipeline::Grounding;
+use crate::prompt::StreamThresholds;
 
 /// One call.
 pub struct Call {
@@ -156,6 +157,8 @@ impl Call {
 
     /// The embedding while the grounder thinks, or the masks.
     pub(in super::super) fn segment_job(&mut self, settings: Settings) -> Job {
+        // One answer about one frame: nothing of it is followed.
+        let settings = Settings { stream: StreamThresholds::NONE, ..settings };
         let targets = if self.step == Step::WaitSegment {
             self.step = Step::Segmenting;
             self.embed = Embed::Done;
