@@ -8,6 +8,9 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::crypto::CryptoProvider;
 
+/// Why there is no [`provider`].
+pub(crate) const LACKING: &str = "this processor lacks AES, AVX2 or ADX";
+
 /// The cryptography of every TLS connection; `None` where the processor lacks what it asks for.
 pub(crate) fn provider() -> Option<Arc<CryptoProvider>> {
     processor_has_what_it_takes().then(|| Arc::new(rustls_graviola::default_provider()))

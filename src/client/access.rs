@@ -13,7 +13,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tonic::transport::{Endpoint, Uri};
 
 use super::{Client, ClientError};
-use crate::cryptography;
+use crate::cryptography::{self, LACKING};
 
 /// What a client shows a node, and asks of it.
 #[derive(Debug, Clone, Default)]
@@ -75,8 +75,7 @@ fn config(roots: &Path, identity: Option<&(PathBuf, PathBuf)>) -> Result<ClientC
         move |source: BoxError| ClientError::Certificate { path, source }
     };
     let trusted = read_roots(roots).map_err(at(roots))?;
-    let lacks = "this processor lacks what TLS is computed with here, such as AES and AVX2";
-    let provider = cryptography::provider().ok_or_else(|| at(roots)(lacks.into()))?;
+    let provider = cryptography::provider().ok_or_else(|| at(roots)(LACKING.into()))?;
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| at(roots)(error.into()))?

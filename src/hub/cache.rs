@@ -177,18 +177,22 @@ impl RepoCache {
 }
 
 /// Makes `path` anew with `make`, beside it first: whoever looks sees the old or the new one.
-fn replace(path: &Path, make: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
-    let dir = path.parent().expect("a path within the cache has a parent");
+pub(super) fn replace(path: &Path, make: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    let dir = path.parent().expect("a file has a directory");
     fs::create_dir_all(dir)?;
-    let name = path.file_name().expect("a path within the cache has a name").to_string_lossy();
+    let name = path.file_name().expect("a file has a name").to_string_lossy();
     let part = dir.join(format!(".{name}.{}", own_suffix()));
-    make(&part)?;
-    fs::rename(&part, path).inspect_err(|_| drop(fs::remove_file(&part)))
+    let made = make(&part).and_then(|()| fs::rename(&part, path));
+    // It is left where that failed, and where both are names of one file, for which a rename does nothing.
+    match fs::remove_file(&part) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => made.and(Err(e)),
+        _ => made,
+    }
 }
 
 /// What no other process and no other thread puts behind a name, in other containers either, where every process may have
 /// the same number.
-pub(super) fn own_suffix() -> String {
+fn own_suffix() -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     format!("{}-{:?}-{}", std::process::id(), thread::current().id(), now.as_nanos())
 }

@@ -17,7 +17,7 @@ use super::error::{HubError, HubErrorKind as Kind};
 use super::options::HubOptions;
 use super::refusal;
 use super::token::Token;
-use crate::cryptography;
+use crate::cryptography::{self, LACKING};
 
 /// Most redirects in a row.
 const MAX_REDIRECTS: usize = 8;
@@ -134,7 +134,7 @@ impl Client {
     fn check_tls(&self, origin: &Origin) -> Result<(), HubError> {
         if origin.https && self.cryptography.is_none() {
             return Err(HubError::new(Kind::Tls, &origin.host)
-                .because("this processor lacks AES, AVX2 or ADX; pull on another machine and copy its cache"));
+                .because(format!("{LACKING}; pull on another machine and copy its cache")));
         }
         Ok(())
     }

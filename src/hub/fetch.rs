@@ -126,17 +126,24 @@ impl Download<'_> {
         self.check_hash(hasher)
     }
 
-    /// What is there already: its hash so far and its length. What cannot be a beginning of the file is thrown away.
+    /// What is there already: its hash so far and its length.
     fn look(&mut self) -> Result<(Hasher, u64), HubError> {
+        let is_there = |length: u64| fs::metadata(self.part).is_ok_and(|found| found.len() == length);
+        let (hasher, have) = match self.kept.take().filter(|(_, length)| is_there(*length)) {
+            Some(kept) => kept,
+            None => self.read()?,
+        };
+        self.resumed |= have > 0 && self.tag.is_none();
+        self.furthest = self.furthest.max(have);
+        self.source.progress.reach(&self.file.name, have);
+        Ok((hasher, have))
+    }
+
+    /// The hash of the part, and its length. What cannot be a beginning of the file is thrown away.
+    fn read(&self) -> Result<(Hasher, u64), HubError> {
         let io = |e| HubError::io(self.part, e);
         let mut hasher = self.file.digest.hasher(self.file.bytes);
-        let kept = self.kept.take();
         let have = match fs::metadata(self.part) {
-            Ok(found) if kept.as_ref().is_some_and(|(_, length)| *length == found.len()) => {
-                let (known, length) = kept.expect("was looked at");
-                hasher = known;
-                length
-            }
             Ok(found) if found.len() <= self.file.bytes => hasher.read(self.part).map_err(io)?,
             Ok(_) => {
                 fs::remove_file(self.part).map_err(io)?;
@@ -145,9 +152,6 @@ impl Download<'_> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
             Err(e) => return Err(io(e)),
         };
-        self.resumed |= have > 0 && self.tag.is_none();
-        self.furthest = self.furthest.max(have);
-        self.source.progress.reach(&self.file.name, have);
         Ok((hasher, have))
     }
 

@@ -10,7 +10,7 @@ use super::checkpoint::Checkpoint;
 use super::settle::Making;
 use super::{ImportError, Level, families, outline};
 use crate::engine::bundle::{
-    AdapterMode, BundleError, DialectName, Filter, ImageSpec, LINKED_BYTES, MANIFEST, Manifest, Mllm, Sam, Sealed, seal,
+    AdapterMode, BundleError, DialectName, Filter, ImageSpec, MANIFEST, Manifest, Mllm, Sam, Sealed, link_or_copy, seal,
 };
 
 /// Longest answer of a bundle that is made here, in tokens: a dozen boxes in JSON, digit by digit.
@@ -76,10 +76,7 @@ pub fn compose(parts: &Composition<'_>, out: impl AsRef<Path>) -> Result<Sealed,
         return Err(wrong_kind(parts.mllm, class, "language model with eyes"));
     }
     let (sam_class, image) = segmenter(parts.sam)?;
-    let mut dialect = parts.dialect.unwrap_or(DialectName::of_class(class)).words();
-    if let Some(end) = end_token(parts.mllm) {
-        dialect.end_of_answer = end;
-    }
+    let dialect = parts.dialect.unwrap_or(DialectName::of_class(class)).words_until(end_token(parts.mllm));
     let manifest = Manifest {
         format: 1,
         name: parts.name.to_owned(),
@@ -159,10 +156,7 @@ fn write(manifest: &Manifest, from: [&Path; 2], out: &Path) -> Result<Sealed, Co
                 continue;
             }
             let target = to.join(path.file_name().unwrap_or_default());
-            let small = fs::metadata(&real).map_err(io(&path))?.len() < LINKED_BYTES;
-            if small || fs::hard_link(&real, &target).is_err() {
-                fs::copy(&real, &target).map_err(io(&path))?;
-            }
+            link_or_copy(&real, &target).map_err(io(&path))?;
         }
     }
     let text = toml::to_string(manifest).expect("a manifest is TOML");

@@ -215,7 +215,7 @@ impl<'g> Live<'g> {
         }
         self.most = self.most.max(self.now);
         for input in &node.input {
-            let root = self.root.get(input.as_str()).copied().unwrap_or(input);
+            let root = self.root_of(input);
             let left = self.readers.entry(root).or_default();
             *left = left.saturating_sub(1);
             if *left == 0 {
@@ -230,15 +230,20 @@ impl<'g> Live<'g> {
         }
     }
 
+    /// What a value's elements lie in.
+    fn root_of(&self, name: &'g str) -> &'g str {
+        self.root.get(name).copied().unwrap_or(name)
+    }
+
     /// The value whose memory a node's output takes: what it is a view of, or what only this node reads yet.
     fn heir(&self, node: &'g NodeProto, bytes: u64, view: bool) -> Option<&'g str> {
-        let root = |name: &'g String| self.root.get(name.as_str()).copied().unwrap_or(name);
+        let root = |name: &'g String| self.root_of(name);
         if view {
             return node.input.first().map(root);
         }
         let in_place = IN_PLACE.contains(&node.op_type.as_str());
         let last = |root: &&'g str| {
-            let uses = node.input.iter().filter(|name| self.root.get(name.as_str()).copied().unwrap_or(name) == *root);
+            let uses = node.input.iter().filter(|name| self.root_of(name) == *root);
             self.readers.get(*root) == Some(&uses.count()) && self.bytes.get(*root).is_some_and(|&b| b >= bytes)
         };
         node.input.iter().map(root).find(last).filter(|_| in_place)

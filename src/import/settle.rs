@@ -89,9 +89,13 @@ impl Part {
             Ok(())
         };
         replace().map_err(|e| write_error(&self.target, e))?;
+        self.has_its_name();
+        Ok(self.target.clone())
+    }
+
+    fn has_its_name(&mut self) {
         self.settled = true;
         let _ = fs::remove_file(self.target.join(LOCK));
-        Ok(self.target.clone())
     }
 
     /// Removes what a dead process left.
@@ -145,11 +149,9 @@ impl Making {
     /// As [`Making::new`].
     pub(crate) fn settle(mut self) -> Result<(), ImportError> {
         self.check_free()?;
-        let Part { dir, target, settled, .. } = &mut self.0;
         // Over an empty directory this succeeds.
-        fs::rename(&*dir, &*target).map_err(|e| write_error(target, e))?;
-        *settled = true;
-        let _ = fs::remove_file(target.join(LOCK));
+        fs::rename(&self.0.dir, &self.0.target).map_err(|e| write_error(&self.0.target, e))?;
+        self.0.has_its_name();
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::mllm::MAX_TREE_TOKENS;
 use super::sam::{MAX_BATCH, MAX_WINDOWS};
 use super::sight;
-use super::stages::{LoadError, max_positions_of};
+use super::stages::{LoadError, max_positions_of, read_json};
 use crate::engine::bundle::Bundle;
 use crate::import::{Adapter, Form, GraphBytes, GraphOutline, Level, Outline, Precision, outline};
 
@@ -187,25 +187,23 @@ impl Parts {
             let outline = outline(&dir, adapter.as_deref().map(|dir| Adapter { dir, mode }), form)?;
             if outline.graphs.iter().any(|graph| graph.name() == "decoder") {
                 let path = dir.join("config.json");
-                let error = |what: String| LoadError::Config { path: path.clone(), what };
-                let text = std::fs::read_to_string(&path).map_err(|e| error(e.to_string()))?;
-                let config = serde_json::from_str(&text).map_err(|e| error(e.to_string()))?;
-                parts.config = Some((config, path));
+                parts.config = Some((read_json(&path)?, path));
             }
             parts.outlines.push(outline);
         }
         Ok(parts)
     }
 
-    fn has_eyes(&self) -> bool {
-        self.outlines.iter().flat_map(|outline| &outline.graphs).any(|graph| graph.name() == "vision")
+    /// The graph that looks at images; a language model without eyes has none.
+    fn vision(&self) -> Option<&GraphOutline> {
+        self.outlines.iter().flat_map(|outline| &outline.graphs).find(|graph| graph.name() == "vision")
     }
 
     /// Tokens that the class makes of one image, where it always makes as many.
     fn image_tokens(&self) -> Option<u64> {
         let (config, _) = self.config.as_ref()?;
-        let vision = self.outlines.iter().flat_map(|outline| &outline.graphs).find(|graph| graph.name() == "vision")?;
-        let tokens = vision.outputs().find(|port| port.name == "image_embeds")?.shape.get(1)?.parse::<u64>().ok()?;
+        let tokens =
+            self.vision()?.outputs().find(|port| port.name == "image_embeds")?.shape.get(1)?.parse::<u64>().ok()?;
         let side = config["vision_config"]["image_size"].as_u64().filter(|&side| side > 0);
         let (Some(shapes), Some(side)) = (config["image_grid_pinpoints"].as_array(), side) else { return Some(tokens) };
         // The whole and the tiles of the largest shape, each row of them with an end.
@@ -237,9 +235,9 @@ impl Sizes {
         if !(2..=known).contains(&context) {
             return Err(error(format!("conversations of {context} tokens are not within 2 to {known}")));
         }
-        let image_tokens = match parts.has_eyes() {
-            true => demand.image_tokens.or_else(|| parts.image_tokens()).unwrap_or(USUAL_IMAGE_TOKENS),
-            false => 0,
+        let image_tokens = match parts.vision() {
+            Some(_) => demand.image_tokens.or_else(|| parts.image_tokens()).unwrap_or(USUAL_IMAGE_TOKENS),
+            None => 0,
         };
         if image_tokens >= context {
             return Err(error(format!("an image of {image_tokens} tokens does not fit a conversation of {context}")));

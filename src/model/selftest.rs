@@ -274,11 +274,10 @@ fn last_dim(engine: &dyn Engine, name: &'static str) -> Result<usize, ModelError
 
 /// Whether mask logits are the same however the embedding went to the decoder, give or take the last bits.
 fn same(by_host: &Tensor<'_>, handed: &Tensor<'_>) -> Result<(), ModelError> {
-    let values = |tensor: &Tensor<'_>| tensor.as_f32().map(<[f32]>::to_vec).unwrap_or_default();
-    let (by_host, handed) = (values(by_host), values(handed));
+    let (by_host, handed) = (by_host.as_f32().unwrap_or_default(), handed.as_f32().unwrap_or_default());
     let largest = by_host.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
     let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-3 * largest;
-    if by_host.len() == handed.len() && by_host.iter().zip(&handed).all(close) {
+    if by_host.len() == handed.len() && by_host.iter().zip(handed).all(close) {
         return Ok(());
     }
     let what = "are others where the embedding does not pass the host".to_owned();

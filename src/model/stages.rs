@@ -22,6 +22,9 @@ use crate::engine::{Engine, EngineError};
 use crate::import::{ImportError, Imported, Level, default_cache_dir, import_cached};
 use crate::prompt::{CommandLimits, Dialect, DialectError, StrategyError};
 
+/// Longest JSON file of a checkpoint that is read, in bytes; as an import's.
+const MAX_JSON_BYTES: u64 = 4 << 20;
+
 /// How a bundle's models are loaded.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
@@ -271,11 +274,26 @@ struct Config {
     max_positions: usize,
 }
 
+/// A JSON file of a checkpoint.
+///
+/// # Errors
+/// [`LoadError::Config`] where it cannot be read, is longer than [`MAX_JSON_BYTES`] or no JSON.
+pub(super) fn read_json(path: &Path) -> Result<serde_json::Value, LoadError> {
+    let read = || {
+        let bytes = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
+        if bytes > MAX_JSON_BYTES {
+            return Err(format!("{bytes} bytes are more than {MAX_JSON_BYTES}"));
+        }
+        let text = std::fs::read_to_string(path).map_err(|e| e.to_string())?;
+        serde_json::from_str(&text).map_err(|e| e.to_string())
+    };
+    read().map_err(|what| LoadError::Config { path: path.to_owned(), what })
+}
+
 impl Config {
     fn read(path: &Path) -> Result<Self, LoadError> {
         let error = |what: String| LoadError::Config { path: path.to_owned(), what };
-        let text = std::fs::read_to_string(path).map_err(|e| error(e.to_string()))?;
-        let config: serde_json::Value = serde_json::from_str(&text).map_err(|e| error(e.to_string()))?;
+        let config = read_json(path)?;
         // `transformers` has written both names.
         let image_token = ["image_token_index", "image_token_id"].into_iter().find_map(|key| config[key].as_u64());
         let image_token = image_token.and_then(|id| u32::try_from(id).ok());

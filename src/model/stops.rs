@@ -4,10 +4,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::stages::LoadError;
+use super::stages::{LoadError, read_json};
 
-/// Longest file that is read, in bytes, and most tokens that are believed.
-const MAX_BYTES: u64 = 4 << 20;
+/// Most tokens that are believed.
 const MAX_STOPS: usize = 64;
 
 /// The `eos_token_id` of the checkpoint in `dir`, one or a list: what `generation_config.json` says, and where that is not
@@ -25,7 +24,7 @@ pub(super) fn stop_tokens(dir: &Path) -> Result<Vec<u32>, LoadError> {
             continue;
         }
         let error = |what: String| LoadError::Config { path: path.clone(), what };
-        let config = read(&path).map_err(error)?;
+        let config = read_json(&path)?;
         for part in parts {
             let found = if part.is_empty() { &config[KEY] } else { &config[part][KEY] };
             if !found.is_null() {
@@ -35,15 +34,6 @@ pub(super) fn stop_tokens(dir: &Path) -> Result<Vec<u32>, LoadError> {
         }
     }
     Ok(Vec::new())
-}
-
-fn read(path: &Path) -> Result<Value, String> {
-    let bytes = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
-    if bytes > MAX_BYTES {
-        return Err(format!("{bytes} bytes are more than {MAX_BYTES}"));
-    }
-    let text = std::fs::read_to_string(path).map_err(|e| e.to_string())?;
-    serde_json::from_str(&text).map_err(|e| e.to_string())
 }
 
 fn tokens(value: &Value) -> Option<Vec<u32>> {

@@ -367,9 +367,9 @@ impl Target {
 
     fn verdict(&self) -> Verdict {
         let outcome = self.grounding.as_ref().map(|g| g.grounding.outcome);
-        let believed = self.tracks.iter().filter(|t| !t.doubtful);
+        let mut believed = self.tracks.iter().filter(|t| !t.doubtful).peekable();
         // A mask of several that may be wrong makes them all something not to be acted upon.
-        let sure = believed.clone().count() > 0 && believed.clone().all(|t| t.sure);
+        let sure = believed.peek().is_some() && believed.all(|t| t.sure);
         match self.state.phase {
             Phase::Pending => Verdict::Pending,
             Phase::Paused => Verdict::Paused,

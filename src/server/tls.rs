@@ -9,7 +9,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
-use crate::cryptography;
+use crate::cryptography::{self, LACKING};
 
 /// The files, all PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,8 +44,7 @@ impl Tls {
     /// A file that is not there, not PEM or empty, and a key that is not the certificate's.
     pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
         let provider = cryptography::provider().ok_or_else(|| {
-            let source =
-                "this processor lacks AES, AVX2 or ADX; take plain text on the Unix socket, behind a proxy with TLS";
+            let source = format!("{LACKING}; take plain text on the Unix socket, behind a proxy with TLS");
             TlsError { what: "TLS certificate", path: files.certificate.clone(), source: source.into() }
         })?;
         let chain = certificates("TLS certificate", &files.certificate)?;

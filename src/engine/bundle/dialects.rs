@@ -56,6 +56,12 @@ impl DialectName {
         };
         toml::from_str(text).expect("dialects of this crate are read in its tests")
     }
+
+    /// Its words for a checkpoint that ends what it says with the token `end`, where that is known.
+    pub(crate) fn words_until(self, end: Option<String>) -> Dialect {
+        let words = self.words();
+        Dialect { end_of_answer: end.unwrap_or(words.end_of_answer), ..words }
+    }
 }
 
 /// What a dialect's coordinates count.

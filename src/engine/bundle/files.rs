@@ -119,6 +119,15 @@ fn walk(dir: &Path, relative: &str, depth: usize, found: &mut BTreeSet<String>) 
 /// edit, and an edit must reach neither the checkpoint nor a cache.
 pub(crate) const LINKED_BYTES: u64 = 16 << 20;
 
+/// Gives a checkpoint's file the name `to` too, which must not be there: the same bytes where it is long and the file
+/// system is the same, else a copy.
+pub(crate) fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
+    if fs::metadata(from)?.len() < LINKED_BYTES || fs::hard_link(from, to).is_err() {
+        fs::copy(from, to)?;
+    }
+    Ok(())
+}
+
 /// SHA-256 of a file, read in pieces.
 fn hash_file(path: &Path) -> io::Result<[u8; 32]> {
     let mut file = File::open(path)?;

@@ -22,7 +22,7 @@ mod tests;
 pub use calibrate::{Calibration, MaskCalibration, calibrate};
 pub use dialects::{Coordinates, DialectName, Json, Strategy};
 pub use error::{BundleError, BundleErrorKind};
-pub(crate) use files::{LINKED_BYTES, hex};
+pub(crate) use files::{LINKED_BYTES, hex, link_or_copy};
 pub use manifest::{
     AdapterMode, Dialect, FileEntry, Filter, Fit, ImageSpec, Layout, Manifest, Mllm, Ppg, Resampler, Sam, Thresholds,
     Zoom,

@@ -53,7 +53,6 @@ impl Page {
         self.raw("</tr>\n");
     }
 
-    /// The markup.
     /// A table that may be wider than its place; the first cell of a row names it.
     pub(crate) fn table<'c>(
         &mut self,
@@ -73,6 +72,7 @@ impl Page {
         self.raw("</tbody></table></div>\n");
     }
 
+    /// The markup.
     pub(crate) fn finish(self) -> String {
         self.0
     }

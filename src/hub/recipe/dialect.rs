@@ -28,10 +28,7 @@ impl Speech {
     pub(super) fn table(&self, end: Option<String>) -> Dialect {
         match self {
             Self::Written(dialect) => Dialect::clone(dialect),
-            Self::Named(name) => {
-                let words = name.words();
-                Dialect { end_of_answer: end.unwrap_or(words.end_of_answer.clone()), ..words }
-            }
+            Self::Named(name) => name.words_until(end),
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::engine::bundle::{Filter, Resampler};
 use crate::geometry::{ModelPx, Size};
 use crate::model::preprocess::Pixels;
-use crate::model::stages::LoadError;
+use crate::model::stages::{LoadError, read_json};
 
 /// Largest side or edge that is believed, in pixels.
 const MAX_SIDE: u64 = 1 << 14;
@@ -27,9 +27,7 @@ impl Checkpoint {
     }
 
     fn file(path: PathBuf) -> Result<Self, LoadError> {
-        let error = |what: String| LoadError::Config { path: path.clone(), what };
-        let text = std::fs::read_to_string(&path).map_err(|e| error(e.to_string()))?;
-        let value = serde_json::from_str(&text).map_err(|e| error(e.to_string()))?;
+        let value = read_json(&path)?;
         Ok(Self { path, value })
     }
 
