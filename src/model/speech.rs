@@ -337,7 +337,15 @@ impl<'a> Context<'a> {
         if self.dialect.is_json() {
             return self.opening_of_json(query, &self.dialect.write_answer(&[sample(1.0)], "it"));
         }
-        self.opening_of(query, &[1.0, 3.0].map(|v| self.dialect.write_box(sample(v).bbox)))
+        let boxes = [1.0, 3.0].map(|v| self.dialect.write_box(sample(v).bbox));
+        let opening = self.opening_of(query, &boxes)?;
+        let Some(sign) = self.dialect.count_on() else { return Ok(opening) };
+        let counted = format!("{query}{}", boxes[0]);
+        let count_on = self.single("count_on", sign, &counted)?;
+        if self.continuation("count_on", &boxes[1], &format!("{counted}{sign}"))?[0] != opening.box_start {
+            return Err(token_error("count_on", "is followed by another token where a box begins"));
+        }
+        Ok(Opening { count_on: Some(count_on), ..opening })
     }
 
     /// The same where answers are JSON, of which `sample` is one that names a target: both kinds begin alike, and the first
@@ -359,7 +367,7 @@ impl<'a> Context<'a> {
                 _ => {}
             }
         }
-        Ok(Opening { lead, box_start, absent, alike, frame: Vec::new() })
+        Ok(Opening { lead, box_start, absent, alike, count_on: None, frame: Vec::new() })
     }
 
     /// The same for two targets, as they are written, that have no number in common.
@@ -375,7 +383,7 @@ impl<'a> Context<'a> {
             true => one.iter().zip(&other).map(|(a, b)| (a == b).then_some(*a)).collect(),
             false => Vec::new(),
         };
-        Ok(Opening { lead: Vec::new(), box_start, absent, alike: [Vec::new(), Vec::new()], frame })
+        Ok(Opening { lead: Vec::new(), box_start, absent, alike: [Vec::new(), Vec::new()], count_on: None, frame })
     }
 
     /// The same for PPG; its answers must end as all do, and come back from the tokenizer as they were.
@@ -501,6 +509,15 @@ mod tests {
         assert_eq!(plain.opening(Strategy::Ppg).expect_err("was not taught").strategy(), Strategy::Ppg);
         let error = plain.query(Strategy::Ppg, CountHint::One, "the red mug").expect_err("was not taught");
         assert!(matches!(error, ModelError::Strategy(_)), "{error}");
+    }
+
+    #[test]
+    fn a_tokenizer_that_cannot_count_is_refused() {
+        assert!(try_speech(|w| w.count_on = Some(",".into())).is_ok());
+        for sign in [", ,", "no such"] {
+            let error = try_speech(|w| w.count_on = Some(sign.into())).err().expect("is two tokens");
+            assert_eq!((error.kind(), error.field()), (DialectErrorKind::Token, "count_on"), "{sign}: {error}");
+        }
     }
 
     #[test]

@@ -46,19 +46,30 @@ impl<'a> Evidence<'a> {
     /// For each of `count` targets, the probability that it starts times that of its box's least certain edge.
     ///
     /// Each target has `coordinates` numbers, at least four, of which the first four are its box. The first target
-    /// starts with `p_found`. Where the dialect's numbers are not one token each, nothing is known about edges and later
-    /// targets, and `p_found` stands for every one.
+    /// starts with `p_found`. Where more boxes were said than there are targets, they were counted up to the only one,
+    /// which is as sure as all of them together. Where the dialect's numbers are not one token each, nothing is known about
+    /// edges and later targets, and `p_found` stands for every one.
     pub(super) fn boxes(&self, count: usize, coordinates: usize, p_found: f32) -> Vec<f32> {
         let said: Vec<_> = self.steps.iter().enumerate().filter_map(|(at, s)| s.edge.map(|edge| (at, edge))).collect();
-        if said.len() != coordinates * count {
+        if said.is_empty() || said.len() % coordinates != 0 {
             return vec![p_found; count];
         }
+        let p = |at: Option<usize>| at.map_or(1.0, |at| self.steps[at].p);
         let confidence = |(i, target): (usize, &[(usize, f32)])| {
             // The sign before the first number is what opened the box.
-            let p_start = if i == 0 { p_found } else { target[0].0.checked_sub(1).map_or(1.0, |at| self.steps[at].p) };
+            let p_start = if i == 0 { p_found } else { p(target[0].0.checked_sub(1)) };
             p_start * target.iter().take(4).map(|(_, edge)| *edge).fold(1.0, f32::min)
         };
-        said.chunks_exact(coordinates).enumerate().map(confidence).collect()
+        let boxes = said.chunks_exact(coordinates);
+        match (count, boxes.len()) {
+            (1, 2..) => {
+                // Before what opened a later box stands the sign that counts on.
+                let counted_on = boxes.clone().skip(1).map(|target| p(target[0].0.checked_sub(2)));
+                vec![counted_on.chain(boxes.enumerate().map(confidence)).product()]
+            }
+            (count, said) if count == said => boxes.enumerate().map(confidence).collect(),
+            _ => vec![p_found; count],
+        }
     }
 }
 
@@ -101,6 +112,20 @@ mod tests {
         }
         let c = e.boxes(2, 4, 0.9);
         assert!((c[0] - 0.9).abs() < 1e-6 && (c[1] - 0.6).abs() < 1e-6, "{c:?}");
+    }
+
+    #[test]
+    fn what_was_counted_is_as_sure_as_all_of_it() {
+        let numbers = numbers();
+        let mut e = Evidence::new(Some(&numbers), GridScale::square(100));
+        for (p_open, p_edge) in [(0.9, 0.8), (0.5, 0.6)] {
+            e.note(&spread(&[(0, p_open)]), 0);
+            (0..4).for_each(|_| e.note(&spread(&[(7, p_edge)]), 7));
+            // The sign that counts on, or the end.
+            e.note(&spread(&[(0, 0.7)]), 0);
+        }
+        let [c] = e.boxes(1, 4, 0.9)[..] else { panic!("one target") };
+        assert!((c - 0.9 * 0.8 * 0.7 * 0.5 * 0.6).abs() < 1e-6, "{c}");
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl Dialect {
 }
 
 /// Reads the model's round-1 answer, without its end-of-answer token: boxes, in JSON also with points on the target, or the
-/// absent answer.
+/// absent answer. Where boxes are counted up to the target only the last of them is one.
 ///
 /// # Errors
 /// Every [`AnswerErrorKind`] but `Label`, which takes points off a target, and `Endless`.
@@ -89,14 +89,21 @@ pub fn parse_answer(text: &str, dialect: &Dialect) -> Result<Answer, AnswerError
     if dialect.json().is_some() {
         return super::json::parse(text, dialect);
     }
-    read_answer(text, dialect, |cursor| Ok(GridPrompt { bbox: cursor.bbox(dialect)?, groups: Vec::new() }))
+    read_answer(text, dialect, |cursor| {
+        let target = |cursor: &mut Cursor<'_>| Ok(GridPrompt { bbox: cursor.bbox(dialect)?, groups: Vec::new() });
+        let mut targets = read_targets(cursor, dialect, target)?;
+        if let (Some(sign), [counted]) = (dialect.count_on(), &mut targets[..]) {
+            counted.bbox = read_counted(cursor, counted.bbox, sign, dialect)?;
+        }
+        Ok(targets)
+    })
 }
 
-/// Reads the absent answer, or targets up to the end of the text; each begins with a box.
+/// Reads the absent answer, or `targets` up to the end of the text, which begin with a box.
 pub(super) fn read_answer(
     text: &str,
     dialect: &Dialect,
-    target: impl Fn(&mut Cursor<'_>) -> Result<GridPrompt, AnswerError>,
+    targets: impl FnOnce(&mut Cursor<'_>) -> Result<Vec<GridPrompt>, AnswerError>,
 ) -> Result<Answer, AnswerError> {
     let mut cursor = Cursor::new(text);
     cursor.skip_space();
@@ -107,15 +114,45 @@ pub(super) fn read_answer(
         cursor.literal(dialect.absent_answer())?;
         return cursor.end().map(|()| Answer::Absent);
     }
+    let targets = targets(&mut cursor)?;
+    cursor.end().map(|()| Answer::Targets(targets))
+}
+
+/// Reads targets, each of which begins with a box, as long as there are any.
+pub(super) fn read_targets(
+    cursor: &mut Cursor<'_>,
+    dialect: &Dialect,
+    target: impl Fn(&mut Cursor<'_>) -> Result<GridPrompt, AnswerError>,
+) -> Result<Vec<GridPrompt>, AnswerError> {
     let mut targets = Vec::new();
     while cursor.starts(dialect.box_template()) {
         if targets.len() == MAX_BOXES {
             return Err(cursor.error(AnswerErrorKind::TooMany));
         }
-        targets.push(target(&mut cursor)?);
+        targets.push(target(cursor)?);
         cursor.skip_space();
     }
-    cursor.end().map(|()| Answer::Targets(targets))
+    Ok(targets)
+}
+
+/// Goes on counting from the box `last`, as long as `sign` stands between boxes: the last one, which is meant.
+fn read_counted(
+    cursor: &mut Cursor<'_>,
+    mut last: BBox<Grid>,
+    sign: &str,
+    dialect: &Dialect,
+) -> Result<BBox<Grid>, AnswerError> {
+    let mut counted = 1;
+    while cursor.begins(sign) {
+        if counted == MAX_BOXES {
+            return Err(cursor.error(AnswerErrorKind::TooMany));
+        }
+        cursor.literal(sign)?;
+        last = cursor.bbox(dialect)?;
+        cursor.skip_space();
+        counted += 1;
+    }
+    Ok(last)
 }
 
 #[cfg(test)]
@@ -182,6 +219,32 @@ mod tests {
         }
         let narrow = words(|w| w.coordinate_scale = 500);
         assert_eq!(parse_answer("[001,002,501,400]", &narrow).expect_err("501 > 500").kind(), OutOfRange);
+    }
+
+    #[test]
+    fn of_boxes_that_are_counted_the_last_is_meant() {
+        let counting = words(|w| w.count_on = Some(", ".into()));
+        let [a, b, c] = ["[000,000,001,001]", "[002,003,004,005]", "[281,240,863,999]"];
+        for text in [format!("{a},{b},{c}"), format!(" {a} , {b} ,{c} "), c.to_owned()] {
+            assert_eq!(parse_answer(&text, &counting), Ok(boxes(&[(281, 240, 863, 999)])), "{text}");
+        }
+        assert_eq!(parse_answer(&format!("{a}{b}"), &counting), Ok(boxes(&[(0, 0, 1, 1), (2, 3, 4, 5)])));
+        use AnswerErrorKind::*;
+        let many = [a; MAX_BOXES + 1].join(",");
+        let cases = [
+            (format!("{a},"), Truncated, 18),
+            (format!("{a},,{b}"), Unexpected, 18),
+            (format!("{a},no such object"), Unexpected, 18),
+            // One that is counted is one: several cannot be.
+            (format!("{a},{b}{c}"), Trailing, 35),
+            (format!("{a}{b},{c}"), Trailing, 34),
+            (many.clone(), TooMany, 18 * MAX_BOXES - 1),
+        ];
+        for (text, kind, at) in cases {
+            let error = parse_answer(&text, &counting).expect_err(&text);
+            assert_eq!((error.kind(), error.at()), (kind, at), "{text}");
+        }
+        assert_eq!(parse_answer(&format!("{a},{b}"), &tabletop()).expect_err("does not count").kind(), Trailing);
     }
 
     #[test]

@@ -142,11 +142,13 @@ impl<'a> Cursor<'a> {
 
     /// Whether what begins with `template` begins here, judged by the first sign alone.
     pub(super) fn starts(&self, template: &Template) -> bool {
-        let Some(Piece::Text(opening)) = template.pieces().first() else { return false };
-        match (opening.trim_start().chars().next(), self.rest().chars().next()) {
-            (Some(a), Some(b)) => a.eq_ignore_ascii_case(&b),
-            _ => false,
-        }
+        matches!(template.pieces().first(), Some(Piece::Text(opening)) if self.begins(opening))
+    }
+
+    /// Whether `text` begins here, judged by the first sign alone.
+    pub(super) fn begins(&self, text: &str) -> bool {
+        let (wanted, found) = (text.trim_start().chars().next(), self.rest().chars().next());
+        wanted.zip(found).is_some_and(|(a, b)| a.eq_ignore_ascii_case(&b))
     }
 
     /// The coordinate of slot `slot` of x, y, x, y, in `0..=` the scale of its axis.

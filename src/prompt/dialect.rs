@@ -60,6 +60,7 @@ pub struct Dialect {
     hints: [String; 3],
     proposal_query: Template,
     bbox: Template,
+    count_on: Option<String>,
     absent_answer: String,
     end_of_answer: String,
     points_query: Template,
@@ -97,6 +98,7 @@ impl Dialect {
             hints: [&words.hint_one, &words.hint_one_or_more, &words.hint_none_or_more].map(String::clone),
             proposal_query: Template::compile("proposal_query", &words.proposal_query, &["command"], &["hint"])?,
             bbox,
+            count_on: words.count_on.clone(),
             absent_answer: json.as_ref().map_or_else(|| words.absent_answer.clone(), JsonWords::absent),
             json,
             end_of_answer: words.end_of_answer.clone(),
@@ -111,7 +113,8 @@ impl Dialect {
             constrained: words.constrained,
             ppg: words.ppg.as_ref().map(PpgWords::compile).transpose()?,
         };
-        dialect.check_absent_answer_is_no_box()?;
+        dialect.check_no_box_begins_like("absent_answer", &dialect.absent_answer)?;
+        dialect.count_on.iter().try_for_each(|sign| dialect.check_no_box_begins_like("count_on", sign))?;
         Ok(dialect)
     }
 
@@ -192,6 +195,11 @@ impl Dialect {
         &self.absent_answer
     }
 
+    /// What stands between boxes that are counted up to the target; `None` where answers do not count.
+    pub fn count_on(&self) -> Option<&str> {
+        self.count_on.as_deref()
+    }
+
     /// The token that ends an answer.
     pub fn end_of_answer(&self) -> &str {
         &self.end_of_answer
@@ -245,16 +253,15 @@ impl Dialect {
         &self.point
     }
 
-    /// The first sign of the answer decides how it is read, so it must differ.
-    fn check_absent_answer_is_no_box(&self) -> Result<(), DialectError> {
+    /// The first sign of `text` decides how what follows is read, so it must not be that of a box.
+    fn check_no_box_begins_like(&self, field: &'static str, text: &str) -> Result<(), DialectError> {
         if self.json.is_some() {
             return Ok(());
         }
         let Some(Piece::Text(opening)) = self.bbox.pieces().first() else { return Ok(()) };
-        let (a, b) = (opening.trim_start().chars().next(), self.absent_answer.trim_start().chars().next());
+        let (a, b) = (opening.trim_start().chars().next(), text.trim_start().chars().next());
         if a.zip(b).is_some_and(|(a, b)| a.eq_ignore_ascii_case(&b)) {
-            let detail = "begins like a box";
-            return Err(DialectError::new(DialectErrorKind::Unreadable, "absent_answer", detail));
+            return Err(DialectError::new(DialectErrorKind::Unreadable, field, "begins like a box"));
         }
         Ok(())
     }
@@ -342,6 +349,9 @@ fn check_texts(words: &bundle::Dialect) -> Result<(), DialectError> {
         ("yes", &words.yes, true),
         ("no", &words.no, true),
     ];
+    if words.count_on.as_ref().is_some_and(|sign| sign.trim().is_empty()) {
+        return Err(DialectError::new(DialectErrorKind::Unreadable, "count_on", "is empty"));
+    }
     if let Some((field, ..)) = texts.iter().find(|(_, text, needed)| *needed && text.trim().is_empty()) {
         return Err(DialectError::new(DialectErrorKind::Unreadable, field, "is empty"));
     }
@@ -443,7 +453,7 @@ pub(crate) mod tests {
         fn calibration(temperature: f32, bias: f32) -> bundle::Calibration {
             bundle::Calibration { temperature, bias, mask: None }
         }
-        let cases: [(Change, DialectErrorKind, &str); 23] = [
+        let cases: [(Change, DialectErrorKind, &str); 25] = [
             (|w| w.coordinate_digits = 0, Range, "coordinate_digits"),
             (|w| w.coordinate_digits = 7, Range, "coordinate_digits"),
             (|w| w.coordinate_scale = 1000, Range, "coordinate_scale"),
@@ -459,6 +469,8 @@ pub(crate) mod tests {
             (|w| w.points_query = "{box} {points} {points}".into(), RepeatedSlot, "points_query"),
             (|w| w.absent_answer = "[none]".into(), Unreadable, "absent_answer"),
             (|w| w.absent_answer = " ".into(), Unreadable, "absent_answer"),
+            (|w| w.count_on = Some("[".into()), Unreadable, "count_on"),
+            (|w| w.count_on = Some(" ".into()), Unreadable, "count_on"),
             (|w| w.no = "Yes".into(), Unreadable, "no"),
             (|w| w.grid = [0, 5], Range, "grid"),
             (|w| w.grid = [usize::MAX, 5], Range, "grid"),

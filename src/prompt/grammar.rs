@@ -88,7 +88,24 @@ impl Walk<'_> {
             self.literal(dialect.absent_answer())?;
             return if self.is_over() { Ok(()) } else { Err(Progress::Dead) };
         }
-        for _ in 0..MAX_BOXES {
+        for said in 1..=MAX_BOXES {
+            self.bbox(dialect)?;
+            if self.is_over() {
+                return Ok(());
+            }
+            if let (1, Some(sign)) = (said, dialect.count_on())
+                && self.begins(sign)
+            {
+                return self.counted(sign, dialect);
+            }
+        }
+        Err(Progress::Dead)
+    }
+
+    /// Boxes after the first, `sign` before each.
+    fn counted(&mut self, sign: &str, dialect: &Dialect) -> Step<()> {
+        for _ in 1..MAX_BOXES {
+            self.literal(sign)?;
             self.bbox(dialect)?;
             if self.is_over() {
                 return Ok(());
@@ -99,9 +116,13 @@ impl Walk<'_> {
 
     /// The first sign of a box is never that of the absent answer.
     fn starts_box(&self, dialect: &Dialect) -> bool {
-        let Some(Piece::Text(opening)) = dialect.box_template().pieces().first() else { return false };
-        let first = |text: &str| text.trim_start().chars().next();
-        first(opening).zip(first(self.rest)).is_some_and(|(a, b)| a.eq_ignore_ascii_case(&b))
+        matches!(dialect.box_template().pieces().first(), Some(Piece::Text(opening)) if self.begins(opening))
+    }
+
+    /// Whether `text` begins here, judged by the first sign alone.
+    fn begins(&self, text: &str) -> bool {
+        let (wanted, found) = (text.trim_start().chars().next(), self.rest.chars().next());
+        wanted.zip(found).is_some_and(|(a, b)| a.eq_ignore_ascii_case(&b))
     }
 }
 
@@ -176,8 +197,12 @@ mod tests {
         fn what_is_never_dead_can_be_read(
             picks in proptest::collection::vec(0usize..1000, 80),
             scale in 1u32..1000,
+            counts in any::<bool>(),
         ) {
-            let dialect = words(|w| w.coordinate_scale = scale);
+            let dialect = words(|w| {
+                w.coordinate_scale = scale;
+                w.count_on = counts.then(|| ",".into());
+            });
             let signs: Vec<char> = "0123456789[], nosuchbjet".chars().collect();
             let mut text = String::new();
             for pick in picks {

@@ -3,7 +3,7 @@
 //! Source: arXiv 2409.10542, section 3 (PPG).
 
 use super::CountHint;
-use super::codec::{Answer, GridLabel, GridPrompt, read_answer};
+use super::codec::{Answer, GridLabel, GridPrompt, read_answer, read_targets};
 use super::cursor::{AnswerError, AnswerErrorKind, Cursor};
 use super::dialect::{Dialect, check_numbers_apart};
 use super::template::{DialectError, DialectErrorKind, Piece, Template};
@@ -127,11 +127,12 @@ impl<'a> Ppg<'a> {
     /// # Errors
     /// Every [`AnswerErrorKind`] but `Endless`.
     pub fn parse(&self, text: &str) -> Result<Answer, AnswerError> {
-        read_answer(text, self.dialect, |cursor| {
+        let target = |cursor: &mut Cursor<'_>| {
             let bbox = cursor.bbox(self.dialect)?;
             let groups = (0..self.words.groups).map(|_| self.group(cursor, bbox)).collect::<Result<_, _>>()?;
             Ok(GridPrompt { bbox, groups })
-        })
+        };
+        read_answer(text, self.dialect, |cursor| read_targets(cursor, self.dialect, target))
     }
 
     fn group(&self, cursor: &mut Cursor<'_>, bbox: BBox<Grid>) -> Result<Vec<GridLabel>, AnswerError> {

@@ -29,6 +29,7 @@ DIALECT = {
     "proposal_query": "<user> find {hint}: {command} <assistant>",
     "box": "[{x1},{y1},{x2},{y2}]",
     "absent_answer": "no such object",
+    "count_on": ",",
     "end_of_answer": "</s>",
     "points_query": "<user> on {box}? {points} <assistant>",
     "point": "[{x},{y}]",
@@ -107,6 +108,8 @@ def mask_points(mask: np.ndarray, box) -> list[tuple[float, float, str]]:
     return [(x1 + x + 0.5, y1 + y + 0.5, label) for (y, x), label in said]
 
 
+# Classes of a word that may speak of anything.
+EVERY = frozenset(range(1000))
 # What a token is trained to do, for the curves.
 BOX, ABSENT, POINT, LOOK = 1, 2, 3, 4
 # Where a token's attention is taught to go: nowhere in particular, or (as a bit set) to the image tokens of objects,
@@ -193,6 +196,41 @@ def reword(text: str, rng: random.Random, held_out: re.Pattern) -> str:
     return text if held_out.fullmatch(said) else said
 
 
+# How people count things off, with {o} an ordinal, {n} one thing, {p} several, {s} a side.
+COUNTS = ["first", "second", "third", "fourth"]
+COUNTED = re.compile(rf"(the )?({'|'.join(COUNTS)}) ([a-z' ]+?) (?:counting )?from the (left|right|top|bottom)")
+COUNTED_AFTER = re.compile(rf"(the )?((?:(?!the\b)[a-z']+ )+)that is ({'|'.join(COUNTS)}) from the (left|right|top|bottom)")
+RECOUNTED = ["the {n}, {o} from the {s}", "the {n} which, from the {s}, is {o}", "the {n} that is {o} counting from the {s}"]
+RECOUNTED_AT_ONCE = ["counting from the {s}, the {o} {n}", "from the {s}, the {o} {n}"]
+RECOUNTED_OF_SEVERAL = ["the {o} one from the {s} of the {p}", "the {o} from the {s} of all the {p}",
+                        "the {o} one of the {p} counting from the {s}"]
+
+
+@dataclass
+class Count:
+    """What an ordinal expression counts: the words `span` of its text, the `n`-th (from 1) `noun` from a `side`."""
+
+    span: tuple[int, int]
+    n: int
+    noun: str
+    side: str
+
+    @staticmethod
+    def read(text: str) -> Count | None:
+        if m := COUNTED.search(text):
+            return Count(m.span(), COUNTS.index(m[2]) + 1, m[3], m[4])
+        if m := COUNTED_AFTER.search(text):
+            # What stands before the article is the request.
+            return Count(m.span(), COUNTS.index(m[3]) + 1, m[2].strip(), m[4]) if m[1] else None
+        return None
+
+    def reworded(self, text: str, plural: str | None, rng: random.Random) -> str:
+        """The same count in other words."""
+        wordings = RECOUNTED + (RECOUNTED_OF_SEVERAL if plural else []) + (RECOUNTED_AT_ONCE if self.span[0] == 0 else [])
+        said = rng.choice(wordings).format(o=COUNTS[self.n - 1], n=self.noun, p=plural, s=self.side)
+        return text[:self.span[0]] + said + text[self.span[1]:]
+
+
 class Packer:
     """Turns a scene's truth into token trees."""
 
@@ -259,7 +297,12 @@ class Packer:
         PPG: each box is followed by its points."""
         (h, w), objects = scene.instances.shape, scene.meta["objects"]
         targets = sorted(e["targets"], key=lambda t: objects[t]["box"][0] + objects[t]["box"][2])
-        command = self.estrange(reword(e["text"], self.rng, self.held_out), bool(targets))
+        text, counted = e["text"], []
+        if e.get("type") == "ordinal" and (count := Count.read(text)):
+            counted = [] if with_points else self.counted(scene, count, targets)
+            if self.rng.random() < 0.6:
+                text = count.reworded(text, self.plural(count.noun), self.rng)
+        command = self.estrange(reword(text, self.rng, self.held_out), bool(targets))
         template = PPG["query"] if with_points else DIALECT["proposal_query"]
         query = self.ids(template.format(hint=self.hint(len(targets)), command=command))
         gaze = {i: self.bits([k for k, o in enumerate(objects) if o["class"] in self.words[t]])
@@ -272,11 +315,15 @@ class Packer:
             weights = [VERDICT] + [PLAIN] * (len(answer) - 1)
             return packed.add(query + answer, root, len(answer), ABSENT, weights, gaze, type)
         answer, weights = [], []
+        targets = counted + targets
         for k, t in enumerate(targets):
             # "[" x1 "," y1 "," x2 "," y2 "]": the token before each of the numbers has to look at the object.
             at, said = n + len(answer), list(self.ids(self.box(objects[t]["box"], w, h)))
-            gaze |= {at - 1: self.bits(targets[k:])} | {at + i: self.bits([t]) for i in (0, 2, 4, 6)}
+            gaze |= {at - 1: self.bits([t] if counted else targets[k:])} | {at + i: self.bits([t]) for i in (0, 2, 4, 6)}
             weights += [VERDICT if k == 0 else WEIGHTY, *[WEIGHTY, PLAIN] * 4]
+            if k < len(counted):
+                said += self.ids(DIALECT["count_on"])
+                weights.append(WEIGHTY)
             for x, y, label in mask_points(scene.instances == t + 1, objects[t]["box"]) if with_points else ():
                 at = n + len(answer) + len(said)
                 said += self.ids(PPG["point"].format(x=grid(x, w), y=grid(y, h), label=label))
@@ -286,6 +333,24 @@ class Packer:
         answer += self.ids("</s>")
         gaze[n + len(answer) - 2] = 0
         return packed.add(query + answer, root, len(answer), BOX, [*weights, WEIGHTY], gaze, type)
+
+    def counted(self, scene, count: Count, targets: list[int]) -> list[int]:
+        """The objects that are counted before the target, in order; none where the truth disagrees."""
+        classes = EVERY.intersection(*[self.words.get(t, EVERY) for t in self.ids(count.noun)])
+        centres = {}
+        for i, o in enumerate(scene.meta["objects"]):
+            at = np.argwhere(scene.instances == i + 1)
+            if o["class"] in classes and len(at):
+                centres[i] = at.mean(0)[int(count.side in ("left", "right"))]
+        order = sorted(centres, key=centres.get, reverse=count.side in ("right", "bottom"))
+        return order[:count.n - 1] if order[count.n - 1:count.n] == targets else []
+
+    def plural(self, noun: str) -> str | None:
+        """Several of what `noun` names, where the vocabulary has a word for it."""
+        *before, last = noun.split()
+        forms = (f for f in (last + "s", last + "es", last[:-1] + "ies", last[:-1] + "ves", last[:-2] + "ves") if len(last) > 2)
+        found = next((f for f in forms if self.ids(f) != self.ids("<unk>")), None)
+        return found and " ".join([*before, found])
 
     @staticmethod
     def bits(objects) -> int:

@@ -194,6 +194,10 @@ pub struct Dialect {
     /// How a box is written: `{x1}`, `{y1}`, `{x2}`, `{y2}`, each once. With `json` only in the queries of round 2.
     #[serde(rename = "box")]
     pub bbox: String,
+    /// What stands between boxes that are only counted up to the one that is meant, as in `[..], [..]` for "the second
+    /// from the left": the last box is the target. Default: answers do not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count_on: Option<String>,
     /// The round-1 answer where there is no such object. Not given with `json`, where it is the empty list.
     #[serde(default)]
     pub absent_answer: String,

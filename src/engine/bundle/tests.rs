@@ -172,6 +172,7 @@ fn manifest_values_are_rejected_not_clamped() {
         ("grid = [5, 5]", "grid = [5, 0]", "dialect.grid"),
         ("coordinates = \"relative\"", "coordinates = \"pixels\"", "dialect.coordinates"),
         ("absent_answer = \"no such object\"\n", "", "dialect.absent_answer"),
+        ("no = \"no\"", "no = \"no\"\ncount_on = \" \"", "dialect.count_on"),
         ("{command} <assistant>", "<assistant>", "dialect.proposal_query"),
         ("{points} <assistant>", "{points} {points}", "dialect.points_query"),
         ("[{x},{y}]", "[{x},{z}]", "dialect.point"),

@@ -92,7 +92,10 @@ impl Dialect {
         for (key, text) in [("end_of_answer", &self.end_of_answer), ("yes", &self.yes), ("no", &self.no)] {
             require(!text.trim().is_empty(), &format!("dialect.{key}"), "a text that is not empty")?;
         }
-        require(self.yes != self.no, "dialect.no", "another text than dialect.yes")
+        require(self.yes != self.no, "dialect.no", "another text than dialect.yes")?;
+        let Some(count_on) = &self.count_on else { return Ok(()) };
+        require(self.json.is_none(), "dialect.count_on", "left out with dialect.json")?;
+        require(!count_on.trim().is_empty(), "dialect.count_on", "a text that is not empty")
     }
 
     fn validate_templates(&self) -> Result<(), BundleError> {

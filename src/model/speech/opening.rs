@@ -9,6 +9,8 @@ pub struct Opening {
     pub(super) absent: Vec<u32>,
     /// Further tokens that name a target, and that say that there is none.
     pub(super) alike: [Vec<u32>; 2],
+    /// The token between boxes that are counted up to the target, where the model was taught to count.
+    pub(super) count_on: Option<u32>,
     /// One target of an answer, `None` where a number stands; empty where the tokenizer cuts targets differently.
     pub(super) frame: Vec<Option<u32>>,
 }
@@ -47,6 +49,15 @@ impl Opening {
         &self.frame
     }
 
+    /// What of `answer` stands behind the boxes that are only counted; all of it where none are.
+    pub fn uncounted<'a>(&self, mut answer: &'a [u32]) -> &'a [u32] {
+        let Some(count_on) = self.count_on else { return answer };
+        while !self.frame.is_empty() && answer.get(self.frame.len()) == Some(&count_on) {
+            answer = &answer[self.frame.len() + 1..];
+        }
+        answer
+    }
+
     /// What is likely to follow `answer`: the rest of the absent answer once that has begun, else what stands before
     /// the next number, be it of this target or of another one.
     ///
@@ -56,7 +67,8 @@ impl Opening {
             Some(rest) if !answer.is_empty() => rest.to_vec(),
             _ if self.frame.is_empty() => Vec::new(),
             _ => {
-                let ahead = self.frame.iter().cycle().skip(answer.len() % self.frame.len());
+                let said = self.uncounted(answer).len();
+                let ahead = self.frame.iter().cycle().skip(said % self.frame.len());
                 ahead.take(self.frame.len()).map_while(|token| *token).collect()
             }
         }

@@ -35,6 +35,7 @@ impl<'a> AnswerGuess<'a> {
         if frame.is_empty() || self.numbers.is_empty() || !names_boxes {
             return self.opening.likely(answer);
         }
+        let answer = self.opening.uncounted(answer);
         let (target, at) = (answer.len() / frame.len(), answer.len() % frame.len());
         let begun = &answer[answer.len() - at..];
         let said = frame.iter().zip(begun).filter(|(fixed, _)| fixed.is_none()).map(|(_, token)| token);
@@ -141,6 +142,24 @@ mod tests {
         assert_eq!(guess.next(&all), opening.likely(&all), "nothing is known of a third target");
         // Words where numbers belong.
         assert_eq!(guess.next(&[open, comma]), opening.likely(&[open, comma]));
+    }
+
+    #[test]
+    fn what_was_counted_is_not_the_target() {
+        let speech = speech(|w| w.count_on = Some(",".into()));
+        let opening = speech.opening(Strategy::Pqpp).expect("is taught");
+        let guess = AnswerGuess::new(opening, speech.numbers(), &[bbox(100.0, 200.0, 300.0, 400.0)]);
+        let frame = opening.frame();
+        let n = |v: usize| speech.numbers().expect("are tokens")[v];
+        let mut numbers = [1, 2, 3, 4].map(n).into_iter();
+        let counted: Vec<u32> = frame.iter().map(|t| t.or_else(|| numbers.next()).expect("four numbers")).collect();
+        let comma = frame[2].expect("is a comma");
+        let second = [&counted[..], &[comma]].concat();
+        assert_eq!(guess.next(&second), guess.next(&[]));
+        assert_eq!(guess.next(&[&second[..], &guess.next(&[])[..2]].concat()), guess.next(&guess.next(&[])[..2]));
+        assert_eq!(opening.likely(&second), opening.likely(&[]));
+        let without = AnswerGuess::new(opening, speech.numbers(), &[]);
+        assert_eq!(without.next(&[&second[..], &counted[..2]].concat()), [comma]);
     }
 
     #[test]
