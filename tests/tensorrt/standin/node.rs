@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use sam4mllm::engine::bundle::{Bundle, Verify};
 use sam4mllm::engine::tensorrt::plan::Recipe;
-use sam4mllm::import::{Form, ImportReport, Port, describe_bundle, import};
+use sam4mllm::import::{Form, ImportReport, PIXEL_BYTES, PIXEL_VALUES, Port, describe_bundle, import};
 use sam4mllm::model::plans::{GraphOptions, PlanGraph, Precision, decoder_graph, plan_graphs, product_graph};
 use tempfile::TempDir;
 
@@ -42,10 +42,19 @@ fn plan(graph: &PlanGraph, reports: &[ImportReport; 2], options: &str) -> String
     let in_place = report.inputs.iter().any(|port| port.name == "write_indices");
     let is_source = |port: &&Port| port.data_type == "f32" && !(in_place && port.name.starts_with("past_"));
     let source = report.inputs.iter().rfind(is_source).or(report.inputs.first());
-    let source = &source.expect("takes something").name;
+    let source = match source.expect("takes something").name.as_str() {
+        PIXEL_VALUES => PIXEL_BYTES,
+        source => source,
+    };
     let shape = |port: &Port| port.shape.join(" ").replace("capacity", &CAPACITY.to_string());
     let mut text = String::new();
     for port in &report.inputs {
+        // Plans take the picture in bytes, row by row; SAM's does not fill it.
+        if let ([one, channels, height, width], PIXEL_VALUES) = (&port.shape[..], port.name.as_str()) {
+            text += &format!("input {PIXEL_BYTES} u8 {one} {height} {width} {channels}\n");
+            text += if graph.name == "image_encoder" { "input pixel_extent i32 2\n" } else { "" };
+            continue;
+        }
         let kind = if port.name == "write_indices" { "i64" } else { port.data_type };
         text += &format!("input {} {kind} {}\n", port.name, shape(port));
     }
@@ -103,6 +112,17 @@ pub fn the_gpu_is_held_against_the_cpu() {
             assert!(row["calls"].as_u64() > Some(1), "{row}");
         }
     }
+    // What stays on the GPU is what passes the host, whatever it is.
+    for (way, tensors) in [
+        ("decoder/resident", &["logits", "cache"][..]),
+        ("mask_decoder/held", &["image_embedding", "low_res_masks", "iou_scores"]),
+    ] {
+        let rows: Vec<_> = outputs.iter().filter(|row| row["engine"] == way).collect();
+        assert_eq!(rows.iter().map(|row| &row["tensor"]).collect::<Vec<_>>(), tensors, "{out}");
+        assert!(rows.iter().all(|row| row["passed"] == true && row["difference"] == 0.0), "{rows:?}");
+        assert!(rows.iter().all(|row| row["calls"].as_u64() > Some(2)), "{rows:?}");
+    }
+    assert_eq!(report["buffers"], "copied");
     assert_eq!(report["engines"].as_array().map(Vec::len), Some(5));
     let text = texts(&sam4mllm(&args[..args.len() - 2])).0;
     assert!(text.contains("mask_decoder") && text.contains("FAULT") && text.contains("GPU memory in use"), "{text}");
