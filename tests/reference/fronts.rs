@@ -1,6 +1,7 @@
 //! Graphs that take bytes against the same ones without a front, fed with what the host makes of those bytes: every family,
 //! in `rten`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
@@ -8,7 +9,7 @@ use std::time::Instant;
 use sam4mllm::engine::rten::{RtenEngine, RtenOptions};
 use sam4mllm::engine::{DataType, Engine, Tensor, TensorInfo};
 use sam4mllm::import::{
-    Front, ImportErrorKind as Kind, Level, PIXEL_BYTES, PIXEL_EXTENT, PIXEL_VALUES, import, take_bytes,
+    Front, ImportErrorKind as Kind, Level, PIXEL_BYTES, PIXEL_EXTENT, PIXEL_VALUES, import, outline, take_bytes,
 };
 use tempfile::TempDir;
 
@@ -141,6 +142,16 @@ fn every_family_takes_bytes_as_it_takes_floats() {
         let off = difference(&checkpoint, graph);
         assert!(off <= MOST, "{checkpoint} {graph}: {off:.1e}");
     }
+}
+
+#[test]
+fn a_quarter_of_the_bytes_goes_up() {
+    let outline = outline(reference("checkpoints/sam"), None, Level::Portable).unwrap();
+    let encoder = outline.graphs.into_iter().find(|graph| graph.name() == "image_encoder").unwrap();
+    let floats = encoder.bytes(&BTreeMap::new()).unwrap().inputs;
+    let bytes = encoder.with_front(&FRONT).bytes(&BTreeMap::new()).unwrap().inputs;
+    // And two integers of 32 bits.
+    assert_eq!(bytes, floats / 4 + 8);
 }
 
 #[test]
