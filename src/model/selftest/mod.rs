@@ -57,8 +57,8 @@ pub enum SelfTestError {
     Model(#[from] ModelError),
     /// Its output is another.
     #[error(
-        "hold engine `{engine}` against its stored output `{tensor}`: it {what}. The weights, the import or this \
-         machine's arithmetic changed; where that was meant, `sam4mllm engine seal BUNDLE` stores the outputs anew"
+        "hold engine `{engine}` against its stored output `{tensor}`: it {what}. The weights, the import, the \
+         test's input or this machine's arithmetic changed; where that was meant, `sam4mllm engine seal BUNDLE` stores the outputs anew"
     )]
     Differs {
         /// The engine.

@@ -93,11 +93,15 @@ pub fn the_gpu_is_held_against_the_cpu() {
     let folder = cache(Path::new(BUNDLE), Precision::Fp32);
     let cache = folder.path().to_str().expect("is text");
     let args = ["engine", "check", "--cache-dir", cache, "--precision", "fp32", "--frames", "2", "--format", "json"];
-    let output = sam4mllm(&args);
-    let (out, err) = texts(&output);
-    assert_eq!(output.status.code(), Some(1), "{err}");
-    assert!(err.contains("outputs of the GPU are not those of the CPU"), "{err}");
-    let report: serde_json::Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{err}"));
+    let check = |more: &[&str]| -> (String, serde_json::Value) {
+        let output = sam4mllm(&[&args[..], more].concat());
+        let (out, err) = texts(&output);
+        assert_eq!(output.status.code(), Some(1), "{err}");
+        assert!(err.contains("outputs of the GPU are not those of the CPU"), "{err}");
+        let report = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{err}"));
+        (out, report)
+    };
+    let (out, report) = check(&[]);
     assert_eq!((&report["gpu"], &report["sm"]), (&"Stand-in".into(), &86.into()));
     assert!(report["memory_used"].as_u64() > Some(0));
     let outputs = report["outputs"].as_array().expect("rows");
@@ -122,7 +126,10 @@ pub fn the_gpu_is_held_against_the_cpu() {
         assert!(rows.iter().all(|row| row["passed"] == true && row["difference"] == 0.0), "{rows:?}");
         assert!(rows.iter().all(|row| row["calls"].as_u64() > Some(2)), "{rows:?}");
     }
-    assert_eq!(report["buffers"], "copied");
+    // Where nothing is copied, it is the same nonsense.
+    let (_, mapped) = check(&["--gpu-buffers", "mapped"]);
+    assert_eq!((&report["buffers"], &mapped["buffers"]), (&"copied".into(), &"mapped".into()));
+    assert_eq!(report["outputs"], mapped["outputs"]);
     assert_eq!(report["engines"].as_array().map(Vec::len), Some(5));
     let text = texts(&sam4mllm(&args[..args.len() - 2])).0;
     assert!(text.contains("mask_decoder") && text.contains("FAULT") && text.contains("GPU memory in use"), "{text}");
