@@ -5,6 +5,7 @@ use anyhow::Context;
 use super::plans::init_logs;
 use super::stages::Engines;
 use crate::engine::bundle::Bundle;
+use crate::engine::tensorrt::Buffers;
 use crate::model::gpu::PlanLoader;
 use crate::model::plans::Precision;
 use crate::model::stages::{LoadError, LoadOptions};
@@ -21,6 +22,9 @@ pub struct GpuArgs {
     /// Enqueue each pass on a GPU anew instead of launching what comes again as a CUDA graph.
     #[arg(long, env = "SAM4MLLM_NO_CUDA_GRAPHS")]
     pub no_cuda_graphs: bool,
+    /// Whether what engines take and give is copied to a GPU and back, or mapped for it; for finding faults.
+    #[arg(long, env = "SAM4MLLM_GPU_BUFFERS", value_enum, default_value_t)]
+    pub gpu_buffers: Buffers,
     /// Where `--backend tensorrt` cannot be had, say so and compute on the CPU instead of stopping.
     #[arg(long, env = "SAM4MLLM_CPU_FALLBACK")]
     pub cpu_fallback: bool,
@@ -30,15 +34,18 @@ impl GpuArgs {
     /// Engines on the GPU, their plans built where they are missing; `on_cpu` where there can be none and that may be.
     pub fn engines(&self, bundle: &Bundle, on_cpu: Engines) -> anyhow::Result<Engines> {
         init_logs();
-        let found = PlanLoader::find(self.precision, self.positions).map_err(LoadError::from).and_then(|loader| {
-            let loader = loader.with_cuda_graphs(!self.no_cuda_graphs);
-            loader.prepare(bundle, &on_cpu.options.cache_dir())?;
-            Ok(loader)
-        });
+        let found = PlanLoader::find(self.precision, self.positions, self.gpu_buffers)
+            .map_err(LoadError::from)
+            .and_then(|loader| {
+                let loader = loader.with_cuda_graphs(!self.no_cuda_graphs);
+                loader.prepare(bundle, &on_cpu.options.cache_dir())?;
+                Ok(loader)
+            });
         match found {
             Ok(loader) => {
                 let version = format!("{}, {}", loader.version(), self.precision.name());
-                tracing::info!(gpu = loader.device().name(), sm = loader.device().sm(), %version, "found a GPU");
+                let (device, buffers) = (loader.device(), loader.device().buffers().name());
+                tracing::info!(gpu = device.name(), sm = device.sm(), buffers, %version, "found a GPU");
                 let options = LoadOptions { gpu: Some(loader), ..on_cpu.options };
                 Ok(Engines { options, backend: "tensorrt", version })
             }

@@ -1,6 +1,7 @@
-//! `sam4mllm engine check`: the GPU's engines held against the CPU's, tensor by tensor, on a rendered clip.
+//! `sam4mllm engine check`: the GPU's engines held against the CPU's, tensor by tensor, on a rendered clip; and what stays
+//! on the GPU against what passes the host.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
@@ -11,7 +12,10 @@ use super::picture::camera_jpeg;
 use super::stages::{EngineName, StageArgs};
 use super::{Format, quantile};
 use crate::dataset::{Assets, Clip, ClipOptions, Split};
+use crate::engine::bundle::Bundle;
 use crate::engine::paired::Notes;
+use crate::model::gpu::PlanLoader;
+use crate::model::handover;
 use crate::pipeline::{Ground, Stages};
 use crate::prompt::CountHint;
 
@@ -63,6 +67,8 @@ struct Report {
     tensorrt: String,
     gpu: String,
     sm: u32,
+    /// How inputs and outputs pass: copied or mapped.
+    buffers: &'static str,
     /// Bytes of the GPU's memory in use while all engines are loaded, those of other programs included.
     memory_used: u64,
     memory: u64,
@@ -84,12 +90,16 @@ pub fn run(args: &Args) -> anyhow::Result<(String, bool)> {
     loaded.grounder.set_drafting(stages.draft);
     walk(args, &mut loaded)?;
     let (free, memory) = gpu.device().memory()?;
+    // One set of engines at a time, for memory.
+    drop(loaded);
+    hand_over(&gpu, &bundle, &options.cache_dir(), &notes).context("hand over on the GPU")?;
     let report = Report {
         bundle: bundle.manifest().name.clone(),
         fingerprint: bundle.fingerprint().to_owned(),
         tensorrt: format!("{}, {}", gpu.version(), gpu.precision().name()),
         gpu: gpu.device().name().to_owned(),
         sm: gpu.device().sm(),
+        buffers: gpu.device().buffers().name(),
         memory_used: memory.saturating_sub(free),
         memory,
         tolerance,
@@ -102,6 +112,14 @@ pub fn run(args: &Args) -> anyhow::Result<(String, bool)> {
         Format::Text => text(&report),
     };
     Ok((text, passed))
+}
+
+/// Holds what stays on the GPU against what passes the host.
+fn hand_over(gpu: &PlanLoader, bundle: &Bundle, cache: &Path, notes: &Notes) -> anyhow::Result<()> {
+    handover::check_conversation(&mut gpu.load("decoder", bundle, cache)?, notes)?;
+    let mut encoder = gpu.load("image_encoder", bundle, cache)?;
+    let mut decoder = gpu.load("mask_decoder", bundle, cache)?;
+    Ok(handover::check_embedding(&mut encoder, &mut decoder, notes)?)
 }
 
 /// Grounds and tracks through the clip; the CPU's answers decide what comes next.
@@ -168,9 +186,9 @@ fn text(report: &Report) -> String {
         let ms = |all: [f64; 3]| all.map(|ms| format!("{ms:.2}")).join(" / ");
         engines.add_row([speed.engine.clone(), speed.calls.to_string(), ms(speed.cpu), ms(speed.gpu)]);
     }
-    let (mib, Report { gpu, sm, tensorrt, tolerance, .. }) = (|bytes: u64| bytes >> 20, report);
+    let (mib, Report { gpu, sm, buffers, tensorrt, tolerance, .. }) = (|bytes: u64| bytes >> 20, report);
     format!(
-        "{} {} on {gpu} (sm{sm}), {tensorrt}\n{outputs}\ndifferences: share of the root mean square, at most \
+        "{} {} on {gpu} (sm{sm}, buffers {buffers}), {tensorrt}\n{outputs}\ndifferences: share of the root mean square, at most \
          {tolerance:.0e}\n{engines}\nGPU memory in use: {} of {} MiB\n",
         report.bundle,
         report.fingerprint,

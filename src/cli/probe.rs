@@ -31,5 +31,6 @@ pub fn run() -> (String, bool) {
 fn gpu(device: &Device) -> Result<String, String> {
     let (free, total) = device.memory().map_err(|e| e.to_string())?;
     let mib = |bytes: u64| bytes >> 20;
-    Ok(format!("{}, sm{}, {} of {} MiB free", device.name(), device.sm(), mib(free), mib(total)))
+    let (name, sm, buffers) = (device.name(), device.sm(), device.buffers().name());
+    Ok(format!("{name}, sm{sm}, {} of {} MiB free, buffers {buffers}", mib(free), mib(total)))
 }

@@ -113,8 +113,8 @@ mod tests {
             };
             let sum: i32 = match tensor.data() {
                 crate::engine::Data::I32(v) => v.iter().sum(),
-                crate::engine::Data::F32(_) => {
-                    return Err(EngineError::new(EngineErrorKind::Input, "fake", "is float"));
+                crate::engine::Data::F32(_) | crate::engine::Data::U8(_) => {
+                    return Err(EngineError::new(EngineErrorKind::Input, "fake", "is of no integers"));
                 }
             };
             Ok(outputs.iter().map(|_| Tensor::i32(&[1], vec![sum])).collect())

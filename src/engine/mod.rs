@@ -24,6 +24,8 @@ pub enum Data<'a> {
     F32(Cow<'a, [f32]>),
     /// 32-bit integers; stands for ONNX `int64`, `int32` and `bool` alike.
     I32(Cow<'a, [i32]>),
+    /// Bytes: pixels.
+    U8(Cow<'a, [u8]>),
 }
 
 /// A dense row-major tensor that owns its elements or borrows them.
@@ -54,6 +56,28 @@ impl<'a> Tensor<'a> {
         Self { shape: shape.to_vec(), data: Data::I32(data) }
     }
 
+    /// A tensor of bytes; `data` is a `Vec<u8>` (owned) or a `&[u8]` (borrowed).
+    ///
+    /// # Panics
+    /// Where the number of elements is not the product of `shape`.
+    pub fn u8(shape: &[usize], data: impl Into<Cow<'a, [u8]>>) -> Self {
+        let data = data.into();
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "elements of a tensor of shape {shape:?}");
+        Self { shape: shape.to_vec(), data: Data::U8(data) }
+    }
+
+    /// A tensor of those elements.
+    ///
+    /// # Panics
+    /// Where their number is not the product of `shape`.
+    pub fn of(shape: &[usize], data: Data<'a>) -> Self {
+        match data {
+            Data::F32(values) => Self::f32(shape, values),
+            Data::I32(values) => Self::i32(shape, values),
+            Data::U8(values) => Self::u8(shape, values),
+        }
+    }
+
     /// Dimensions, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
@@ -69,22 +93,23 @@ impl<'a> Tensor<'a> {
         match self.data {
             Data::F32(_) => DataType::F32,
             Data::I32(_) => DataType::I32,
+            Data::U8(_) => DataType::U8,
         }
     }
 
-    /// The elements of a float tensor, row-major; `None` for integers.
+    /// The elements of a float tensor, row-major; `None` for others.
     pub fn as_f32(&self) -> Option<&[f32]> {
         match &self.data {
             Data::F32(v) => Some(v),
-            Data::I32(_) => None,
+            Data::I32(_) | Data::U8(_) => None,
         }
     }
 
-    /// The elements of a float tensor, by value; `None` for integers.
+    /// The elements of a float tensor, by value; `None` for others.
     pub fn into_f32(self) -> Option<Vec<f32>> {
         match self.data {
             Data::F32(v) => Some(v.into_owned()),
-            Data::I32(_) => None,
+            Data::I32(_) | Data::U8(_) => None,
         }
     }
 
@@ -93,6 +118,7 @@ impl<'a> Tensor<'a> {
         let data = match &self.data {
             Data::F32(v) => Data::F32(Cow::Borrowed(&**v)),
             Data::I32(v) => Data::I32(Cow::Borrowed(&**v)),
+            Data::U8(v) => Data::U8(Cow::Borrowed(&**v)),
         };
         Tensor { shape: self.shape.clone(), data }
     }
@@ -102,6 +128,7 @@ impl<'a> Tensor<'a> {
         let data = match self.data {
             Data::F32(v) => Data::F32(Cow::Owned(v.into_owned())),
             Data::I32(v) => Data::I32(Cow::Owned(v.into_owned())),
+            Data::U8(v) => Data::U8(Cow::Owned(v.into_owned())),
         };
         Tensor { shape: self.shape, data }
     }
@@ -119,6 +146,8 @@ pub enum DataType {
     F32,
     /// 32-bit integer; stands for ONNX `int64`, `int32` and `bool` alike.
     I32,
+    /// Byte.
+    U8,
 }
 
 /// Name, type and shape of an engine's input or output.

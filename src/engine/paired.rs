@@ -52,6 +52,11 @@ impl Notes {
         self.lock().1.clone()
     }
 
+    /// Holds `found` against `expected`, as an output of `engine`.
+    pub fn hold(&self, engine: &str, tensor: &str, expected: &Tensor<'_>, found: &Tensor<'_>) {
+        self.compare(engine, tensor, difference(expected, found));
+    }
+
     fn lock(&self) -> MutexGuard<'_, (Vec<Parity>, Vec<Times>)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -148,6 +153,10 @@ fn difference(expected: &Tensor<'_>, found: &Tensor<'_>) -> Result<f32, String> 
         (Data::I32(expected), Data::I32(found)) => {
             let pairs = expected.iter().zip(found.iter());
             Ok(share(pairs.map(|(expected, found)| (*expected as f32, *found as f32))))
+        }
+        (Data::U8(expected), Data::U8(found)) => {
+            let pairs = expected.iter().zip(found.iter());
+            Ok(share(pairs.map(|(expected, found)| (f32::from(*expected), f32::from(*found)))))
         }
         _ => Err(format!("is {:?}, must be {:?}", found.data_type(), expected.data_type())),
     }

@@ -199,6 +199,7 @@ fn ports(model: &Model, nodes: &[NodeId], engine: &str) -> Result<(Vec<TensorInf
         let data_type = match info.dtype() {
             Some(ValueType::Tensor(rten::DataType::Float)) => DataType::F32,
             Some(ValueType::Tensor(rten::DataType::Int32)) => DataType::I32,
+            Some(ValueType::Tensor(rten::DataType::UInt8)) => DataType::U8,
             other => return Err(refuse(format!("unsupported type {other:?}")).at_tensor(name)),
         };
         let shape = info.shape();
@@ -244,8 +245,10 @@ fn feed(tensor: Tensor<'_>) -> ValueOrView<'_> {
     match data {
         Data::F32(Cow::Owned(v)) => Value::from(rten_tensor::Tensor::from_data(&shape, v)).into(),
         Data::I32(Cow::Owned(v)) => Value::from(rten_tensor::Tensor::from_data(&shape, v)).into(),
+        Data::U8(Cow::Owned(v)) => Value::from(rten_tensor::Tensor::from_data(&shape, v)).into(),
         Data::F32(Cow::Borrowed(v)) => rten_tensor::TensorView::from_data(&shape, v).into(),
         Data::I32(Cow::Borrowed(v)) => rten_tensor::TensorView::from_data(&shape, v).into(),
+        Data::U8(Cow::Borrowed(v)) => rten_tensor::TensorView::from_data(&shape, v).into(),
     }
 }
 

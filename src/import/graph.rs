@@ -34,6 +34,9 @@ pub(crate) enum I32 {}
 /// 64-bit integer: shapes and axes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum I64 {}
+/// Byte; only pixels are, and they are cast at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum U8 {}
 /// Truth value.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Bool {}
@@ -49,6 +52,9 @@ impl Element for I32 {
 }
 impl Element for I64 {
     const DATA_TYPE: DataType = DataType::Int64;
+}
+impl Element for U8 {
+    const DATA_TYPE: DataType = DataType::Uint8;
 }
 impl Element for Bool {
     const DATA_TYPE: DataType = DataType::Bool;
@@ -464,7 +470,7 @@ impl<'w, 'c> Graph<'w, 'c> {
     }
 }
 
-fn attribute(name: &str, value: &Attr<'_>) -> AttributeProto {
+pub(super) fn attribute(name: &str, value: &Attr<'_>) -> AttributeProto {
     let mut proto = AttributeProto { name: name.to_owned(), ..AttributeProto::default() };
     match value {
         Attr::Int(i) => {

@@ -14,6 +14,7 @@ mod compose;
 mod config;
 mod error;
 mod form;
+mod front;
 mod fused;
 mod graph;
 mod half;
@@ -43,6 +44,7 @@ pub(crate) use compose::end_token;
 pub use compose::{ComposeError, Composition, compose};
 pub use error::{ImportError, ImportErrorKind};
 pub use form::{Form, Level, Precision};
+pub use front::{Front, PIXEL_BYTES, PIXEL_EXTENT, PIXEL_VALUES, take_bytes};
 pub use outline::{GraphBytes, GraphOutline, Outline, outline};
 #[cfg(feature = "tensorrt")]
 pub use product::half_product;
@@ -238,6 +240,7 @@ fn port(info: &ValueInfoProto) -> Port {
     let data_type = match tensor.and_then(|tensor| DataType::try_from(tensor.elem_type).ok()) {
         Some(DataType::Float) => "f32",
         Some(DataType::Float16) => "f16",
+        Some(DataType::Uint8) => "u8",
         _ => "i32",
     };
     Port { name: info.name.clone(), data_type, shape: dims.iter().map(dim).collect() }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use super::error::ImportError;
+use super::front::{Front, put_before};
 use super::onnx::{GraphProto, ModelProto, NodeProto};
 use super::shapes::{Known, infer};
 use super::weights::Weights;
@@ -13,8 +14,9 @@ use super::{Adapter, Form, Port, build, open, port};
 const VIEWS: [&str; 3] = ["Reshape", "Unsqueeze", "TensorScatter"];
 
 /// Operators that may write over an input that nobody reads any more.
-const IN_PLACE: [&str; 17] = [
+const IN_PLACE: [&str; 18] = [
     "Add",
+    "Div",
     "Max",
     "Sub",
     "Mul",
@@ -91,6 +93,13 @@ impl GraphOutline {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.graph.name
+    }
+
+    /// The same with `front` before it, as plans have it; as it is where it takes no picture.
+    pub fn with_front(mut self, front: &Front) -> Self {
+        // What is refused is left as it was.
+        let _ = put_before(&mut self.graph, front);
+        self
     }
 
     /// What it takes.

@@ -33,7 +33,7 @@ impl Known {
         let elements = self.elements();
         match self.data_type {
             DataType::Int4 => elements.div_ceil(2),
-            DataType::Int8 | DataType::Bool => elements,
+            DataType::Int8 | DataType::Uint8 | DataType::Bool => elements,
             DataType::Float16 | DataType::Bfloat16 => elements.saturating_mul(2),
             DataType::Int64 => elements.saturating_mul(8),
             DataType::Undefined | DataType::Float | DataType::Int32 => elements.saturating_mul(4),
@@ -92,8 +92,8 @@ fn outputs(node: &NodeProto, values: &HashMap<String, Known>) -> Option<Vec<Know
     match node.op_type.as_str() {
         "Relu" | "Sigmoid" | "Tanh" | "Erf" | "Sqrt" | "Reciprocal" | "Sin" | "Cos" | "Neg" | "Softmax"
         | "LayerNormalization" | "RMSNormalization" | "RotaryEmbedding" | "TensorScatter" => of(first.dims.clone()),
-        "Add" | "Sub" | "Mul" | "Pow" | "Max" => of(broadcast(&first.dims, &input(1)?.dims)?),
-        "Equal" => Some(vec![Known::new(DataType::Bool, broadcast(&first.dims, &input(1)?.dims)?)]),
+        "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Max" => of(broadcast(&first.dims, &input(1)?.dims)?),
+        "Equal" | "Less" => Some(vec![Known::new(DataType::Bool, broadcast(&first.dims, &input(1)?.dims)?)]),
         "Where" => {
             let dims = broadcast(&broadcast(&first.dims, &input(1)?.dims)?, &input(2)?.dims)?;
             Some(vec![Known::new(input(1)?.data_type, dims)])

@@ -15,7 +15,7 @@ use super::sam::{MAX_BATCH, MAX_WINDOWS};
 use super::sight;
 use super::stages::{LoadError, max_positions_of, read_json};
 use crate::engine::bundle::Bundle;
-use crate::import::{Adapter, Form, GraphBytes, GraphOutline, Level, Outline, Precision, outline};
+use crate::import::{Adapter, Form, Front, GraphBytes, GraphOutline, Level, Outline, Precision, outline};
 
 /// Tokens of an image where the class takes any number: one of 896 pixels a side.
 const USUAL_IMAGE_TOKENS: u64 = 1024;
@@ -125,7 +125,7 @@ pub enum Subject<'a> {
 /// [`LoadError::Import`] as an import's; [`LoadError::Config`] for a `config.json` without what the count hangs on, and
 /// for a context that is longer than the model knows.
 pub fn footprint(subject: Subject<'_>, demand: Demand) -> Result<Footprint, LoadError> {
-    let parts = Parts::read(subject, demand.form)?;
+    let parts = Parts::read(subject, demand)?;
     let sizes = Sizes::of(&parts, demand)?;
     let fixed = sizes.passes(demand);
     let mut counted = Counted::default();
@@ -170,7 +170,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn read(subject: Subject<'_>, form: Form) -> Result<Self, LoadError> {
+    fn read(subject: Subject<'_>, demand: Demand) -> Result<Self, LoadError> {
         let (dirs, windows) = match subject {
             Subject::Checkpoint(dir) => (vec![(dir.to_owned(), None)], 1),
             Subject::Bundle(bundle) => {
@@ -184,7 +184,12 @@ impl Parts {
                 Subject::Bundle(bundle) => bundle.manifest().mllm.adapter_mode,
                 Subject::Checkpoint(_) => Default::default(),
             };
-            let outline = outline(&dir, adapter.as_deref().map(|dir| Adapter { dir, mode }), form)?;
+            let mut outline = outline(&dir, adapter.as_deref().map(|dir| Adapter { dir, mode }), demand.form)?;
+            if demand.runtime == Runtime::TensorRt {
+                // Whatever the numbers in it, it takes the same.
+                let front = Front { mean: [0.0; 3], std: [1.0; 3], padded: true };
+                outline.graphs = outline.graphs.into_iter().map(|graph| graph.with_front(&front)).collect();
+            }
             if outline.graphs.iter().any(|graph| graph.name() == "decoder") {
                 let path = dir.join("config.json");
                 parts.config = Some((read_json(&path)?, path));

@@ -11,7 +11,8 @@ use crate::engine::EngineError;
 use crate::engine::bundle::Bundle;
 use crate::engine::tensorrt::plan::{Recipe, make};
 use crate::engine::tensorrt::{
-    Builder, Device, Flavour, Library, Plan, PlanStore, TensorRtEngine, TensorRtError, TensorRtErrorKind, Version,
+    Buffers, Builder, Device, Flavour, Library, Plan, PlanStore, TensorRtEngine, TensorRtError, TensorRtErrorKind,
+    Version,
 };
 
 /// Makes engines of a bundle's graphs on the GPU of this machine.
@@ -32,10 +33,10 @@ impl PlanLoader {
     /// checkpoint knows.
     ///
     /// # Errors
-    /// Those of [`Library::find`] and [`Device::open`].
-    pub fn find(precision: Precision, positions: Option<u32>) -> Result<Self, TensorRtError> {
+    /// Those of [`Library::find`] and [`Device::open_with`].
+    pub fn find(precision: Precision, positions: Option<u32>, buffers: Buffers) -> Result<Self, TensorRtError> {
         let library = Library::find()?;
-        let device = Device::open()?;
+        let device = Device::open_with(buffers)?;
         let current = Recipe::new(&library, None)?;
         // Plans that another machine built for this one's kind come first.
         let recipes = match library.version().flavour {

@@ -3,8 +3,11 @@
 mod branch;
 mod chat;
 pub mod footprint;
+pub(crate) mod front;
 #[cfg(feature = "tensorrt")]
 pub mod gpu;
+#[cfg(feature = "tensorrt")]
+pub mod handover;
 mod kv;
 pub mod mllm;
 #[cfg(feature = "tensorrt")]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::front::front_of;
 use super::mllm::MAX_TREE_TOKENS;
 use super::sam::MAX_BATCH;
 use super::selftest::TOLERANCE;
@@ -10,7 +11,7 @@ use super::stages::{LoadError, max_positions};
 use crate::engine::bundle::Bundle;
 use crate::engine::tensorrt::plan::Source;
 use crate::engine::tensorrt::{Flavour, Profile, Version};
-use crate::import::{Form, ImportError, fix_sizes, half_product, import_cached};
+use crate::import::{Form, ImportError, fix_sizes, half_product, import_cached, take_bytes};
 pub use crate::import::{Level, Precision};
 
 /// Points of one prompt, the corners of a box among them: a grid of 7 x 7 beside a box fits.
@@ -117,7 +118,10 @@ pub fn plan_graph(
             (imported.mllm_graph(name), profile.into_iter().collect())
         }
     };
-    let onnx = std::fs::read(&path).map_err(|e| ImportError::unreadable(&path, e))?;
+    let mut onnx = std::fs::read(&path).map_err(|e| ImportError::unreadable(&path, e))?;
+    if let Some(front) = front_of(name, bundle)? {
+        onnx = take_bytes(&onnx, &front)?;
+    }
     Ok(PlanGraph { name, path, onnx, level, precision, profiles })
 }
 

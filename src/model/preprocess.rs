@@ -1,13 +1,15 @@
-//! Frames to model inputs: resize, normalise, lay out; and the mapping of coordinates that goes with it.
+//! Frames to model inputs: resized bytes, and the mapping of coordinates that goes with it. What bytes become is the
+//! business of a [`Front`](crate::import::Front).
 
 use fast_image_resize::images::{Image as Resized, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
+use super::front::{Inputs, picture};
 use super::{ModelError, resample};
-use crate::engine::Tensor;
 use crate::engine::bundle::{Filter, Fit, ImageSpec, Resampler};
 use crate::frame::Image;
 use crate::geometry::{AxisScale, ModelPx, Size, SourcePx};
+use crate::import::Front;
 
 /// Where a frame lies in a model's input: at the origin, `resized` large, padding to the right and below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,40 +46,16 @@ impl Placement {
     }
 }
 
-/// Resizes and normalises pixels as one model wants them.
+/// Resizes pixels as one model wants them.
 pub(crate) struct Pixels {
     filter: Filter,
-    /// `(value / 255 - mean) / std` of every byte, by channel.
-    normalised: [[f32; 256]; 3],
     resizer: Resizer,
     resampler: Resampler,
 }
 
 impl Pixels {
-    /// Of `std`, nothing is zero.
-    pub(crate) fn new(filter: Filter, resampler: Resampler, [mean, std]: [[f32; 3]; 2]) -> Self {
-        let normalised = std::array::from_fn(|c| std::array::from_fn(|byte| (byte as f32 / 255.0 - mean[c]) / std[c]));
-        Self { filter, normalised, resizer: Resizer::new(), resampler }
-    }
-
-    /// A channel's value for a byte.
-    pub(crate) fn value(&self, channel: usize, byte: u8) -> f32 {
-        self.normalised[channel][usize::from(byte)]
-    }
-
-    /// `f32[3, height, width]`, RGB planes, of packed RGB bytes at the top left; the rest is 0.
-    pub(crate) fn planes(&self, rgb: &[u8], size: Size<ModelPx>, input: Size<ModelPx>) -> Vec<f32> {
-        let (w, h) = (input.width as usize, input.height as usize);
-        let mut planes = vec![0f32; 3 * h * w];
-        for (y, row) in rgb.chunks_exact(size.width as usize * 3).enumerate() {
-            for (c, lut) in self.normalised.iter().enumerate() {
-                let plane = &mut planes[(c * h + y) * w..][..size.width as usize];
-                for (to, pixel) in plane.iter_mut().zip(row.chunks_exact(3)) {
-                    *to = lut[usize::from(pixel[c])];
-                }
-            }
-        }
-        planes
+    pub(crate) fn new(filter: Filter, resampler: Resampler) -> Self {
+        Self { filter, resizer: Resizer::new(), resampler }
     }
 
     /// The packed RGB bytes of the frame at size `to`, antialiased.
@@ -110,7 +88,7 @@ impl Pixels {
     }
 }
 
-/// Turns frames into a model's `pixel_values`.
+/// Turns frames into pictures of a model's size.
 pub struct Preprocessor {
     spec: ImageSpec,
     pixels: Pixels,
@@ -119,7 +97,12 @@ pub struct Preprocessor {
 impl Preprocessor {
     /// A preprocessor for `spec`, whose `width`, `height` and `std` are not zero.
     pub fn new(spec: &ImageSpec) -> Self {
-        Self { spec: spec.clone(), pixels: Pixels::new(spec.filter, spec.resampler, [spec.mean, spec.std]) }
+        Self { spec: spec.clone(), pixels: Pixels::new(spec.filter, spec.resampler) }
+    }
+
+    /// What bytes become.
+    pub fn front(&self) -> Front {
+        Front::of(&self.spec)
     }
 
     /// Where a frame of size `source` lies in the input.
@@ -127,15 +110,14 @@ impl Preprocessor {
         Placement::of(source, &self.spec)
     }
 
-    /// `pixel_values`: `f32[1, 3, height, width]`, RGB planes, padding 0.
+    /// What an engine takes: [`PIXEL_BYTES`](crate::import::PIXEL_BYTES), `u8[1, height, width, 3]`, and of a letterbox
+    /// [`PIXEL_EXTENT`](crate::import::PIXEL_EXTENT).
     ///
     /// # Errors
     /// [`ModelError::Frame`] where the frame cannot be resized.
-    pub fn run(&mut self, image: &Image) -> Result<(Tensor<'static>, Placement), ModelError> {
+    pub fn run(&mut self, image: &Image) -> Result<(Inputs, Placement), ModelError> {
         let placement = self.placement(image.size());
         let rgb = self.pixels.resize(image, placement.resized)?;
-        let planes = self.pixels.planes(&rgb, placement.resized, placement.input);
-        let shape = [1, 3, placement.input.height as usize, placement.input.width as usize];
-        Ok((Tensor::f32(&shape, planes), placement))
+        Ok((picture(rgb, placement.resized, placement.input, self.front().padded), placement))
     }
 }

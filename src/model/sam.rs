@@ -3,6 +3,7 @@
 
 mod features;
 
+use super::front::on_bytes;
 use super::preprocess::{Placement, Preprocessor};
 use super::upsample::Upsampler;
 use super::{ModelError, exactly, take_f32};
@@ -82,7 +83,8 @@ pub struct SamEncoder {
 impl SamEncoder {
     /// An encoder fed as `spec` says.
     pub fn new(engine: Box<dyn Engine>, spec: &ImageSpec) -> Self {
-        Self { engine, preprocessor: Preprocessor::new(spec) }
+        let preprocessor = Preprocessor::new(spec);
+        Self { engine: on_bytes(engine, &preprocessor.front()), preprocessor }
     }
 
     /// Encodes a frame.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::chat::Chat;
+use super::front::{front_of, on_bytes};
 #[cfg(feature = "tensorrt")]
 use super::gpu::PlanLoader;
 use super::mllm::{Mllm, MllmEngines, MllmLimits};
@@ -249,15 +250,19 @@ fn load_engine(
     rten: &RtenOptions,
     (bundle, options): (&Bundle, &LoadOptions),
 ) -> Result<Box<dyn Engine>, LoadError> {
+    let front = front_of(name, bundle)?;
+    let on_host = |engine: Box<dyn Engine>| match &front {
+        Some(front) => on_bytes(engine, front),
+        None => engine,
+    };
     #[cfg(feature = "tensorrt")]
     if let Some(gpu) = &options.gpu {
         let tested = Box::new(gpu.load(name, bundle, &options.cache_dir())?);
-        return match &options.paired {
-            None => Ok(tested),
-            Some(notes) => Ok(Box::new(Paired::new(Box::new(RtenEngine::load(path, rten)?), tested, notes.clone()))),
-        };
+        let Some(notes) = &options.paired else { return Ok(tested) };
+        let reference = on_host(Box::new(RtenEngine::load(path, rten)?));
+        return Ok(Box::new(Paired::new(reference, tested, notes.clone())));
     }
-    Ok(Box::new(RtenEngine::load(path, rten)?))
+    Ok(on_host(Box::new(RtenEngine::load(path, rten)?)))
 }
 
 /// Longest conversation that a bundle's language model knows, in tokens.

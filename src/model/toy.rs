@@ -57,7 +57,7 @@ fn take<'a>(inputs: &'a [(&str, Tensor<'_>)], name: &str) -> &'a Tensor<'a> {
 fn ints<'a>(t: &'a Tensor<'_>) -> &'a [i32] {
     match t.data() {
         Data::I32(v) => v,
-        Data::F32(_) => panic!("integers are fed"),
+        Data::F32(_) | Data::U8(_) => panic!("integers are fed"),
     }
 }
 

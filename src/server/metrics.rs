@@ -141,6 +141,12 @@ fn text(told: &Told) -> String {
         let what = "Recordings that could not be begun, or had to stop.";
         page.single("recordings_failed_total", "counter", what, recorder.failed());
     }
+    #[cfg(feature = "tensorrt")]
+    {
+        let what = "Computations that could not be captured as a CUDA graph; they are tried again after a while.";
+        let failed = crate::engine::tensorrt::failed_captures();
+        page.single("cuda_graph_captures_failed_total", "counter", what, failed);
+    }
     page.histograms(told);
     if let Some(bytes) = resident_bytes() {
         page.single("resident_memory_bytes", "gauge", "Memory of the process that is in use.", bytes);

@@ -2,6 +2,7 @@
 //! torchvision, which are within a level or two of them.
 
 use sam4mllm::engine::bundle::{Filter, Fit, ImageSpec, Resampler};
+use sam4mllm::engine::{Data, Tensor};
 use sam4mllm::frame::Image;
 use sam4mllm::geometry::Size;
 use sam4mllm::model::preprocess::Preprocessor;
@@ -50,22 +51,25 @@ fn resizes_as_pillow_does() {
     for (name, spec, allowed) in cases.into_iter().chain(pillows) {
         let path = format!("{}/tests/model/resize/{name}.png", env!("CARGO_MANIFEST_DIR"));
         let want = image::open(&path).unwrap().into_rgb8();
-        let (tensor, placement) = Preprocessor::new(&spec).run(&pattern()).unwrap();
+        let (inputs, placement) = Preprocessor::new(&spec).run(&pattern()).unwrap();
         assert_eq!((placement.resized.width, placement.resized.height), want.dimensions(), "{name}");
-        let values = tensor.as_f32().unwrap();
         let (w, h) = (spec.width as usize, spec.height as usize);
-        let (mut worst, mut padding_is_zero) = (0f32, true);
-        for (i, value) in values.iter().enumerate() {
-            let (c, y, x) = (i / (w * h), i / w % h, i % w);
+        assert_eq!(inputs[0].1.shape(), [1, h, w, 3], "{name}");
+        let extent = Tensor::i32(&[2], vec![want.height() as i32, want.width() as i32]);
+        let told = (spec.fit == Fit::Letterbox).then_some(extent);
+        assert_eq!(inputs.get(1).map(|(_, extent)| extent), told.as_ref(), "{name}");
+        let Data::U8(bytes) = inputs[0].1.data() else { panic!("{name}: pixels are bytes") };
+        let (mut worst, mut padding_is_zero) = (0u8, true);
+        for (i, level) in bytes.iter().enumerate() {
+            let (c, x, y) = (i % 3, i / 3 % w, i / 3 / w);
             if x < want.width() as usize && y < want.height() as usize {
-                let level = (value * spec.std[c] + spec.mean[c]) * 255.0;
-                worst = worst.max((level - f32::from(want.get_pixel(x as u32, y as u32)[c])).abs());
+                worst = worst.max(level.abs_diff(want.get_pixel(x as u32, y as u32)[c]));
             } else {
-                padding_is_zero &= *value == 0.0;
+                padding_is_zero &= *level == 0;
             }
         }
-        println!("{name}, {:?}: at most {worst:.3} levels of 255 from Pillow", spec.resampler);
-        if worst > allowed as f32 + 1e-3 || !padding_is_zero {
+        println!("{name}, {:?}: at most {worst} levels of 255 from Pillow", spec.resampler);
+        if worst > allowed || !padding_is_zero {
             failures.push(format!("{name}: {worst} levels, padding zero: {padding_is_zero}"));
         }
     }

@@ -5,6 +5,7 @@
 // A test fails by panicking, and these print what they measured.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod fronts;
 mod metrics;
 mod recorded;
 mod segmenters;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use sam4mllm::engine::bundle::{Bundle, Verify, seal};
 use sam4mllm::engine::tensorrt::plan::make;
 use sam4mllm::engine::tensorrt::{Builder, PlanStore};
-use sam4mllm::import::{Form, Level, describe_bundle};
+use sam4mllm::import::{Form, Level, PIXEL_BYTES, describe_bundle};
 use sam4mllm::model::plans::{GraphOptions, Precision, plan_graphs};
 use tempfile::TempDir;
 
@@ -86,6 +86,8 @@ pub fn every_family_is_built_at_both_levels() {
                 if !is_sam && i >= MLLMS.len() {
                     continue;
                 }
+                let in_bytes = graph.onnx.windows(PIXEL_BYTES.len()).any(|name| name == PIXEL_BYTES.as_bytes());
+                assert_eq!(in_bytes, matches!(graph.name, "vision" | "image_encoder"), "{}", graph.name);
                 let source = graph.source(bundle.fingerprint());
                 let name = if is_sam { segmenter.0 } else { mllm };
                 let made = make(&builder, &store, &recipe(SM), (&source, &graph.profiles), None)

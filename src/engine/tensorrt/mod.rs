@@ -26,7 +26,7 @@ pub mod safe;
 #[allow(missing_docs)]
 mod sys;
 
-pub use backend::{Device, Gpu, RunTimes, TensorRtEngine};
+pub use backend::{Buffers, Device, Gpu, RunTimes, TensorRtEngine, failed_captures};
 pub use error::{NodeFault, TensorRtError, TensorRtErrorKind};
 pub use plan::{Plan, PlanKey, PlanStore, Profile};
 pub use safe::{

@@ -26,6 +26,10 @@
 //! |---|---|---|
 //! | `image_encoder` | `pixel_values` f32\[1, 3, H, W\] | `image_embedding` f32\[1, C, h, w\]; of SAM 2 also `high_res_features_0` f32\[1, C/8, 4h, 4w\] and `high_res_features_1` f32\[1, C/4, 2h, 2w\] |
 //! | `mask_decoder` | all of those, `point_coords` f32\[B, T, 2\] (x, y in pixels of the model's input), `point_labels` i32\[B, T\] (1 on, 0 off, 2 and 3 a box's corners, -1 not a point), `mask_input` f32\[B, 1, 4h, 4w\], `has_mask_input` f32\[B, 1, 1, 1\] | `low_res_masks` f32\[B, 4, 4h, 4w\], `iou_scores` f32\[B, 4\]: the single mask first, then the three of the multimask output |
+//!
+//! Where `pixel_values` is, a graph for TensorRT has a [front](super::take_bytes) instead, one for all of them:
+//! `pixel_bytes` u8\[1, H, W, 3\], or u8\[W, T, C · p · p\], and where frames are padded `pixel_extent` i32\[2\] (rows and
+//! columns that are the frame's).
 
 pub mod llava;
 pub mod qwen_vl;

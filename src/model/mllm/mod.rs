@@ -15,6 +15,7 @@ pub use ask::{Question, YesNo};
 pub use decoded::{Decoded, NEAR_TIE};
 
 use super::branch::causal_bias;
+use super::front::on_bytes;
 use super::kv::{KvCache, KvLayout};
 use super::sight::{self, Position, Seen, Sight};
 use super::speech::Speech;
@@ -27,7 +28,7 @@ const DECODER: &str = "decoder";
 
 /// The engines of a language model.
 pub struct MllmEngines {
-    /// `pixel_values` to `image_embeds`.
+    /// Pixels to `image_embeds`.
     pub vision: Box<dyn Engine>,
     /// `input_ids` to `inputs_embeds`.
     pub embed: Box<dyn Engine>,
@@ -97,11 +98,12 @@ impl Mllm {
     /// # Errors
     /// [`ModelError::Output`] where the decoder's inputs are not those of a decoder with a cache.
     pub fn new(
-        engines: MllmEngines,
+        mut engines: MllmEngines,
         sight: Box<dyn Sight>,
         speech: Speech,
         limits: MllmLimits,
     ) -> Result<Self, ModelError> {
+        engines.vision = on_bytes(engines.vision, &sight.front());
         let layout = KvLayout::of(&*engines.decoder)?;
         let embeds = engines.decoder.inputs().iter().find(|i| i.name == "inputs_embeds");
         let Some(width) = embeds.and_then(|i| i.shape.last().copied().flatten()).filter(|w| *w > 0) else {

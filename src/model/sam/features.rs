@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use super::{ENCODER, output};
 use crate::engine::{DataType, Engine, EngineError, Held, Tensor};
 use crate::model::ModelError;
+use crate::model::front::Inputs;
 
 /// The embedding, then the finer levels of SAM 2, each with how many of its cells are along one of the embedding's.
 const LEVELS: [(&str, usize); 3] = [("image_embedding", 1), ("high_res_features_0", 4), ("high_res_features_1", 2)];
@@ -33,13 +34,12 @@ impl Features {
         std::iter::once(LEVELS[0].0).chain(finer).collect()
     }
 
-    /// The features that `encoder` sees in `pixels`; they stay where it computes, if that is elsewhere than on the host.
+    /// The features that `encoder` sees in a picture; they stay where it computes, if that is elsewhere than on the host.
     ///
     /// # Errors
     /// The engine's, and as [`new`](Self::new) and [`held`](Self::held).
-    pub(super) fn of(encoder: &mut dyn Engine, pixels: Tensor<'_>) -> Result<Self, ModelError> {
+    pub(super) fn of(encoder: &mut dyn Engine, inputs: Inputs) -> Result<Self, ModelError> {
         let names = Self::names(encoder);
-        let inputs = vec![("pixel_values", pixels)];
         match encoder.can_hold() {
             true => Self::held(encoder.run_held(inputs, &names)?),
             false => Self::new(encoder.run(inputs, &names)?),

@@ -13,12 +13,14 @@ mod tiles;
 
 use std::path::Path;
 
+use super::front::Inputs;
 use super::stages::LoadError;
 use super::{ModelError, take_f32};
 use crate::engine::bundle::ImageSpec;
 use crate::engine::{Engine, Tensor, TensorInfo};
 use crate::frame::Image;
 use crate::geometry::{ModelPx, Size, SourcePx};
+use crate::import::{Front, PIXEL_BYTES};
 use patches::Patches;
 use settings::{Checkpoint, Processor};
 use square::Square;
@@ -58,6 +60,9 @@ pub trait Sight: Send {
     /// # Errors
     /// Engine failures, misshapen outputs, a frame that cannot be resized.
     fn see(&mut self, vision: &mut dyn Engine, width: usize, image: &Image) -> Result<Seen, ModelError>;
+
+    /// What bytes of a frame become.
+    fn front(&self) -> Front;
 
     /// The size that a frame of `size` is resized to; `None` for families that cut it up otherwise or see a part of it.
     ///
@@ -104,6 +109,17 @@ pub fn open(dir: &Path, spec: Option<&ImageSpec>, vision: &dyn Engine) -> Result
     }
 }
 
+/// What bytes of a frame become for the checkpoint in `dir`; `spec` as for [`open`].
+///
+/// # Errors
+/// [`LoadError::Config`] where a file cannot be read.
+pub(super) fn front(dir: &Path, spec: Option<&ImageSpec>) -> Result<Front, LoadError> {
+    match spec {
+        Some(spec) => Ok(Front::of(spec)),
+        None => Ok(Processor::read(dir)?.front()),
+    }
+}
+
 /// How far the dimensions of the vision graph of the checkpoint in `dir` reach, by name: smallest, usual and largest size.
 /// Nothing where its frames are squares of one size.
 ///
@@ -117,15 +133,9 @@ pub(super) fn reach(dir: &Path) -> Result<Vec<(&'static str, [u32; 3])>, LoadErr
     }
 }
 
-/// Runs a tower on one picture `f32[1, 3, height, width]`: its tokens, `f32[N, width]`.
-fn run_square(
-    vision: &mut dyn Engine,
-    width: usize,
-    planes: Vec<f32>,
-    size: Size<ModelPx>,
-) -> Result<Vec<f32>, ModelError> {
-    let pixels = Tensor::f32(&[1, 3, size.height as usize, size.width as usize], planes);
-    let mut outputs = run(vision, width, vec![("pixel_values", pixels)], &["image_embeds"])?;
+/// Runs a tower on one picture, `u8[1, height, width, 3]`: its tokens, `f32[N, width]`.
+fn run_square(vision: &mut dyn Engine, width: usize, picture: Inputs) -> Result<Vec<f32>, ModelError> {
+    let mut outputs = run(vision, width, picture, &["image_embeds"])?;
     Ok(outputs.remove(0))
 }
 
@@ -150,9 +160,9 @@ fn run(
 
 /// The size of the square that a tower's graph takes.
 fn tower_size(vision: &dyn Engine) -> Option<Size<ModelPx>> {
-    let pixels = vision.inputs().iter().find(|i| i.name == "pixel_values")?;
+    let pixels = vision.inputs().iter().find(|i| i.name == PIXEL_BYTES)?;
     match pixels.shape[..] {
-        [_, _, Some(height), Some(width)] => Some(Size::new(u32::try_from(width).ok()?, u32::try_from(height).ok()?)),
+        [_, Some(height), Some(width), _] => Some(Size::new(u32::try_from(width).ok()?, u32::try_from(height).ok()?)),
         _ => None,
     }
 }

@@ -7,6 +7,7 @@ use super::{Position, Seen, Sight, deepstack, run};
 use crate::engine::{Engine, Tensor};
 use crate::frame::Image;
 use crate::geometry::{ModelPx, Size, SourcePx};
+use crate::import::{Front, PIXEL_BYTES};
 use crate::model::ModelError;
 use crate::model::branch::NEVER;
 use crate::model::preprocess::Pixels;
@@ -18,6 +19,7 @@ const MAX_RATIO: f64 = 200.0;
 /// Patches in windows.
 pub(super) struct Patches {
     pixels: Pixels,
+    front: Front,
     /// Side of a patch in pixels.
     patch: usize,
     /// Patches along a side of what becomes one token.
@@ -57,7 +59,8 @@ impl Patches {
         }
         let learned = (!windowed).then(|| of_tower("num_position_embeddings", 2304)).transpose()?;
         let learned = learned.map(|n| (n as usize).isqrt());
-        Ok(Self { pixels: processor.pixels(), patch, merge, range: processor.pixel_range()?, window, learned })
+        let (pixels, front) = (processor.pixels(), processor.front());
+        Ok(Self { pixels, front, patch, merge, range: processor.pixel_range()?, window, learned })
     }
 
     fn resized(&self, size: Size<SourcePx>) -> Result<Size<ModelPx>, ModelError> {
@@ -96,12 +99,12 @@ impl Patches {
         Layout { rows, columns, windows: rows.div_ceil(high) * across, slots: high * wide, places }
     }
 
-    /// `pixel_values`, `patch_positions`, which slots are filled.
-    fn patches(&self, rgb: &[u8], layout: &Layout) -> (Vec<f32>, Vec<i32>, Vec<bool>) {
+    /// `pixel_bytes`, `patch_positions`, which slots are filled; a bias hides what is in the others.
+    fn patches(&self, rgb: &[u8], layout: &Layout) -> (Vec<u8>, Vec<i32>, Vec<bool>) {
         let (merge, patch) = (self.merge, self.patch);
         let (area, depth) = (merge * merge, 3 * patch * patch);
         let count = layout.windows * layout.slots * area;
-        let (mut values, mut positions) = (vec![0f32; count * depth], vec![0; count * 2]);
+        let (mut values, mut positions) = (vec![0u8; count * depth], vec![0; count * 2]);
         let mut filled = vec![false; count];
         let width = layout.columns * merge * patch;
         for (token, place) in layout.places.iter().enumerate() {
@@ -115,7 +118,7 @@ impl Patches {
                 for (i, value) in values.iter_mut().enumerate() {
                     let (channel, y, x) = (i / (patch * patch), i / patch % patch, i % patch);
                     let at = ((row * patch + y) * width + column * patch + x) * 3 + channel;
-                    *value = self.pixels.value(channel, rgb[at]);
+                    *value = rgb[at];
                 }
             }
         }
@@ -131,7 +134,7 @@ impl Sight for Patches {
         let (values, positions, filled) = self.patches(&rgb, &layout);
         let (windows, patches) = (layout.windows, layout.slots * self.merge * self.merge);
         let depth = 3 * self.patch * self.patch;
-        let mut inputs = vec![("pixel_values", Tensor::f32(&[windows, patches, depth], values))];
+        let mut inputs = vec![(PIXEL_BYTES, Tensor::u8(&[windows, patches, depth], values))];
         if self.window.is_some() {
             let bias: Vec<f32> = filled.iter().map(|filled| if *filled { 0.0 } else { NEVER }).collect();
             inputs.push(("attention_bias", Tensor::f32(&[windows, 1, 1, patches], bias)));
@@ -154,6 +157,10 @@ impl Sight for Patches {
             positions: (0..layout.rows * layout.columns).map(place).collect(),
             span: layout.rows.max(layout.columns) as i32,
         })
+    }
+
+    fn front(&self) -> Front {
+        self.front
     }
 
     fn input(&self, size: Size<SourcePx>) -> Result<Option<Size<ModelPx>>, ModelError> {
@@ -228,8 +235,9 @@ mod tests {
     fn every_frame_is_within_reach() {
         use crate::engine::bundle::{Filter, Resampler};
         for (window, range) in [(Some(4), (3136, 1_003_520)), (Some(2), (3136, 40_000)), (None, (65_536, 300_000))] {
-            let pixels = Pixels::new(Filter::Bicubic, Resampler::Pillow, [[0.5; 3]; 2]);
-            let patches = Patches { pixels, patch: 14, merge: 2, range, window, learned: None };
+            let pixels = Pixels::new(Filter::Bicubic, Resampler::Pillow);
+            let front = Front { mean: [0.5; 3], std: [0.5; 3], padded: false };
+            let patches = Patches { pixels, front, patch: 14, merge: 2, range, window, learned: None };
             let reach = patches.reach();
             let within = |name: &str, size: usize| {
                 let Some((_, [least, _, most])) = reach.iter().find(|(known, _)| *known == name) else { return };

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::engine::bundle::{Filter, Resampler};
 use crate::geometry::{ModelPx, Size};
+use crate::import::Front;
 use crate::model::preprocess::Pixels;
 use crate::model::stages::{LoadError, read_json};
 
@@ -122,9 +123,14 @@ impl Processor {
         Ok(Self { file, mean, std, filter })
     }
 
-    /// What resizes and normalises.
+    /// What resizes.
     pub(super) fn pixels(&self) -> Pixels {
-        Pixels::new(self.filter, Resampler::Pillow, [self.mean, self.std])
+        Pixels::new(self.filter, Resampler::Pillow)
+    }
+
+    /// What normalises.
+    pub(super) fn front(&self) -> Front {
+        Front { mean: self.mean, std: self.std, padded: false }
     }
 
     /// What is wrong with the file.

@@ -6,7 +6,9 @@ use crate::engine::Engine;
 use crate::engine::bundle::ImageSpec;
 use crate::frame::Image;
 use crate::geometry::{ModelPx, Size};
+use crate::import::Front;
 use crate::model::ModelError;
+use crate::model::front::picture;
 use crate::model::preprocess::{Pixels, Preprocessor};
 use crate::model::stages::LoadError;
 
@@ -18,7 +20,7 @@ pub(super) enum Square {
     /// As a bundle's manifest says.
     Spec(Box<Preprocessor>),
     /// As the checkpoint says.
-    Fitted(Box<Pixels>, Fitting),
+    Fitted(Box<Pixels>, Front, Fitting),
 }
 
 impl Square {
@@ -33,29 +35,31 @@ impl Square {
             let what = format!("gives {} x {}, not what the vision tower takes", size.width, size.height);
             return Err(processor.error(what));
         }
-        Ok(Self::Fitted(Box::new(processor.pixels()), fitting))
+        Ok(Self::Fitted(Box::new(processor.pixels()), processor.front(), fitting))
     }
 }
 
 impl Sight for Square {
     fn see(&mut self, vision: &mut dyn Engine, width: usize, image: &Image) -> Result<Seen, ModelError> {
-        let (planes, size) = match self {
-            Self::Spec(preprocessor) => {
-                let (pixels, placement) = preprocessor.run(image)?;
-                (pixels.into_f32().unwrap_or_default(), placement.input)
+        let picture = match self {
+            Self::Spec(preprocessor) => preprocessor.run(image)?.0,
+            Self::Fitted(pixels, front, Fitting::Squash(size)) => {
+                picture(pixels.resize(image, *size)?, *size, *size, front.padded)
             }
-            Self::Fitted(pixels, Fitting::Squash(size)) => {
-                let rgb = pixels.resize(image, *size)?;
-                (pixels.planes(&rgb, *size, *size), *size)
-            }
-            Self::Fitted(pixels, Fitting::Crop(edge, size)) => {
+            Self::Fitted(pixels, front, Fitting::Crop(edge, size)) => {
                 let whole = by_shorter_side(image, *edge)?;
                 let rgb = pixels.resize(image, whole)?;
-                let rgb = middle(&rgb, whole, *size);
-                (pixels.planes(&rgb, *size, *size), *size)
+                picture(middle(&rgb, whole, *size), *size, *size, front.padded)
             }
         };
-        Ok(Seen::plain(run_square(vision, width, planes, size)?))
+        Ok(Seen::plain(run_square(vision, width, picture)?))
+    }
+
+    fn front(&self) -> Front {
+        match self {
+            Self::Spec(preprocessor) => preprocessor.front(),
+            Self::Fitted(_, front, _) => *front,
+        }
     }
 }
 

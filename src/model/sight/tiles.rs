@@ -7,7 +7,9 @@ use super::{Seen, Sight, run_square, tower_size};
 use crate::engine::Engine;
 use crate::frame::Image;
 use crate::geometry::{ModelPx, Size, SourcePx};
+use crate::import::Front;
 use crate::model::ModelError;
+use crate::model::front::{Inputs, picture};
 use crate::model::preprocess::Pixels;
 use crate::model::stages::LoadError;
 
@@ -18,6 +20,7 @@ const MAX_TILES: u64 = 256;
 /// The whole and its tiles.
 pub(super) struct Tiles {
     pixels: Pixels,
+    front: Front,
     /// Shapes that a frame may be shown in, multiples of a tile.
     shapes: Vec<Size<ModelPx>>,
     tile: Size<ModelPx>,
@@ -38,7 +41,11 @@ impl Tiles {
         if tokens != Some(grid * grid + 1) {
             return Err(config.error("the vision tower does not give one token a patch: tiles cannot be put together"));
         }
-        Ok(Self { pixels: processor.pixels(), shapes: shapes(config, tile)?, tile, grid })
+        Ok(Self { pixels: processor.pixels(), front: processor.front(), shapes: shapes(config, tile)?, tile, grid })
+    }
+
+    fn picture(&self, rgb: Vec<u8>) -> Inputs {
+        picture(rgb, self.tile, self.tile, self.front.padded)
     }
 }
 
@@ -63,8 +70,7 @@ impl Sight for Tiles {
     fn see(&mut self, vision: &mut dyn Engine, width: usize, image: &Image) -> Result<Seen, ModelError> {
         let shape = best_shape(image.size(), &self.shapes);
         let whole = self.pixels.resize(image, self.tile)?;
-        let planes = self.pixels.planes(&whole, self.tile, self.tile);
-        let mut embeds = run_square(vision, width, planes, self.tile)?;
+        let mut embeds = run_square(vision, width, self.picture(whole))?;
         // The graph gives the token that ends a row last, with every tile the same.
         let newline = embeds.split_off(embeds.len().saturating_sub(width));
 
@@ -76,8 +82,7 @@ impl Sight for Tiles {
         let mut tiles = Vec::with_capacity(rows * columns);
         for tile in 0..rows * columns {
             let cut = cut(&padded, shape, [tile / columns * side, tile % columns * side], side);
-            let planes = self.pixels.planes(&cut, self.tile, self.tile);
-            tiles.push(run_square(vision, width, planes, self.tile)?);
+            tiles.push(run_square(vision, width, self.picture(cut))?);
         }
         let grid = self.grid;
         let [top, left, bottom, right] = unpadded(image.size(), [rows * grid, columns * grid]);
@@ -90,6 +95,10 @@ impl Sight for Tiles {
             embeds.extend_from_slice(&newline);
         }
         Ok(Seen::plain(embeds))
+    }
+
+    fn front(&self) -> Front {
+        self.front
     }
 }
 

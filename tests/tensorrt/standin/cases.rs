@@ -32,6 +32,10 @@ pub fn elements_of_every_type_arrive() {
         let answer = engine.run(vec![("x", x.view())], &["y"]).expect("runs");
         assert_eq!(answer, [plus(&x, 1000)], "{kind}");
     }
+    let bytes = Tensor::u8(&[3], vec![0, 7, 255]);
+    let mut engine = load("input x u8 3\noutput y f32 3 = x\n");
+    let answer = engine.run(vec![("x", bytes)], &["y"]).expect("runs");
+    assert_eq!(answer, [Tensor::f32(&[3], vec![1000.0, 1007.0, 1255.0])]);
     let mut engine = load("input x bool 3\noutput y i32 3 = x\noutput z bool 3 = x\n");
     let answer = engine.run(vec![("x", Tensor::i32(&[3], vec![0, 1, 5]))], &["y", "z"]).expect("runs");
     assert_eq!(answer, [Tensor::i32(&[3], vec![1000, 1001, 1001]), Tensor::i32(&[3], vec![1, 1, 1])]);

@@ -23,7 +23,7 @@ pub fn standin(folder: &Path) {
     }
     command.args(["-isystem", TENSORRT, "-isystem", CUDA, "-I", SOURCES, "-I"]).arg(folder);
     command
-        .args(["tensorrt.cpp", "cuda.cpp", "graphs.cpp"].map(|file| format!("{SOURCES}/{file}")))
+        .args(["tensorrt.cpp", "cuda.cpp", "graphs.cpp", "mapped.cpp"].map(|file| format!("{SOURCES}/{file}")))
         .arg("-o")
         .arg(&library);
     assert!(command.status().expect("the compiler that the shim was built with runs").success());

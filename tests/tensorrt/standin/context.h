@@ -194,6 +194,7 @@ bool ContextImpl::enqueueV3(cudaStream_t stream) noexcept {
         if (at == nullptr) return refuse("the address of " + tensor.name + " is missing");
         if (!standin::on_device(at, size)) breach("the memory of " + tensor.name + " is too small, or not the device's");
         if (tensor.input) continue;
+        if (standin::write_combined(at)) breach("the host is to read " + tensor.name + " past its caches");
         if (tensor.update.empty()) compute(tensor, ++number, known, at, stream);
         else update(tensor, ++number, known, at, stream);
     }

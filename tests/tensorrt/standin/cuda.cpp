@@ -1,5 +1,5 @@
 // The part of the CUDA driver that the backend uses, on host memory. Streams are lazy: see `enqueue`. Captures are in
-// `graphs.cpp`.
+// `graphs.cpp`, memory that both sides have in `mapped.cpp`.
 #include "driver.h"
 
 #include <unistd.h>
@@ -27,11 +27,18 @@ struct LastCheck {
     }
 } last_check;
 
-int allocate(char const* call, void** out, std::size_t size, bool device) {
+// Of `cuMemHostAlloc`.
+constexpr unsigned kMapped = 2, kCombined = 4;
+
+int allocate(char const* call, void** out, std::size_t size, bool device, unsigned flags = 0) {
     not_in_a_capture(call);
     if (current == nullptr) return kInvalidContext;
     if (size == 0) return kInvalidValue;
     if (standin::fails(call) || state().used + size > kTotal) return kOutOfMemory;
+    if ((flags & kMapped) != 0) {
+        if (standin::is("unmappable")) return kInvalidValue;
+        return allocate_mapped(out, size, (flags & kCombined) != 0), kSuccess;
+    }
     *out = std::aligned_alloc(256, (size + 255) / 256 * 256);
     std::memset(*out, 0xA5, size);
     auto block = std::make_unique<Block>();
@@ -46,11 +53,15 @@ int release(char const* call, void* address, bool device) {
     auto const found = state().blocks.find(reinterpret_cast<std::uintptr_t>(address));
     if (found == state().blocks.end() || found->second->device != device)
         standin::breach(std::string(call) + " of memory that is not there");
+    void* const twin = found->second->twin;
+    if (device && twin != nullptr) standin::breach(std::string(call) + " of memory that is the host's");
     for (auto const* stream : state().streams)
         for (auto const& work : stream->queue)
             for (auto const* used : work.memory)
-                if (find(used, 0) == found->second.get())
+                if (auto const* block = find(used, 0);
+                    block == found->second.get() || (twin != nullptr && block == find(twin, 0)))
                     standin::breach(std::string(call) + " of memory that enqueued work uses");
+    if (twin != nullptr) return release_mapped(address), kSuccess;
     state().used -= found->second->size;
     std::memset(address, 0x5A, found->second->size);
     std::free(address);
@@ -63,6 +74,8 @@ int copy(char const* call, void* to, void const* from, std::size_t size, bool up
     Block const *const target = find(to, size), *const source = find(from, size);
     if (target == nullptr || source == nullptr || target->device != up || source->device == up)
         standin::breach(std::string(call) + " beyond the ends of memory, or of memory that is not pinned");
+    if (target->twin != nullptr || source->twin != nullptr)
+        standin::breach(std::string(call) + " of memory that both sides have");
     if (standin::fails(call)) return kLaunchFailed;
     standin::enqueue(stream, {to, from}, [=] { std::memcpy(to, from, size); });
     return kSuccess;
@@ -129,12 +142,17 @@ void unexpected(char const* declaration) noexcept {
     breach(std::string("does not know the call `") + declaration + "`");
 }
 
-bool fails(char const* call) {
+bool says(char const* file, char const* word) {
     char const* const folder = std::getenv("STANDIN");
     std::string named;
-    if (folder != nullptr) std::ifstream(std::string(folder) + "/fail") >> named;
-    return named == call;
+    if (folder == nullptr) return false;
+    std::ifstream words(std::string(folder) + "/" + file);
+    while (words >> named)
+        if (named == word) return true;
+    return false;
 }
+bool fails(char const* call) { return says("fail", call); }
+bool is(char const* word) { return says("device", word); }
 
 std::recursive_mutex& lock() { return state().lock; }
 
@@ -172,8 +190,13 @@ int cuDeviceGetCount(int* count) { return *count = 1, kSuccess; }
 int cuDeviceGet(int* device, int ordinal) { return *device = 0, ordinal == 0 ? kSuccess : kInvalidDevice; }
 int cuDeviceGetName(char* name, int length, int) { return std::snprintf(name, length, "Stand-in"), kSuccess; }
 int cuDeviceGetAttribute(int* value, int attribute, int) {
-    *value = attribute == kMajor ? 8 : attribute == kMinor ? 6 : 0;
-    return kSuccess;
+    switch (attribute) {
+    case kMajor: return *value = 8, kSuccess;
+    case kMinor: return *value = 6, kSuccess;
+    case kIntegrated: return *value = standin::is("integrated") ? 1 : 0, kSuccess;
+    case kCanMap: return *value = standin::is("unmappable") ? 0 : 1, kSuccess;
+    default: return *value = 0, kSuccess;
+    }
 }
 int cuDeviceTotalMem_v2(std::size_t* bytes, int) { return *bytes = kTotal, kSuccess; }
 int cuDevicePrimaryCtxRetain(void** context, int) {
@@ -208,9 +231,9 @@ int cuMemFree_v2(unsigned long long address) {
     Guard guard(standin::lock());
     return release("cuMemFree", reinterpret_cast<void*>(address), true);
 }
-int cuMemHostAlloc(void** address, std::size_t size, unsigned) {
+int cuMemHostAlloc(void** address, std::size_t size, unsigned flags) {
     Guard guard(standin::lock());
-    return allocate("cuMemHostAlloc", address, size, false);
+    return allocate("cuMemHostAlloc", address, size, false, flags);
 }
 int cuMemFreeHost(void* address) {
     Guard guard(standin::lock());

@@ -17,7 +17,7 @@ using Guard = std::lock_guard<std::recursive_mutex>;
 [[maybe_unused]] constexpr int kSuccess = 0, kInvalidValue = 1, kOutOfMemory = 2, kNoDevice = 100, kInvalidDevice = 101,
               kInvalidContext = 201, kNotReady = 600, kLaunchFailed = 719, kCaptureInvalidated = 901;
 // Of `CUdevice_attribute`.
-constexpr int kMajor = 75, kMinor = 76;
+constexpr int kIntegrated = 18, kCanMap = 19, kMajor = 75, kMinor = 76;
 constexpr std::size_t kTotal = std::size_t{1} << 33;
 
 struct Work {
@@ -58,7 +58,14 @@ struct Block {
     standin::Counted counted{"memory"};
     std::size_t size = 0;
     bool device = false;
+    // Of memory that both sides have: its address on the other, and whether reading it is slow on the host's.
+    void* twin = nullptr;
+    bool combined = false;
 };
+
+// Memory that both sides have, and its end.
+void allocate_mapped(void** out, std::size_t size, bool combined);
+void release_mapped(void* host);
 
 // Never destroyed: the last check runs when the process ends.
 struct State {

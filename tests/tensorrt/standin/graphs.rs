@@ -1,7 +1,7 @@
 //! CUDA graphs: the stand-in ends the process where work is captured that was not enqueued before with its shapes, and
 //! where a graph is launched whose context was changed or whose memory is gone.
 
-use sam4mllm::engine::tensorrt::TensorRtEngine;
+use sam4mllm::engine::tensorrt::{TensorRtEngine, failed_captures};
 use sam4mllm::engine::{Engine, EngineErrorKind as Kind, Tensor};
 
 use crate::caches::{bias, embeds, tokens_of};
@@ -50,7 +50,7 @@ pub fn a_graph_goes_with_its_memory() {
     assert_eq!(engine.cuda_graphs(), 2);
 }
 
-/// What cannot be captured is enqueued: the pass itself is not lost, and nothing is tried again.
+/// What cannot be captured is enqueued: the pass itself is not lost, and after some passes it is tried again.
 pub fn what_cannot_be_captured_is_enqueued() {
     let calls = [
         "cuStreamBeginCapture",
@@ -70,6 +70,26 @@ pub fn what_cannot_be_captured_is_enqueued() {
             run(&mut engine, 4);
         }
         assert_eq!(engine.cuda_graphs(), 0, "{call}");
+        let before = failed_captures();
+        // Another computation need not wait.
+        run(&mut engine, 2);
+        run(&mut engine, 2);
+        assert_eq!(engine.cuda_graphs(), 1, "{call}");
+        for _ in 0..29 {
+            run(&mut engine, 4);
+        }
+        assert_eq!(engine.cuda_graphs(), 1, "{call}: not yet");
+        // Again in vain: twice as many passes.
+        fail_at(call);
+        run(&mut engine, 4);
+        fail_at("");
+        assert_eq!(failed_captures() - before, 1, "{call}");
+        for _ in 0..64 {
+            run(&mut engine, 4);
+        }
+        assert_eq!(engine.cuda_graphs(), 1, "{call}: not yet again");
+        run(&mut engine, 4);
+        assert_eq!(engine.cuda_graphs(), 2, "{call}");
     }
     let mut engine = load(LATE);
     for _ in 0..3 {

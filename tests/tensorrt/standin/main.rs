@@ -12,6 +12,7 @@ mod compile;
 mod faults;
 mod graphs;
 mod held;
+mod mapped;
 mod node;
 mod plans;
 
@@ -30,7 +31,7 @@ const fn case(name: &'static str, run: fn()) -> Case {
     Case { name, run, breach: None }
 }
 
-const CASES: [Case; 43] = [
+const CASES: [Case; 47] = [
     case("an_engine_answers_in_every_size", cases::an_engine_answers_in_every_size),
     case("elements_of_every_type_arrive", cases::elements_of_every_type_arrive),
     case("an_output_may_find_its_own_size", cases::an_output_may_find_its_own_size),
@@ -66,6 +67,10 @@ const CASES: [Case; 43] = [
     case("what_does_not_fit_is_fetched", held::what_does_not_fit_is_fetched),
     case("a_failure_to_hand_over_is_told", held::a_failure_to_hand_over_is_told),
     case("what_is_held_outlives_its_engine", held::what_is_held_outlives_its_engine),
+    case("a_board_copies_nothing", mapped::a_board_copies_nothing),
+    case("a_board_does_what_others_do", mapped::a_board_does_what_others_do),
+    case("buffers_are_what_is_wanted", mapped::buffers_are_what_is_wanted),
+    case("a_failure_to_map_is_told", mapped::a_failure_to_map_is_told),
     case("the_gpu_is_held_against_the_cpu", node::the_gpu_is_held_against_the_cpu),
     case("graphs_are_compared_by_a_script", node::graphs_are_compared_by_a_script),
     case("a_node_on_the_gpu_tests_itself", node::a_node_on_the_gpu_tests_itself),
@@ -104,8 +109,10 @@ fn main() -> ExitCode {
 }
 
 fn runs(case: &Case, folder: &Path) -> bool {
-    // A case starts without a call that fails.
-    let _ = std::fs::remove_file(folder.join("fail"));
+    // A case starts without a call that fails, on a card of its own.
+    for file in ["fail", "device"] {
+        let _ = std::fs::remove_file(folder.join(file));
+    }
     let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
     command.args(["--one", case.name]).env("STANDIN", folder).env("TENSORRT_LIB_DIR", folder);
     // Before the system's folders, which may hold a real driver.

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use sam4mllm::engine::bundle::{Bundle, Verify};
 use sam4mllm::engine::tensorrt::plan::Recipe;
-use sam4mllm::import::{Form, ImportReport, Port, describe_bundle, import};
+use sam4mllm::import::{Form, ImportReport, PIXEL_BYTES, PIXEL_VALUES, Port, describe_bundle, import};
 use sam4mllm::model::plans::{GraphOptions, PlanGraph, Precision, decoder_graph, plan_graphs, product_graph};
 use tempfile::TempDir;
 
@@ -42,10 +42,19 @@ fn plan(graph: &PlanGraph, reports: &[ImportReport; 2], options: &str) -> String
     let in_place = report.inputs.iter().any(|port| port.name == "write_indices");
     let is_source = |port: &&Port| port.data_type == "f32" && !(in_place && port.name.starts_with("past_"));
     let source = report.inputs.iter().rfind(is_source).or(report.inputs.first());
-    let source = &source.expect("takes something").name;
+    let source = match source.expect("takes something").name.as_str() {
+        PIXEL_VALUES => PIXEL_BYTES,
+        source => source,
+    };
     let shape = |port: &Port| port.shape.join(" ").replace("capacity", &CAPACITY.to_string());
     let mut text = String::new();
     for port in &report.inputs {
+        // Plans take the picture in bytes, row by row; SAM's does not fill it.
+        if let ([one, channels, height, width], PIXEL_VALUES) = (&port.shape[..], port.name.as_str()) {
+            text += &format!("input {PIXEL_BYTES} u8 {one} {height} {width} {channels}\n");
+            text += if graph.name == "image_encoder" { "input pixel_extent i32 2\n" } else { "" };
+            continue;
+        }
         let kind = if port.name == "write_indices" { "i64" } else { port.data_type };
         text += &format!("input {} {kind} {}\n", port.name, shape(port));
     }
@@ -84,11 +93,15 @@ pub fn the_gpu_is_held_against_the_cpu() {
     let folder = cache(Path::new(BUNDLE), Precision::Fp32);
     let cache = folder.path().to_str().expect("is text");
     let args = ["engine", "check", "--cache-dir", cache, "--precision", "fp32", "--frames", "2", "--format", "json"];
-    let output = sam4mllm(&args);
-    let (out, err) = texts(&output);
-    assert_eq!(output.status.code(), Some(1), "{err}");
-    assert!(err.contains("outputs of the GPU are not those of the CPU"), "{err}");
-    let report: serde_json::Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{err}"));
+    let check = |more: &[&str]| -> (String, serde_json::Value) {
+        let output = sam4mllm(&[&args[..], more].concat());
+        let (out, err) = texts(&output);
+        assert_eq!(output.status.code(), Some(1), "{err}");
+        assert!(err.contains("outputs of the GPU are not those of the CPU"), "{err}");
+        let report = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{err}"));
+        (out, report)
+    };
+    let (out, report) = check(&[]);
     assert_eq!((&report["gpu"], &report["sm"]), (&"Stand-in".into(), &86.into()));
     assert!(report["memory_used"].as_u64() > Some(0));
     let outputs = report["outputs"].as_array().expect("rows");
@@ -103,6 +116,20 @@ pub fn the_gpu_is_held_against_the_cpu() {
             assert!(row["calls"].as_u64() > Some(1), "{row}");
         }
     }
+    // What stays on the GPU is what passes the host, whatever it is.
+    for (way, tensors) in [
+        ("decoder/resident", &["logits", "cache"][..]),
+        ("mask_decoder/held", &["image_embedding", "low_res_masks", "iou_scores"]),
+    ] {
+        let rows: Vec<_> = outputs.iter().filter(|row| row["engine"] == way).collect();
+        assert_eq!(rows.iter().map(|row| &row["tensor"]).collect::<Vec<_>>(), tensors, "{out}");
+        assert!(rows.iter().all(|row| row["passed"] == true && row["difference"] == 0.0), "{rows:?}");
+        assert!(rows.iter().all(|row| row["calls"].as_u64() > Some(2)), "{rows:?}");
+    }
+    // Where nothing is copied, it is the same nonsense.
+    let (_, mapped) = check(&["--gpu-buffers", "mapped"]);
+    assert_eq!((&report["buffers"], &mapped["buffers"]), (&"copied".into(), &"mapped".into()));
+    assert_eq!(report["outputs"], mapped["outputs"]);
     assert_eq!(report["engines"].as_array().map(Vec::len), Some(5));
     let text = texts(&sam4mllm(&args[..args.len() - 2])).0;
     assert!(text.contains("mask_decoder") && text.contains("FAULT") && text.contains("GPU memory in use"), "{text}");

@@ -2,7 +2,7 @@
 //
 // A plan is text, a line an item:
 //
-//   input NAME TYPE DIM...             TYPE: f32, f16, i32, bool, i64; DIM: a size, or the name of one
+//   input NAME TYPE DIM...             TYPE: f32, f16, i32, bool, u8, i64; DIM: a size, or the name of one
 //   output NAME TYPE DIM... = INPUT    element i is element i of INPUT (over again where that is shorter) plus 1000
 //                                      times the output's number from 1; a name with `?` is known late: its half
 //   cache NAME TYPE DIM... = INPUT UPDATE START
@@ -57,7 +57,8 @@ size_t bytes_of(DataType type) {
     case DataType::kFLOAT:
     case DataType::kINT32: return 4;
     case DataType::kHALF: return 2;
-    case DataType::kBOOL: return 1;
+    case DataType::kBOOL:
+    case DataType::kUINT8: return 1;
     case DataType::kINT64: return 8;
     default: breach("a type of tensor that the stand-in does not know");
     }
@@ -66,7 +67,8 @@ size_t bytes_of(DataType type) {
 bool type_of(std::string const& text, DataType& type) {
     static std::map<std::string, DataType> const types{{"f32", DataType::kFLOAT}, {"f16", DataType::kHALF},
                                                        {"i32", DataType::kINT32}, {"bool", DataType::kBOOL},
-                                                       {"i64", DataType::kINT64}, {"i8", DataType::kINT8}};
+                                                       {"i64", DataType::kINT64}, {"i8", DataType::kINT8},
+                                                       {"u8", DataType::kUINT8}};
     auto const found = types.find(text);
     if (found != types.end()) type = found->second;
     return found != types.end();
@@ -171,7 +173,8 @@ double get(DataType type, void const* from, size_t i) {
     case DataType::kFLOAT: return static_cast<float const*>(from)[i];
     case DataType::kHALF: return half_to_double(static_cast<uint16_t const*>(from)[i]);
     case DataType::kINT32: return static_cast<int32_t const*>(from)[i];
-    case DataType::kBOOL: return static_cast<uint8_t const*>(from)[i];
+    case DataType::kBOOL:
+    case DataType::kUINT8: return static_cast<uint8_t const*>(from)[i];
     default: return static_cast<double>(static_cast<int64_t const*>(from)[i]);
     }
 }

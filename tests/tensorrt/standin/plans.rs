@@ -58,8 +58,17 @@ pub fn load(text: &str) -> TensorRtEngine {
 
 /// Makes a call of the stand-in's fail from now on; none for an empty name.
 pub fn fail_at(call: &str) {
+    tell("fail", call);
+}
+
+/// Makes the stand-in's GPU one of a board's, `integrated`, or one that cannot map the host's memory, `unmappable`.
+pub fn be(kind: &str) {
+    tell("device", kind);
+}
+
+fn tell(file: &str, words: &str) {
     let folder = std::env::var_os("STANDIN").expect("the stand-in's folder is told");
-    std::fs::write(Path::new(&folder).join("fail"), call).expect("is written");
+    std::fs::write(Path::new(&folder).join(file), words).expect("is written");
 }
 
 /// What of TensorRT is behind an engine's error.
@@ -86,5 +95,6 @@ pub fn plus(tensor: &Tensor<'_>, more: i32) -> Tensor<'static> {
     match tensor.data() {
         Data::F32(values) => Tensor::f32(tensor.shape(), values.iter().map(|v| v + more as f32).collect::<Vec<_>>()),
         Data::I32(values) => Tensor::i32(tensor.shape(), values.iter().map(|v| v + more).collect::<Vec<_>>()),
+        Data::U8(_) => panic!("bytes are only taken"),
     }
 }

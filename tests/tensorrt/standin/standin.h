@@ -22,6 +22,9 @@ namespace standin {
 // Whether `fail` names this call.
 bool fails(char const* call);
 
+// Whether the file `device` in that folder has this word: what the GPU is.
+bool is(char const* word);
+
 // Held by every call.
 std::recursive_mutex& lock();
 
@@ -45,6 +48,9 @@ bool capturing(void* stream);
 
 // Whether `[address, address + size)` lies within living device memory.
 bool on_device(void const* address, std::size_t size);
+
+// Whether it is memory of the host's that is written past its caches.
+bool write_combined(void const* address);
 
 // Whether this thread has a current CUDA context, and `stream` lives.
 void check_current(char const* call, void* stream);

@@ -9,6 +9,7 @@ use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUdeviceptr, CUmemorytype, CUresult};
 
 use super::super::error::{TensorRtError, TensorRtErrorKind as Kind};
+use super::mapped::Buffers;
 use super::stream::{Mark, Stream};
 
 /// A GPU, as the driver tells it.
@@ -19,6 +20,10 @@ pub struct Gpu {
     pub sm: u32,
     /// The driver's name for it.
     pub name: String,
+    /// Whether it shares its memory with the CPU.
+    pub integrated: bool,
+    /// Whether it can read and write memory of the host's that is mapped for it.
+    pub maps: bool,
 }
 
 impl Gpu {
@@ -41,7 +46,9 @@ impl Gpu {
             let part = |attribute| unsafe { result::device::get_attribute(device, attribute) }.map(i32::unsigned_abs);
             let major = part(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
             let minor = part(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-            Ok(Self { sm: major * 10 + minor, name })
+            let integrated = part(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_INTEGRATED)? != 0;
+            let maps = part(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY)? != 0;
+            Ok(Self { sm: major * 10 + minor, name, integrated, maps })
         };
         first().map_err(no_gpu)
     }
@@ -59,16 +66,31 @@ fn no_gpu(error: DriverError) -> TensorRtError {
 pub struct Device {
     pub(super) context: Arc<CudaContext>,
     gpu: Gpu,
+    mapped: bool,
 }
 
 impl Device {
-    /// Finds the GPU.
+    /// Finds the GPU; buffers are as suits it.
     ///
     /// # Errors
     /// As [`Gpu::current`]; also where the driver makes no context.
     pub fn open() -> Result<Self, TensorRtError> {
+        Self::open_with(Buffers::Auto)
+    }
+
+    /// Finds the GPU, for engines whose inputs and outputs pass as `buffers` says.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); also where the GPU cannot do that.
+    pub fn open_with(buffers: Buffers) -> Result<Self, TensorRtError> {
         let gpu = Gpu::current()?;
-        Ok(Self { context: CudaContext::new(ORDINAL as usize).map_err(no_gpu)?, gpu })
+        let mapped = buffers.are_mapped(gpu.maps, gpu.integrated)?;
+        Ok(Self { context: CudaContext::new(ORDINAL as usize).map_err(no_gpu)?, gpu, mapped })
+    }
+
+    /// How inputs and outputs pass: copied or mapped.
+    pub fn buffers(&self) -> Buffers {
+        if self.mapped { Buffers::Mapped } else { Buffers::Copied }
     }
 
     /// The driver's name for it.
@@ -176,9 +198,14 @@ unsafe impl Send for HostBuffer {}
 impl HostBuffer {
     /// `bytes` of it, all zero; at least 1.
     pub(super) fn new(device: &Device, bytes: usize) -> Result<Self, TensorRtError> {
+        Self::with_flags(device, bytes, 0)
+    }
+
+    /// As [`new`](Self::new), with the driver's flags.
+    pub(super) fn with_flags(device: &Device, bytes: usize, flags: u32) -> Result<Self, TensorRtError> {
         device.bind()?;
         // SAFETY: a context is current; the memory is freed once, in `drop`.
-        let address = unsafe { result::malloc_host(bytes, 0) }.map_err(|error| device.no_memory(bytes, error))?;
+        let address = unsafe { result::malloc_host(bytes, flags) }.map_err(|error| device.no_memory(bytes, error))?;
         let address = NonNull::new(address.cast::<u8>()).expect("CUDA gives an address with success");
         // SAFETY: there are `bytes` there.
         unsafe { address.write_bytes(0, bytes) };

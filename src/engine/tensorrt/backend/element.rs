@@ -11,6 +11,7 @@ pub(crate) enum Element {
     F16,
     I32,
     Bool,
+    U8,
     I64,
 }
 
@@ -22,6 +23,7 @@ impl Element {
             1 => Some(Self::F16),
             3 => Some(Self::I32),
             4 => Some(Self::Bool),
+            5 => Some(Self::U8),
             8 => Some(Self::I64),
             _ => None,
         }
@@ -34,6 +36,7 @@ impl Element {
             Self::F16 => "f16",
             Self::I32 => "i32",
             Self::Bool => "bool",
+            Self::U8 => "u8",
             Self::I64 => "i64",
         }
     }
@@ -41,7 +44,7 @@ impl Element {
     /// Size of one, in bytes.
     pub(super) fn size(self) -> usize {
         match self {
-            Self::Bool => 1,
+            Self::Bool | Self::U8 => 1,
             Self::F16 => 2,
             Self::F32 | Self::I32 => 4,
             Self::I64 => 8,
@@ -53,6 +56,7 @@ impl Element {
         match self {
             Self::F32 | Self::F16 => DataType::F32,
             Self::I32 | Self::Bool | Self::I64 => DataType::I32,
+            Self::U8 => DataType::U8,
         }
     }
 
@@ -72,6 +76,7 @@ impl Element {
             }
             (Self::I32, Data::I32(values)) => pack(values, to, i32::to_ne_bytes),
             (Self::Bool, Data::I32(values)) => pack(values, to, |value| [u8::from(value != 0)]),
+            (Self::U8, Data::U8(values)) => to[..values.len()].copy_from_slice(values),
             (Self::I64, Data::I32(values)) => pack(values, to, |value| i64::from(value).to_ne_bytes()),
             (_, data) => return Err(format!("is {data:?}, not of the plan's type")),
         }
@@ -88,6 +93,7 @@ impl Element {
             Self::F16 => Data::F32(unpack(from, |bytes| f16::from_ne_bytes(bytes).to_f32()).into()),
             Self::I32 => Data::I32(unpack(from, i32::from_ne_bytes).into()),
             Self::Bool => Data::I32(unpack(from, |[byte]: [u8; 1]| i32::from(byte != 0)).into()),
+            Self::U8 => Data::U8(from.to_vec().into()),
             Self::I64 => {
                 let narrow = |value: i64| i32::try_from(value).map_err(|_| format!("{value} is beyond 32 bits"));
                 let values = unpack(from, i64::from_ne_bytes).into_iter().map(narrow);
@@ -128,6 +134,8 @@ mod tests {
         for element in [Element::I32, Element::I64] {
             assert_eq!(there_and_back(element, &whole, 4), whole);
         }
+        let bytes = Data::U8(vec![0, 1, 128, 255].into());
+        assert_eq!(there_and_back(Element::U8, &bytes, 4), bytes);
         assert_eq!(there_and_back(Element::Bool, &whole, 4), Data::I32(vec![0, 1, 1, 1].into()));
     }
 

@@ -7,6 +7,11 @@
 //! same memory, one at a time.
 //!
 //! A graph whose memory has moved is not found again, and the first to go.
+//!
+//! What could not be captured is enqueued, and tried again: after some passes of its kind, then after twice as many, so
+//! that a driver that had no memory for a moment costs a while without graphs and no more.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::error::TensorRtError;
 use super::super::safe::Context;
@@ -16,6 +21,18 @@ use super::stream::Graph;
 const MAX_KEPT: usize = 8;
 /// Computations that came once and are remembered.
 const MAX_SEEN: usize = 16;
+
+/// Passes of a computation before it is captured anew, the first time that it could not be, and at most.
+const FIRST_WAIT: u32 = 32;
+const MAX_WAIT: u32 = 1 << 16;
+
+/// Captures that failed, of all engines of this process.
+static FAILED: AtomicU64 = AtomicU64::new(0);
+
+/// How often a computation could not be captured as a CUDA graph since this process began.
+pub fn failed_captures() -> u64 {
+    FAILED.load(Ordering::Relaxed)
+}
 
 /// All that a computation depends on but its elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +49,14 @@ struct Kept {
     // In the order in which they must go.
     graph: Graph,
     _context: Context,
+}
+
+/// What could not be captured.
+struct Refused {
+    bound: Bound,
+    /// Passes until it is tried again, and how many they were at first.
+    left: u32,
+    wait: u32,
 }
 
 /// How a computation is to be put onto the stream.
@@ -51,6 +76,9 @@ pub(super) struct Graphs {
     /// What was used last is last.
     kept: Vec<Kept>,
     seen: Vec<Bound>,
+    refused: Vec<Refused>,
+    /// Whether it was said that something could not be captured.
+    told: bool,
     /// What computes on the stream to be captured after that; it must not go before the stream was waited for.
     warm: Option<Context>,
 }
@@ -58,7 +86,7 @@ pub(super) struct Graphs {
 impl Graphs {
     /// Forgets all graphs, and keeps none from now on where `off`.
     pub(super) fn set_off(&mut self, off: bool) {
-        *self = Self { off, warm: self.warm.take(), ..Self::default() };
+        *self = Self { off, told: self.told, warm: self.warm.take(), ..Self::default() };
     }
 
     /// Holds `context` for as long as its work may be on the stream.
@@ -89,6 +117,11 @@ impl Graphs {
             self.kept[found..].rotate_left(1);
             return Way::Launch(&self.kept[self.kept.len() - 1].graph);
         }
+        if let Some(refused) = self.refused.iter_mut().find(|refused| refused.bound == *bound) {
+            let again = refused.left == 0;
+            refused.left = refused.left.saturating_sub(1);
+            return if again { Way::Warm } else { Way::Plain };
+        }
         if self.seen.contains(bound) {
             return Way::Warm;
         }
@@ -105,12 +138,59 @@ impl Graphs {
             self.kept.remove(0);
         }
         self.seen.retain(|seen| *seen != bound);
+        self.refused.retain(|refused| refused.bound != bound);
         self.kept.push(Kept { bound, graph, _context: context });
     }
 
-    /// Captures nothing any more, and says why.
-    pub(super) fn give_up(&mut self, engine: &str, why: &TensorRtError) {
-        tracing::warn!(engine, %why, "no CUDA graphs: each pass is enqueued anew");
-        self.set_off(true);
+    /// Does not capture `bound` for a while, and says why the first time.
+    pub(super) fn refuse(&mut self, bound: &Bound, engine: &str, why: &TensorRtError) {
+        FAILED.fetch_add(1, Ordering::Relaxed);
+        let known = self.refused.iter().position(|refused| refused.bound == *bound);
+        let wait = known.map_or(FIRST_WAIT, |known| self.refused.remove(known).wait.saturating_mul(2).min(MAX_WAIT));
+        if self.refused.len() >= MAX_SEEN {
+            self.refused.remove(0);
+        }
+        self.refused.push(Refused { bound: bound.clone(), left: wait, wait });
+        self.seen.retain(|seen| seen != bound);
+        match std::mem::replace(&mut self.told, true) {
+            false => tracing::warn!(engine, %why, passes = wait, "no CUDA graph for now: passes are enqueued anew"),
+            true => tracing::debug!(engine, %why, passes = wait, "again no CUDA graph"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::tensorrt::error::TensorRtErrorKind;
+
+    fn bound(profile: usize) -> Bound {
+        Bound { profile, inputs: Vec::new(), outputs: Vec::new() }
+    }
+
+    /// How many passes of `bound` are enqueued before one is to be captured.
+    fn passes(graphs: &mut Graphs, bound: &Bound) -> u32 {
+        (0..=MAX_WAIT + 1).take_while(|_| !matches!(graphs.way(bound), Way::Warm)).count() as u32
+    }
+
+    #[test]
+    fn what_is_refused_waits_twice_as_long_each_time() {
+        let why = TensorRtError::new(TensorRtErrorKind::Run, "the GPU", "no memory");
+        let (mut graphs, before) = (Graphs::default(), failed_captures());
+        assert_eq!(passes(&mut graphs, &bound(0)), 1, "it has to come twice");
+        let mut waits = Vec::new();
+        for _ in 0..14 {
+            graphs.refuse(&bound(0), "graph", &why);
+            waits.push(passes(&mut graphs, &bound(0)));
+        }
+        let doubled: Vec<_> = (0..14).map(|i| (FIRST_WAIT << i).min(MAX_WAIT)).collect();
+        assert_eq!(waits, doubled);
+        assert!(failed_captures() - before >= 14);
+        // Each computation for itself; and no more are remembered than have room.
+        assert_eq!(passes(&mut graphs, &bound(1)), 1);
+        for profile in 1..40 {
+            graphs.refuse(&bound(profile), "graph", &why);
+        }
+        assert_eq!(graphs.refused.len(), MAX_SEEN);
     }
 }

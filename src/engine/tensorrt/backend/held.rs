@@ -15,7 +15,7 @@ use super::super::error::TensorRtError;
 use super::cuda::{Device, DeviceBuffer, HostBuffer};
 use super::element::Element;
 use super::stream::{Ready, Stream};
-use crate::engine::{Data, EngineError, EngineErrorKind as Kind, Held, Tensor, TensorInfo};
+use crate::engine::{EngineError, EngineErrorKind as Kind, Held, Tensor, TensorInfo};
 
 /// Memory for outputs of one run, and when they are in it.
 #[derive(Debug)]
@@ -132,10 +132,7 @@ impl Held for HeldTensors {
             let data = element
                 .read(&unsafe { copy.bytes() }[..bytes])
                 .map_err(|why| fault(why.into()).at_tensor(&info.name))?;
-            Ok(match data {
-                Data::F32(values) => Tensor::f32(&shape, values),
-                Data::I32(values) => Tensor::i32(&shape, values),
-            })
+            Ok(Tensor::of(&shape, data))
         };
         self.infos.iter().zip(&self.elements).zip(&copies).map(read).collect()
     }

@@ -269,10 +269,7 @@ impl InPlace {
         let from = self.staging[i].held().map_or(&[][..], |host| unsafe { host.bytes() });
         let from = from.get(..bytes).ok_or_else(|| fault("was not fetched".into()))?;
         let shape = [1, pair.heads, tokens, pair.row / pair.element.size()];
-        Ok(match pair.element.read(from).map_err(fault)? {
-            Data::F32(values) => Tensor::f32(&shape, values),
-            Data::I32(values) => Tensor::i32(&shape, values),
-        })
+        Ok(Tensor::of(&shape, pair.element.read(from).map_err(fault)?))
     }
 
     fn fault(&self, error: TensorRtError) -> EngineError {

@@ -1,7 +1,7 @@
 //! The GPU backend: a plan behind the [`Engine`] trait.
 //!
-//! Tensors come from the host and go back to it: each has a pinned and a device buffer, which are kept between runs and
-//! grow when they must. All work of an engine goes onto a stream of its own, and no run returns, with an error neither,
+//! Tensors come from the host and go back to it: each has a pinned and a device buffer, or one that both sides have
+//! ([`Buffers`]), which are kept between runs and grow when they must. All work of an engine goes onto a stream of its own, and no run returns, with an error neither,
 //! before that stream is empty; so nothing that is dropped or written between runs is in use on the GPU. What is
 //! computed over and over with the same shapes is captured as a CUDA graph.
 //!
@@ -15,11 +15,14 @@ mod engine;
 mod graphs;
 mod held;
 mod in_place;
+mod mapped;
 mod pass;
 mod slot;
 mod stream;
 
 pub use cuda::{Device, Gpu};
+pub use graphs::failed_captures;
+pub use mapped::Buffers;
 pub use stream::RunTimes;
 
 use std::sync::Arc;
@@ -106,8 +109,8 @@ impl TensorRtEngine {
             context,
             engine,
             scratch,
-            fed: slots(&fed, name)?,
-            given: slots(&given, name)?,
+            fed: slots(&fed, name, device)?,
+            given: slots(&given, name, device)?,
             pool: HeldPool::default(),
             in_place,
             stream,
@@ -243,6 +246,6 @@ fn infos(ports: &[Port], engine: &str) -> Result<Vec<TensorInfo>, EngineError> {
     ports.iter().map(info).collect()
 }
 
-fn slots(ports: &[Port], engine: &str) -> Result<Vec<Slot>, EngineError> {
-    ports.iter().map(|port| element(port, engine).map(Slot::new)).collect()
+fn slots(ports: &[Port], engine: &str, device: &Device) -> Result<Vec<Slot>, EngineError> {
+    ports.iter().map(|port| element(port, engine).map(|element| Slot::new(element, port.is_input, device))).collect()
 }

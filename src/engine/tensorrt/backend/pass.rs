@@ -91,7 +91,7 @@ impl TensorRtEngine {
             self.feed(*index, shape, tensor)?;
         }
         self.take(given)?;
-        let bound = self.bind(given)?;
+        let bound = self.bind(given, matches!(wanted, Wanted::Held(_)))?;
         let computed = self.compute(&bound);
         let warmed =
             computed.map_err(|error| self.fault(self.given.iter().find_map(Slot::take_error).unwrap_or(error)))?;
@@ -156,8 +156,9 @@ impl TensorRtEngine {
         slot.send(&self.stream).map_err(|e| fault(Kind::Run, e.into()))
     }
 
-    /// Sets the shapes that are not set yet, finds memory for the outputs, and says where everything is.
-    fn bind(&mut self, given: &Given<'_>) -> Result<Bound, EngineError> {
+    /// Sets the shapes that are not set yet, finds memory for the outputs, and says where everything is. `stays`: outputs
+    /// do not go to the host.
+    fn bind(&mut self, given: &Given<'_>, stays: bool) -> Result<Bound, EngineError> {
         let mut inputs = vec![(Vec::new(), 0); self.inputs.len()];
         for (index, shape) in given.shapes() {
             inputs[index] = (shape.clone(), self.fed[index].address() as usize);
@@ -170,7 +171,7 @@ impl TensorRtEngine {
         self.context.check_shapes().map_err(|e| EngineError::new(Kind::Input, self.name.as_str(), e))?;
         let mut outputs = vec![0; self.outputs.len()];
         for (index, address) in outputs.iter_mut().enumerate() {
-            *address = self.place(index).map_err(|e| self.fault(e).at_tensor(&self.outputs[index].name))?;
+            *address = self.place(index, stays).map_err(|e| self.fault(e).at_tensor(&self.outputs[index].name))?;
         }
         for (_, output, _, address) in caches.into_iter().flatten() {
             outputs[output] = address;
@@ -179,12 +180,16 @@ impl TensorRtEngine {
     }
 
     /// Finds memory for an output and says where that is; 0 for those that find their own, and for caches.
-    fn place(&mut self, index: usize) -> Result<usize, TensorRtError> {
+    fn place(&mut self, index: usize, stays: bool) -> Result<usize, TensorRtError> {
         let (info, slot) = (&self.outputs[index], &mut self.given[index]);
         if slot.is_late() || self.in_place.as_ref().is_some_and(|in_place| in_place.gives(index)) {
             return Ok(0);
         }
-        slot.fit(&self.context.shape(&info.name)?, &self.device)?;
+        let shape = self.context.shape(&info.name)?;
+        match stays {
+            true => slot.fit_on_device(&shape, &self.device)?,
+            false => slot.fit(&shape, &self.device)?,
+        }
         Ok(slot.address() as usize)
     }
 
@@ -202,7 +207,7 @@ impl TensorRtEngine {
             Way::Warm => (false, true),
             Way::Plain => (false, false),
         };
-        let warmed = again && self.warm(bound).map_err(|why| self.graphs.give_up(&self.name, &why)).is_ok();
+        let warmed = again && self.warm(bound).map_err(|why| self.graphs.refuse(bound, &self.name, &why)).is_ok();
         if !launched && !warmed {
             set_addresses(&mut self.context, bound, (&self.inputs, &self.outputs))?;
             // SAFETY: the stream lives, and its CUDA context was made current. Every address leads to memory that a slot
@@ -243,7 +248,7 @@ impl TensorRtEngine {
         let captured = self.stream.capture(|stream| unsafe { context.enqueue(stream) });
         match captured {
             Ok(graph) => self.graphs.keep(bound, graph, context),
-            Err(why) => self.graphs.give_up(&self.name, &why),
+            Err(why) => self.graphs.refuse(&bound, &self.name, &why),
         }
     }
 

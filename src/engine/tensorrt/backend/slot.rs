@@ -8,6 +8,7 @@ use super::super::error::{TensorRtError, TensorRtErrorKind as Kind};
 use super::super::safe::OutputAllocator;
 use super::cuda::{Device, DeviceBuffer, HostBuffer};
 use super::element::Element;
+use super::mapped::{Buffers, MappedBuffer};
 use super::stream::Stream;
 use crate::engine::{Data, Tensor};
 
@@ -52,14 +53,25 @@ impl<B: Memory> Growing<B> {
 
     /// Makes room for `bytes`; grows by half at least, as a conversation grows by one token at a time.
     pub(super) fn fit(&mut self, bytes: usize, device: &Device) -> Result<&mut B, TensorRtError> {
+        self.fit_with(bytes, |bytes| B::make(device, bytes))
+    }
+}
+
+impl<B> Growing<B> {
+    /// As [`fit`](Self::fit), with memory that `make` makes.
+    fn fit_with(
+        &mut self,
+        bytes: usize,
+        make: impl Fn(usize) -> Result<B, TensorRtError>,
+    ) -> Result<&mut B, TensorRtError> {
         if self.held.is_none() || bytes > self.bytes {
             let wanted = bytes.max(self.bytes + self.bytes / 2).max(MIN_BYTES);
             // First the old one goes: boards have little memory.
             (self.held, self.bytes) = (None, 0);
             // Growing in advance is no reason to fail.
-            let made = B::make(device, wanted).map(|made| (made, wanted));
+            let made = make(wanted).map(|made| (made, wanted));
             let (made, got) = made.or_else(|e| match wanted > bytes.max(MIN_BYTES) {
-                true => B::make(device, bytes.max(MIN_BYTES)).map(|made| (made, bytes.max(MIN_BYTES))),
+                true => make(bytes.max(MIN_BYTES)).map(|made| (made, bytes.max(MIN_BYTES))),
                 false => Err(e),
             })?;
             (self.held, self.bytes) = (Some(made), got);
@@ -76,27 +88,61 @@ struct Late {
     error: Option<TensorRtError>,
 }
 
+/// Where the tensor of a slot is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// On the GPU.
+    Device,
+    /// In memory that both sides have.
+    Mapped,
+}
+
 /// The memory of one input or output. Whoever calls waits for the stream before calling again.
 #[derive(Debug)]
 pub(super) struct Slot {
     element: Element,
     shape: Vec<i64>,
+    /// Whether what passes to or from the host is mapped, and whether the host only writes it.
+    maps: bool,
+    written_only: bool,
+    place: Place,
     device: Growing<DeviceBuffer>,
     host: Growing<HostBuffer>,
+    mapped: Growing<MappedBuffer>,
     late: Option<Arc<Mutex<Late>>>,
 }
 
 impl Slot {
-    pub(super) fn new(element: Element) -> Self {
-        Self { element, shape: Vec::new(), device: Growing::default(), host: Growing::default(), late: None }
+    pub(super) fn new(element: Element, is_input: bool, device: &Device) -> Self {
+        Self {
+            element,
+            shape: Vec::new(),
+            maps: device.buffers() == Buffers::Mapped,
+            written_only: is_input,
+            place: Place::Device,
+            device: Growing::default(),
+            host: Growing::default(),
+            mapped: Growing::default(),
+            late: None,
+        }
     }
 
-    /// Makes room for a tensor of `shape`.
+    /// Makes room for a tensor of `shape` that passes to or from the host.
     pub(super) fn fit(&mut self, shape: &[i64], device: &Device) -> Result<(), TensorRtError> {
         let bytes = bytes_of(shape, self.element)?;
-        self.device.fit(bytes, device)?;
+        if self.maps {
+            self.mapped.fit_with(bytes, |bytes| MappedBuffer::new(device, bytes, self.written_only))?;
+            (self.place, self.shape) = (Place::Mapped, shape.to_vec());
+            return Ok(());
+        }
         self.host.fit(bytes, device)?;
-        self.shape = shape.to_vec();
+        self.fit_on_device(shape, device)
+    }
+
+    /// Makes room for one that stays on the GPU.
+    pub(super) fn fit_on_device(&mut self, shape: &[i64], device: &Device) -> Result<(), TensorRtError> {
+        self.device.fit(bytes_of(shape, self.element)?, device)?;
+        (self.place, self.shape) = (Place::Device, shape.to_vec());
         Ok(())
     }
 
@@ -108,8 +154,7 @@ impl Slot {
         (stream, device): (&Stream, &Device),
     ) -> Result<(), TensorRtError> {
         let bytes = bytes_of(shape, self.element)?;
-        self.device.fit(bytes, device)?;
-        self.shape = shape.to_vec();
+        self.fit_on_device(shape, device)?;
         match &self.device.held {
             // SAFETY: whoever calls keeps `from` until the stream was waited for; a slot's memory is its own.
             Some(to) => unsafe { stream.copy(from, to, bytes) },
@@ -117,7 +162,7 @@ impl Slot {
         }
     }
 
-    /// The tensor on the device: its type, its size in bytes, and where it is.
+    /// The tensor that stays on the device: its type, its size in bytes, and where it is.
     pub(super) fn on_device(&self) -> Result<Option<(Element, usize, &DeviceBuffer)>, TensorRtError> {
         let bytes = bytes_of(&self.shape, self.element)?;
         Ok(self.device.held.as_ref().map(|held| (self.element, bytes, held)))
@@ -133,7 +178,12 @@ impl Slot {
 
     /// Where the tensor is on the device; null before [`fit`](Self::fit).
     pub(super) fn address(&self) -> *mut c_void {
-        self.device.held.as_ref().map_or(ptr::null_mut(), DeviceBuffer::as_ptr)
+        let (device, mapped) = (self.device.held.as_ref(), self.mapped.held.as_ref());
+        let address = match self.place {
+            Place::Device => device.map(DeviceBuffer::as_ptr),
+            Place::Mapped => mapped.map(MappedBuffer::as_ptr),
+        };
+        address.unwrap_or(ptr::null_mut())
     }
 
     /// Writes `data`, of the shape that [`fit`](Self::fit) was told, to the host's side.
@@ -141,13 +191,20 @@ impl Slot {
     /// # Errors
     /// As [`Element::write`].
     pub(super) fn fill(&mut self, data: &Data<'_>) -> Result<(), String> {
-        let host = self.host.held.as_mut().expect("`fit` comes before `fill`");
-        // SAFETY: the stream was waited for since the last copy.
+        let host = match self.place {
+            Place::Mapped => self.mapped.held.as_mut().map(MappedBuffer::host_mut),
+            Place::Device => self.host.held.as_mut(),
+        };
+        let host = host.expect("`fit` comes before `fill`");
+        // SAFETY: the stream was waited for since the last copy, and the last computation.
         self.element.write(data, unsafe { host.bytes_mut() })
     }
 
-    /// Puts the copy to the device onto `stream`.
+    /// Puts the copy to the device onto `stream`, where one is needed.
     pub(super) fn send(&self, stream: &Stream) -> Result<(), TensorRtError> {
+        if self.place == Place::Mapped {
+            return Ok(());
+        }
         let (Some(host), Some(device)) = (&self.host.held, &self.device.held) else { return Ok(()) };
         match bytes_of(&self.shape, self.element)? {
             0 => Ok(()),
@@ -156,8 +213,11 @@ impl Slot {
         }
     }
 
-    /// Puts the copy to the host onto `stream`, behind the work that computes the tensor.
+    /// Puts the copy to the host onto `stream`, behind the work that computes the tensor, where one is needed.
     pub(super) fn fetch(&mut self, stream: &Stream, device: &Device) -> Result<(), TensorRtError> {
+        if self.place == Place::Mapped {
+            return Ok(());
+        }
         let late = self.late.as_ref().map(|late| late.lock().unwrap_or_else(PoisonError::into_inner));
         if let Some(late) = &late {
             self.shape.clone_from(&late.shape);
@@ -180,14 +240,15 @@ impl Slot {
     /// As [`Element::read`].
     pub(super) fn read(&self) -> Result<Tensor<'static>, String> {
         let bytes = bytes_of(&self.shape, self.element).map_err(|e| e.to_string())?;
+        let host = match self.place {
+            Place::Mapped => self.mapped.held.as_ref().map(MappedBuffer::host),
+            Place::Device => self.host.held.as_ref(),
+        };
         // SAFETY: the stream was waited for.
-        let from = self.host.held.as_ref().map_or(&[][..], |host| unsafe { host.bytes() });
+        let from = host.map_or(&[][..], |host| unsafe { host.bytes() });
         let from = from.get(..bytes).ok_or("was not fetched")?;
         let shape: Vec<_> = self.shape.iter().map(|size| usize::try_from(*size).unwrap_or(0)).collect();
-        Ok(match self.element.read(from)? {
-            Data::F32(values) => Tensor::f32(&shape, values),
-            Data::I32(values) => Tensor::i32(&shape, values),
-        })
+        Ok(Tensor::of(&shape, self.element.read(from)?))
     }
 
     /// Whether [`allocator`](Self::allocator) was called.

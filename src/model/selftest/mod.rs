@@ -7,16 +7,17 @@
 //! element can be wrong unseen, and none decides alone. Inputs use every path of the graphs: all kinds of prompts, a
 //! second pass behind a cache, the whole vocabulary through the logits.
 
+pub(super) mod inputs;
+
 use std::time::{Duration, Instant};
 
 use super::kv::{KvCache, KvLayout};
 use super::mllm::MllmEngines;
 use super::sam::Features;
-use super::sight::{deepstack, has_axes};
-use super::{ModelError, branch, exactly};
+use super::sight::deepstack;
+use super::{ModelError, exactly};
 use crate::engine::bundle::{StoredOutputs, TensorPrint};
 use crate::engine::{Engine, Tensor};
-use crate::rng::SceneRng;
 
 /// The largest relative difference that is taken for the same in 32-bit floats, as a share of the tensor's root mean square.
 ///
@@ -29,8 +30,6 @@ const PROJECTIONS: usize = 8;
 /// Token embeddings that are looked up: all of a small vocabulary, a sample of a large one (whose other rows the hashes
 /// of the files vouch for, and the logits where they are tied).
 const MAX_TOKENS: usize = 512;
-/// Patches of a window: whole tokens whether 1, 2, 4 or 8 patches along a side become one.
-const PATCHES: usize = 64;
 /// Length of the conversation that the decoder is given: a pass of half of it, then one behind its cache.
 const CONVERSATION: usize = 16;
 
@@ -58,8 +57,8 @@ pub enum SelfTestError {
     Model(#[from] ModelError),
     /// Its output is another.
     #[error(
-        "hold engine `{engine}` against its stored output `{tensor}`: it {what}. The weights, the import or this \
-         machine's arithmetic changed; where that was meant, `sam4mllm engine seal BUNDLE` stores the outputs anew"
+        "hold engine `{engine}` against its stored output `{tensor}`: it {what}. The weights, the import, the \
+         test's input or this machine's arithmetic changed; where that was meant, `sam4mllm engine seal BUNDLE` stores the outputs anew"
     )]
     Differs {
         /// The engine.
@@ -128,49 +127,6 @@ fn print(tensors: &[Tensor<'static>], engine: &'static str, tensor: &'static str
     Ok(TensorPrint { shape, rms: (square.sqrt() / n) as f32, projections })
 }
 
-/// Numbers in `-1.0..1.0`, always the same.
-fn pattern(count: usize, seed: u64) -> Vec<f32> {
-    let mut rng = SceneRng::new(&[seed]);
-    (0..count).map(|_| rng.spread(1.0)).collect()
-}
-
-/// A picture of noise for an image encoder.
-fn pixels(engine: &dyn Engine, name: &'static str) -> Result<Tensor<'static>, ModelError> {
-    let info = engine.inputs().iter().find(|i| i.name == "pixel_values");
-    let shape: Option<Vec<usize>> = info.and_then(|i| i.shape.iter().copied().collect());
-    let what = || "is missing or has no fixed size".to_owned();
-    let shape = shape.ok_or_else(|| ModelError::Output { engine: name, tensor: "pixel_values", what: what() })?;
-    let count = shape.iter().product();
-    Ok(Tensor::f32(&shape, pattern(count, 1)))
-}
-
-/// What a language model's vision engine is fed: a picture of noise, or patches of one with what belongs to them.
-fn picture(engine: &dyn Engine) -> Result<Vec<(&'static str, Tensor<'static>)>, ModelError> {
-    if !engine.inputs().iter().any(|i| i.name == "patch_positions") {
-        return Ok(vec![("pixel_values", pixels(engine, "vision")?)]);
-    }
-    let has = |name: &str| engine.inputs().iter().any(|i| i.name == name);
-    let depth = engine.inputs().iter().find(|i| i.name == "pixel_values").and_then(|i| *i.shape.last()?);
-    let what = || "is missing or has no fixed depth".to_owned();
-    let depth = depth.ok_or_else(|| ModelError::Output { engine: "vision", tensor: "pixel_values", what: what() })?;
-    let windows = if has("attention_bias") { 2 } else { 1 };
-    let patches = windows * PATCHES;
-    let places = (0..2 * patches as i32).map(|i| i % 7).collect::<Vec<_>>();
-    let mut inputs = vec![
-        ("pixel_values", Tensor::f32(&[windows, PATCHES, depth], pattern(patches * depth, 1))),
-        ("patch_positions", Tensor::i32(&[windows, PATCHES, 2], places)),
-    ];
-    if has("attention_bias") {
-        inputs.push(("attention_bias", Tensor::f32(&[windows, 1, 1, PATCHES], vec![0.0; patches])));
-    }
-    if has("position_indices") {
-        let nearest = (0..4 * PATCHES as i32).map(|i| i % 4).collect::<Vec<_>>();
-        inputs.push(("position_indices", Tensor::i32(&[4, PATCHES], nearest)));
-        inputs.push(("position_weights", Tensor::f32(&[4, PATCHES, 1], vec![0.25; 4 * PATCHES])));
-    }
-    Ok(inputs)
-}
-
 /// One engine's outputs under their names, and how long it took.
 struct Said {
     engine: &'static str,
@@ -198,7 +154,7 @@ pub fn run_mllm(engines: &mut MllmEngines) -> Result<Vec<Tested>, ModelError> {
     let names = deepstack(engines.vision.outputs());
     let taps: Vec<&str> = names.iter().map(String::as_str).collect();
     let wanted: Vec<&str> = std::iter::once("image_embeds").chain(taps.iter().copied()).collect();
-    let mut seen = engines.vision.run(picture(&*engines.vision)?, &wanted)?;
+    let mut seen = engines.vision.run(inputs::picture(&*engines.vision)?, &wanted)?;
     let taps = seen.split_off(1.min(seen.len()));
     tested.push(said.note("image_embeds", &seen)?);
     if !taps.is_empty() {
@@ -226,7 +182,6 @@ fn converse(
     embeds: &Tensor<'static>,
 ) -> Result<(Vec<Tensor<'static>>, Vec<Tensor<'static>>), ModelError> {
     let layout = KvLayout::of(decoder)?;
-    let (axes, taps) = (has_axes(decoder), deepstack(decoder.inputs()));
     let (width, values) = match (embeds.shape(), embeds.as_f32()) {
         ([_, _, width], Some(values)) if *width > 0 => (*width, values),
         (shape, _) => {
@@ -240,21 +195,9 @@ fn converse(
     let mut outputs = Vec::new();
     for (past, new) in [(0, half), (half, tokens - half)] {
         let embeds = Tensor::f32(&[1, new, width], values[past * width..(past + new) * width].to_vec());
-        let places = past as i32..(past + new) as i32;
-        let positions = match axes {
-            true => Tensor::i32(&[1, new, 3], places.flat_map(|at| [at, at / 2, at / 3]).collect::<Vec<_>>()),
-            false => Tensor::i32(&[1, new], places.collect::<Vec<_>>()),
-        };
-        let mut inputs = vec![
-            ("inputs_embeds", embeds),
-            ("position_ids", positions),
-            ("attention_bias", Tensor::f32(&[1, 1, new, past + new], branch::causal_bias(new, past))),
-            ("logit_indices", Tensor::i32(&[new], (0..new as i32).collect::<Vec<_>>())),
-        ];
+        let given = inputs::pass(decoder, embeds, past);
+        let mut inputs: Vec<_> = given.iter().map(|(name, tensor)| (name.as_str(), tensor.view())).collect();
         inputs.extend(layout.past().iter().map(String::as_str).zip(cache.tensors(&layout)));
-        for (i, tap) in taps.iter().enumerate() {
-            inputs.push((tap, Tensor::f32(&[1, new, width], pattern(new * width, 3 + i as u64))));
-        }
         let mut wanted = vec!["logits"];
         wanted.extend(layout.present().iter().map(String::as_str));
         outputs = decoder.run(inputs, &wanted)?;
@@ -291,40 +234,24 @@ fn same(by_host: &Tensor<'_>, handed: &Tensor<'_>) -> Result<(), ModelError> {
 pub fn run_sam(encoder: &mut dyn Engine, decoder: &mut dyn Engine) -> Result<Vec<Tested>, ModelError> {
     let mut tested = Vec::new();
     let said = Said::by("image_encoder");
-    let picture = pixels(encoder, "image_encoder")?;
-    let side = picture.shape().last().copied().unwrap_or(1) as f32;
+    let picture = inputs::pixels(encoder, "image_encoder")?;
+    let side = picture[0].1.shape()[2] as f32;
     let names = Features::names(encoder);
-    let seen = encoder.run(vec![("pixel_values", picture.view())], &names)?;
+    let seen = encoder.run(picture.clone(), &names)?;
     for (name, tensor) in names.iter().copied().zip(&seen) {
         tested.push(said.note(name, std::slice::from_ref(tensor))?);
     }
     let features = Features::new(seen)?;
     let [h, w] = features.grid();
     let said = Said::by("mask_decoder");
-    // A box with a point on and one off; a point alone; a box with a mask: every kind of prompt that there is.
-    let (low_h, low_w) = (4 * h, 4 * w);
-    let at = |x: f32, y: f32| [x * side, y * side];
-    let coords = [
-        [at(0.3, 0.4), at(0.7, 0.2), at(0.1, 0.2), at(0.6, 0.8)],
-        [at(0.5, 0.5), at(0.0, 0.0), at(0.0, 0.0), at(0.0, 0.0)],
-        [at(0.2, 0.1), at(0.9, 0.7), at(0.0, 0.0), at(0.0, 0.0)],
-    ];
-    let labels = vec![1, 0, 2, 3, 1, -1, -1, -1, 2, 3, -1, -1];
-    let mut masks = vec![0.0; 3 * low_h * low_w];
-    masks[2 * low_h * low_w..].copy_from_slice(&pattern(low_h * low_w, 2));
-    let inputs = [
-        ("point_coords", Tensor::f32(&[3, 4, 2], coords.concat().concat())),
-        ("point_labels", Tensor::i32(&[3, 4], labels)),
-        ("mask_input", Tensor::f32(&[3, 1, low_h, low_w], masks)),
-        ("has_mask_input", Tensor::f32(&[3, 1, 1, 1], vec![0.0, 0.0, 1.0])),
-    ];
+    let inputs = inputs::prompts(side, [h, w]);
     let views = || inputs.iter().map(|(name, tensor)| (*name, tensor.view())).collect();
     let wanted = ["low_res_masks", "iou_scores"];
     let [masks, scores] = exactly(features.decode(decoder, views(), &wanted)?, "mask_decoder")?;
     tested.push(said.note("low_res_masks", std::slice::from_ref(&masks))?);
     tested.push(said.note("iou_scores", &[scores])?);
     if encoder.can_hold() {
-        let held = Features::held(encoder.run_held(vec![("pixel_values", picture)], &names)?)?;
+        let held = Features::held(encoder.run_held(picture, &names)?)?;
         let [handed, _] = exactly(held.decode(decoder, views(), &wanted)?, "mask_decoder")?;
         same(&masks, &handed)?;
     }
@@ -333,6 +260,7 @@ pub fn run_sam(encoder: &mut dyn Engine, decoder: &mut dyn Engine) -> Result<Vec
 
 #[cfg(test)]
 mod tests {
+    use super::inputs::pattern;
     use super::*;
 
     fn prints(values: &[f32]) -> TensorPrint {
