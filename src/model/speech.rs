@@ -113,7 +113,8 @@ impl Speech {
     pub(crate) fn with_stops(mut self, stops: &[u32]) -> Self {
         let control =
             |id: u32| self.tokenizer.id_to_token(id).is_some_and(|token| self.control_tokens.contains(&token));
-        let begins = |id: u32| id == self.opening.box_start || self.opening.absent.contains(&id);
+        let goes_on = [Some(self.opening.box_start), self.opening.count_on];
+        let begins = |id: u32| goes_on.contains(&Some(id)) || self.opening.absent.contains(&id);
         self.stops = stops.iter().copied().filter(|&id| control(id) && !begins(id)).collect();
         self
     }
@@ -345,6 +346,13 @@ impl<'a> Context<'a> {
         if self.continuation("count_on", &boxes[1], &format!("{counted}{sign}"))?[0] != opening.box_start {
             return Err(token_error("count_on", "is followed by another token where a box begins"));
         }
+        if count_on == self.single("end_of_answer", self.dialect.end_of_answer(), query)? {
+            return Err(token_error("count_on", "is the token that ends an answer"));
+        }
+        // What a count is worth is read off the tokens before a box's first number.
+        if !matches!(opening.frame[..], [Some(_), None, ..]) {
+            return Err(token_error("count_on", "needs boxes that begin with one token before their first number"));
+        }
         Ok(Opening { count_on: Some(count_on), ..opening })
     }
 
@@ -514,10 +522,13 @@ mod tests {
     #[test]
     fn a_tokenizer_that_cannot_count_is_refused() {
         assert!(try_speech(|w| w.count_on = Some(",".into())).is_ok());
-        for sign in [", ,", "no such"] {
-            let error = try_speech(|w| w.count_on = Some(sign.into())).err().expect("is two tokens");
+        for sign in [", ,", "no such", "</s>"] {
+            let error = try_speech(|w| w.count_on = Some(sign.into())).err().expect("is two tokens, or the end");
             assert_eq!((error.kind(), error.field()), (DialectErrorKind::Token, "count_on"), "{sign}: {error}");
         }
+        let late = |w: &mut bundle::Dialect| (w.count_on, w.bbox) = (Some(",".into()), "[[{x1},{y1},{x2},{y2}]".into());
+        let error = try_speech(late).err().expect("two tokens open a box");
+        assert_eq!((error.kind(), error.field()), (DialectErrorKind::Token, "count_on"), "{error}");
     }
 
     #[test]

@@ -349,8 +349,9 @@ fn check_texts(words: &bundle::Dialect) -> Result<(), DialectError> {
         ("yes", &words.yes, true),
         ("no", &words.no, true),
     ];
-    if words.count_on.as_ref().is_some_and(|sign| sign.trim().is_empty()) {
-        return Err(DialectError::new(DialectErrorKind::Unreadable, "count_on", "is empty"));
+    let no_sign = |sign: &String| sign.trim().is_empty() || sign.contains(|c: char| c.is_ascii_digit());
+    if words.count_on.as_ref().is_some_and(no_sign) {
+        return Err(DialectError::new(DialectErrorKind::Unreadable, "count_on", "is empty or has a digit"));
     }
     if let Some((field, ..)) = texts.iter().find(|(_, text, needed)| *needed && text.trim().is_empty()) {
         return Err(DialectError::new(DialectErrorKind::Unreadable, field, "is empty"));
@@ -453,7 +454,7 @@ pub(crate) mod tests {
         fn calibration(temperature: f32, bias: f32) -> bundle::Calibration {
             bundle::Calibration { temperature, bias, mask: None }
         }
-        let cases: [(Change, DialectErrorKind, &str); 25] = [
+        let cases: [(Change, DialectErrorKind, &str); 26] = [
             (|w| w.coordinate_digits = 0, Range, "coordinate_digits"),
             (|w| w.coordinate_digits = 7, Range, "coordinate_digits"),
             (|w| w.coordinate_scale = 1000, Range, "coordinate_scale"),
@@ -471,6 +472,7 @@ pub(crate) mod tests {
             (|w| w.absent_answer = " ".into(), Unreadable, "absent_answer"),
             (|w| w.count_on = Some("[".into()), Unreadable, "count_on"),
             (|w| w.count_on = Some(" ".into()), Unreadable, "count_on"),
+            (|w| w.count_on = Some("1".into()), Unreadable, "count_on"),
             (|w| w.no = "Yes".into(), Unreadable, "no"),
             (|w| w.grid = [0, 5], Range, "grid"),
             (|w| w.grid = [usize::MAX, 5], Range, "grid"),

@@ -39,6 +39,7 @@ def main() -> None:
     mllm.add_argument("--expressions", type=int, default=10, help="commands a scene")
     mllm.add_argument("--plain", type=float, default=0.1, help="share of bare names among them")
     mllm.add_argument("--exclusions", type=int, default=2, help="more commands to draw from, that say what is not meant")
+    mllm.add_argument("--counts", type=int, default=0, help="more commands a scene that count from a side")
     mllm.add_argument("--ppg", type=float, default=0.0,
                       help="share of commands answered with points at once; with a share, export says that the bundle can")
     mllm.add_argument("--rounds", type=int, default=2, help="commands a scene that get a round 2")

@@ -7,6 +7,7 @@ robot one pass answers them all.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import re
@@ -108,6 +109,8 @@ def mask_points(mask: np.ndarray, box) -> list[tuple[float, float, str]]:
     return [(x1 + x + 0.5, y1 + y + 0.5, label) for (y, x), label in said]
 
 
+# Least distance of centres, as a fraction of the side, at which neighbours are counted apart.
+LEAST_GAP = 0.045
 # Classes of a word that may speak of anything.
 EVERY = frozenset(range(1000))
 # What a token is trained to do, for the curves.
@@ -270,17 +273,37 @@ class Packer:
                     made.append({"type": "none", "text": f"the {self.names[absent]}", "targets": []})
         return made
 
+    def counts(self, scene, n: int) -> list[dict]:
+        """Up to `n` commands that count: any objects, or those of one name."""
+        rng, objects, made = self.rng, scene.meta["objects"], []
+        classes = [o["class"] for o in objects]
+        nouns = ["object", "thing", "item"] + 3 * [o["name"] for o in objects if classes.count(o["class"]) > 1]
+        for _ in range(n):
+            count = Count((0, 0), 0, rng.choice(nouns), rng.choice(["left", "right", "top", "bottom"]))
+            order = self.order(scene, count)
+            if len(order) < 2:
+                continue
+            count.n = rng.randint(2, min(len(order), len(COUNTS)))
+            side = scene.instances.shape[int(count.side in ("left", "right"))]
+            gaps = [abs(a[1] - b[1]) / side for a, b in itertools.pairwise(order[:count.n + 1])]
+            if min(gaps) >= LEAST_GAP:
+                text = count.reworded("", self.plural(count.noun), rng) if rng.random() < 0.5 else \
+                    f"the {COUNTS[count.n - 1]} {count.noun} from the {count.side}"
+                asked = f"{rng.choice(['find', 'show me', 'where is', 'pick up', 'give me'])} " if rng.random() < 0.6 else ""
+                made.append({"type": "ordinal", "text": asked + text, "targets": [order[count.n - 1][0]], "count": count})
+        return made
+
     def pack(self, scene, expressions: int, rounds: int, points: int, looks: int, plain: float = 0.0,
-             ppg: float = 0.0) -> Packed:
+             ppg: float = 0.0, counts: int = 0) -> Packed:
         """A scene's dialogues: `expressions` round 1s, `rounds` of them with a round 2 of `points` points, and `looks`
         questions of what is where. `plain` is the share of bare names among the commands, `ppg` that of commands that
-        are answered with points at once."""
+        are answered with points at once; up to `counts` more commands count."""
         rng, packed = self.rng, Packed()
         root = packed.add(self.prefix, None)
         said = scene.meta["expressions"]
         simple = sum(rng.random() < plain for _ in range(expressions))
         drawn = sorted(said, key=lambda e: rng.random() ** (1 / EFFORT.get(e["type"], 1.0)), reverse=True)
-        said = drawn[:expressions - simple] + self.plain(scene, simple)
+        said = drawn[:expressions - simple] + self.plain(scene, simple) + self.counts(scene, counts)
         for i, e in enumerate(said):
             if len(e["targets"]) <= 2 and rng.random() < ppg:
                 self.proposal(packed, root, scene, e, with_points=True)
@@ -298,9 +321,9 @@ class Packer:
         (h, w), objects = scene.instances.shape, scene.meta["objects"]
         targets = sorted(e["targets"], key=lambda t: objects[t]["box"][0] + objects[t]["box"][2])
         text, counted = e["text"], []
-        if e.get("type") == "ordinal" and (count := Count.read(text)):
+        if e.get("type") == "ordinal" and (count := e.get("count") or Count.read(text)):
             counted = [] if with_points else self.counted(scene, count, targets)
-            if self.rng.random() < 0.6:
+            if "count" not in e and self.rng.random() < 0.6:
                 text = count.reworded(text, self.plural(count.noun), self.rng)
         command = self.estrange(reword(text, self.rng, self.held_out), bool(targets))
         template = PPG["query"] if with_points else DIALECT["proposal_query"]
@@ -334,15 +357,27 @@ class Packer:
         gaze[n + len(answer) - 2] = 0
         return packed.add(query + answer, root, len(answer), BOX, [*weights, WEIGHTY], gaze, type)
 
+    def order(self, scene, count: Count) -> list[tuple[int, float]]:
+        """What `count` may count, from its side on: objects and where the centres of their visible parts are, in pixels."""
+        classes = EVERY.intersection(*[self.words.get(t, EVERY) for t in self.ids(count.noun)])
+        axis, objects = int(count.side in ("left", "right")), scene.meta["objects"]
+        found = [(i, c[axis]) for i, c in self.centres(scene).items() if objects[i]["class"] in classes]
+        return sorted(found, key=lambda c: c[1], reverse=count.side in ("right", "bottom"))
+
+    @staticmethod
+    def centres(scene) -> dict[int, tuple[float, float]]:
+        """Row and column of the middle of what is seen of each object."""
+        if "centres" not in scene.meta:
+            own = scene.instances.ravel()
+            rows, columns = (axis.ravel() for axis in np.indices(scene.instances.shape))
+            area, row, column = np.bincount(own), np.bincount(own, rows), np.bincount(own, columns)
+            seen = range(1, min(len(area), len(scene.meta["objects"]) + 1))
+            scene.meta["centres"] = {i - 1: (row[i] / area[i], column[i] / area[i]) for i in seen if area[i]}
+        return scene.meta["centres"]
+
     def counted(self, scene, count: Count, targets: list[int]) -> list[int]:
         """The objects that are counted before the target, in order; none where the truth disagrees."""
-        classes = EVERY.intersection(*[self.words.get(t, EVERY) for t in self.ids(count.noun)])
-        centres = {}
-        for i, o in enumerate(scene.meta["objects"]):
-            at = np.argwhere(scene.instances == i + 1)
-            if o["class"] in classes and len(at):
-                centres[i] = at.mean(0)[int(count.side in ("left", "right"))]
-        order = sorted(centres, key=centres.get, reverse=count.side in ("right", "bottom"))
+        order = [i for i, _ in self.order(scene, count)]
         return order[:count.n - 1] if order[count.n - 1:count.n] == targets else []
 
     def plural(self, noun: str) -> str | None:

@@ -77,7 +77,7 @@ class Trainer:
     def pack(self, scenes, shown: int, plain: float) -> Rows:
         a, whole = self.args, shown == GRID * GRID
         rounds, looks = (a.rounds, a.looks) if whole else (0, 0)
-        trees = [self.packer.pack(s, a.expressions, rounds, a.points, looks, plain, a.ppg if whole else 0.0) for s in scenes]
+        trees = [self.packer.pack(s, a.expressions, rounds, a.points, looks, plain, *((a.ppg, a.counts) if whole else ())) for s in scenes]
         return collate(trees, shown + 1)
 
     def loss(self, scenes, owner, h, gaze_weight: float, align_weight: float, seen=None):

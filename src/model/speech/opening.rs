@@ -43,6 +43,11 @@ impl Opening {
         &self.absent
     }
 
+    /// The token between boxes that are counted up to the target, where the model was taught to count.
+    pub fn count_on(&self) -> Option<u32> {
+        self.count_on
+    }
+
     /// The tokens of one target of an answer, `None` where a number stands; empty where the tokenizer cuts targets
     /// differently.
     pub fn frame(&self) -> &[Option<u32>] {

@@ -35,7 +35,8 @@ impl<'a> AnswerGuess<'a> {
         if frame.is_empty() || self.numbers.is_empty() || !names_boxes {
             return self.opening.likely(answer);
         }
-        let answer = self.opening.uncounted(answer);
+        let (said, answer) = (answer.len(), self.opening.uncounted(answer));
+        let counts = answer.len() < said;
         let (target, at) = (answer.len() / frame.len(), answer.len() % frame.len());
         let begun = &answer[answer.len() - at..];
         let said = frame.iter().zip(begun).filter(|(fixed, _)| fixed.is_none()).map(|(_, token)| token);
@@ -43,7 +44,8 @@ impl<'a> AnswerGuess<'a> {
         let Some(bbox) = said.and_then(|said| self.place(target, &said)) else { return self.opening.likely(answer) };
         let mut guess = self.target(bbox);
         // An answer that is cut short inside a target, as with points whose places nobody can guess, ends there.
-        if guess.len() == frame.len() {
+        // So does one that counts: a single target is meant.
+        if guess.len() == frame.len() && !counts {
             guess.extend(self.boxes.iter().skip(target + 1).flat_map(|bbox| self.target(*bbox)));
         }
         guess.split_off(at.min(guess.len()))

@@ -27,7 +27,8 @@ const BOX_COORDINATES: usize = 4;
 ///
 /// The confidence of an instance is the product of the probability that its box was started, the probability of the
 /// box's least certain edge (give or take 2.5 % of the image side) and, with PQPP, the highest p(yes) among its points:
-/// whether the target is there, where it is, and whether a second look agrees; then calibrated as the bundle says
+/// whether the target is there, where it is, and whether a second look agrees; where boxes are counted up to it, of all of
+/// them, and that the count ends there; then calibrated as the bundle says
 /// ([`Calibration::language`]). Thresholds are held against the probabilities of the answer itself, which no calibration
 /// changes: a verdict is due before there is a box, let alone a mask.
 /// The confidence of an outcome is p(found) for [`Outcome::Found`], p(absent) for [`Outcome::Absent`], the lowest
@@ -111,7 +112,7 @@ impl Grounder {
         let guess = AnswerGuess::new(&opening, numbers.as_deref(), &last);
         let guesses = self.drafting != Drafting::None;
         let constrained = speech.dialect().is_constrained() && strategy != Strategy::Ppg;
-        let mut evidence = Evidence::new(numbers.as_deref(), scale);
+        let mut evidence = Evidence::new(numbers.as_deref(), scale, opening.count_on());
         let thresholds = self.thresholds;
         let mut first = First::default();
         let decoding = Decoding {
