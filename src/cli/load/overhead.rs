@@ -4,8 +4,13 @@
 //! request was handed to the node's socket until the first byte of the reply came out of it, by a relay outside of the
 //! node; so with reading the rest of the request, putting it together, all queues and the encoding of the reply. *By its
 //! own stamps*: from `received_ns` to `sent_ns`, which begin when the request has been read. Both less what the stages
-//! `embed` and `segment` took, which is the engines' time together with judging masks. Processor time is the whole
-//! process's for a frame, engines and all, and hardly depends on what else the machine does.
+//! `embed` and `segment` took, which is the engines' time together with judging masks. No frame waits for another one's
+//! engines, so nothing else is taken off: threads that wait for a processor, decoding, every copy and the reply's run
+//! lengths all count. Processor time and page faults are the whole process's for a frame, engines and all, and hardly
+//! depend on what else the machine does.
+//!
+//! Client and relay run on the same machine, and where it has two cores they are in the node's way: the client's next
+//! message is not begun before the reply has come, but the relay and the client's own receiver run meanwhile.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +20,7 @@ use serde::Serialize;
 
 use super::footage::{Footage, Sent};
 use super::http2::Relay;
-use super::process::{Node, NodeArgs};
+use super::process::{Node, NodeArgs, Usage};
 use super::report::Quantiles;
 use crate::client::{Client, Reply, Stream};
 use crate::server::settings::BackendName;
@@ -46,6 +51,8 @@ pub struct Overhead {
     pub engine_ms: f64,
     /// Processor time of the node for a frame, in milliseconds.
     pub processor_ms: Option<f64>,
+    /// Pages that the system had to map in for a frame.
+    pub page_faults: Option<f64>,
 }
 
 /// Frames of each kind, in turns between this program and `other`.
@@ -77,7 +84,7 @@ struct Subject {
     relay: Relay,
     stream: Stream,
     shown: u64,
-    processor: Duration,
+    used: Usage,
     socket: Vec<Duration>,
     stamps: Vec<Duration>,
     parts: [Vec<Duration>; 3],
@@ -92,23 +99,13 @@ impl Subject {
         stream.set(commands.map(target).collect()).await?;
         let parts = <[Vec<Duration>; 3]>::default();
         let (socket, stamps) = (Vec::new(), Vec::new());
-        Ok(Self {
-            name: name.to_owned(),
-            node,
-            relay,
-            stream,
-            shown: 0,
-            processor: Duration::ZERO,
-            socket,
-            stamps,
-            parts,
-        })
+        Ok(Self { name: name.to_owned(), node, relay, stream, shown: 0, used: Usage::default(), socket, stamps, parts })
     }
 
     async fn exchange(&mut self, footage: &Footage, counts: bool) -> anyhow::Result<()> {
         let frame = footage.frame(self.shown);
         self.shown += 1;
-        let before = self.node.processor_time();
+        let before = self.node.usage();
         self.relay.take();
         self.stream.frame(frame).await?;
         let reply = match self.stream.reply().await?.context("the node ended the stream")? {
@@ -116,7 +113,7 @@ impl Subject {
             other => bail!("expected the answer to a frame, got {other:?}"),
         };
         let stamps = self.relay.take();
-        let ended = self.node.processor_time();
+        let after = self.node.usage();
         if !counts {
             return Ok(());
         }
@@ -133,14 +130,18 @@ impl Subject {
         for (part, time) in self.parts.iter_mut().zip([took(&["decode"]), took(&["encode"]), engine]) {
             part.push(time);
         }
-        self.processor += ended.zip(before).map_or(Duration::ZERO, |(ended, before)| ended - before);
+        if let Some((after, before)) = after.zip(before) {
+            self.used.processor += after.processor - before.processor;
+            self.used.page_faults += after.page_faults - before.page_faults;
+        }
         Ok(())
     }
 
     fn finish(self, sent: Sent, targets: u32) -> Overhead {
         let frames = self.socket.len() as u32;
         let [decode_ms, encode_ms, engine_ms] = self.parts.map(|part| Quantiles::of(part).p50);
-        let processor = self.processor.as_secs_f64() * 1e3 / f64::from(frames.max(1));
+        let used = self.node.usage().map(|_| self.used);
+        let per_frame = |sum: f64| sum / f64::from(frames.max(1));
         Overhead {
             program: self.name,
             size: SIZE,
@@ -152,7 +153,8 @@ impl Subject {
             decode_ms,
             encode_ms,
             engine_ms,
-            processor_ms: (self.processor > Duration::ZERO).then_some(processor),
+            processor_ms: used.map(|used| per_frame(used.processor.as_secs_f64() * 1e3)),
+            page_faults: used.map(|used| per_frame(used.page_faults as f64)),
         }
     }
 }

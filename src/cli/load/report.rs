@@ -158,7 +158,7 @@ pub fn row_cells(row: &Row) -> Vec<String> {
 }
 
 /// Names of the columns of [`overhead_cells`].
-pub const OVERHEAD_COLUMNS: [&str; 12] = [
+pub const OVERHEAD_COLUMNS: [&str; 13] = [
     "1920x1080",
     "targets",
     "program",
@@ -171,6 +171,7 @@ pub const OVERHEAD_COLUMNS: [&str; 12] = [
     "decode",
     "encode",
     "processor",
+    "page faults",
 ];
 
 /// A row of the table of the node's own time, in milliseconds.
@@ -180,6 +181,7 @@ pub fn overhead_cells(o: &Overhead) -> Vec<String> {
     cells.extend(o.stamps_ms.cells());
     cells.extend([o.decode_ms, o.encode_ms].map(|v| format!("{v:.2}")));
     cells.push(o.processor_ms.map_or(String::new(), |v| format!("{v:.2}")));
+    cells.push(o.page_faults.map_or(String::new(), |v| format!("{v:.0}")));
     cells
 }
 
