@@ -9,6 +9,9 @@
 //! lengths all count. Processor time and page faults are the whole process's for a frame, engines and all, and hardly
 //! depend on what else the machine does.
 //!
+//! Over the loopback a raw frame is handed on faster than it can be read where cores are few, so that much of it waits in
+//! the socket when its last piece comes; so raw frames are measured at the speed of a robot's network too.
+//!
 //! Client and relay run on the same machine, and where it has two cores they are in the node's way: the client's next
 //! message is not begun before the reply has come, but the relay and the client's own receiver run meanwhile.
 
@@ -29,6 +32,18 @@ use crate::server::wire::{Target, Verdict};
 /// Frames before the first one that counts.
 const WARM_UP: u32 = 20;
 const SIZE: (u32, u32) = (1920, 1080);
+/// How frames are sent, targets, and the link's speed.
+type Kind = (Sent, u32, Option<u32>);
+/// A camera's link, in megabits a second.
+const LINK: Option<u32> = Some(1000);
+const KINDS: [Kind; 6] = [
+    (Sent::Rgb8, 0, None),
+    (Sent::Rgb8, 1, None),
+    (Sent::Rgb8, 0, LINK),
+    (Sent::Rgb8, 1, LINK),
+    (Sent::Jpeg, 0, None),
+    (Sent::Jpeg, 1, None),
+];
 
 /// One kind of frame.
 #[derive(Debug, Serialize)]
@@ -38,6 +53,8 @@ pub struct Overhead {
     pub size: (u32, u32),
     pub sent: Sent,
     pub targets: u32,
+    /// The speed at which frames came in, in megabits a second; `None` for as fast as this machine hands them on.
+    pub link_mbit: Option<u32>,
     pub frames: u32,
     /// At the socket, in milliseconds.
     pub socket_ms: Quantiles,
@@ -58,13 +75,13 @@ pub struct Overhead {
 /// Frames of each kind, in turns between this program and `other`.
 pub async fn measure(threads: Option<usize>, other: Option<&Path>, frames: u32) -> anyhow::Result<Vec<Overhead>> {
     let mut overheads = Vec::new();
-    for (sent, targets) in [(Sent::Rgb8, 0), (Sent::Rgb8, 1), (Sent::Jpeg, 0), (Sent::Jpeg, 1)] {
+    for kind @ (sent, ..) in KINDS {
         let footage = Footage::new(BackendName::Fake, Path::new(""), SIZE, sent)?;
         let args = NodeArgs { backend: BackendName::Fake, bundle: "engines/tabletop".into(), threads };
-        let mut subjects = vec![Subject::open("this", Node::start(&args, None).await?, &footage, targets).await?];
+        let mut subjects = vec![Subject::open("this", Node::start(&args, None).await?, &footage, kind).await?];
         if let Some(other) = other {
             let node = Node::start(&args, Some(other)).await?;
-            subjects.push(Subject::open(&other.display().to_string(), node, &footage, targets).await?);
+            subjects.push(Subject::open(&other.display().to_string(), node, &footage, kind).await?);
         }
         for number in 0..WARM_UP + frames {
             // In turns, so that whatever else the machine does hits all alike.
@@ -72,7 +89,7 @@ pub async fn measure(threads: Option<usize>, other: Option<&Path>, frames: u32) 
                 subject.exchange(&footage, number >= WARM_UP).await?;
             }
         }
-        overheads.extend(subjects.into_iter().map(|s| s.finish(sent, targets)));
+        overheads.extend(subjects.into_iter().map(|s| s.finish(kind)));
     }
     Ok(overheads)
 }
@@ -91,8 +108,9 @@ struct Subject {
 }
 
 impl Subject {
-    async fn open(name: &str, node: Node, footage: &Footage, targets: u32) -> anyhow::Result<Self> {
-        let relay = Relay::start(node.address()).context("start the relay")?;
+    async fn open(name: &str, node: Node, footage: &Footage, (_, targets, link): Kind) -> anyhow::Result<Self> {
+        let bytes_per_s = link.map(|mbit| f64::from(mbit) * 1e6 / 8.0);
+        let relay = Relay::start(node.address(), bytes_per_s).context("start the relay")?;
         let stream = Client::connect(format!("http://{}", relay.address())).await?.stream().await?;
         let commands = footage.commands.iter().take(targets as usize);
         let target = |c: &String| Target { target_id: c.clone(), command: c.clone(), ..Target::default() };
@@ -137,7 +155,7 @@ impl Subject {
         Ok(())
     }
 
-    fn finish(self, sent: Sent, targets: u32) -> Overhead {
+    fn finish(self, (sent, targets, link_mbit): Kind) -> Overhead {
         let frames = self.socket.len() as u32;
         let [decode_ms, encode_ms, engine_ms] = self.parts.map(|part| Quantiles::of(part).p50);
         let used = self.node.usage().map(|_| self.used);
@@ -147,6 +165,7 @@ impl Subject {
             size: SIZE,
             sent,
             targets,
+            link_mbit,
             frames,
             socket_ms: Quantiles::of(self.socket),
             stamps_ms: Quantiles::of(self.stamps),
