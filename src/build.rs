@@ -46,7 +46,10 @@ fn perception() -> Result<(), Box<dyn Error>> {
     let tables = [("MESSAGES", messages.collect::<String>()), ("ENUMS", enums.collect())];
     let script = tables.map(|(name, rows)| format!("export const {name} = {{\n{rows}}};\n")).concat();
     std::fs::write(out.join("contract.js"), format!("// Written by build.rs from perception.proto.\n{script}"))?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    // Pixels stay in the buffer that they were received in.
+    let pixels = ["Frame.data", "Depth.data"].map(|field| format!(".sam4mllm.v1.{field}"));
+    let config = pixels.iter().fold(tonic_prost_build::configure(), tonic_prost_build::Builder::bytes);
+    config.compile_fds(descriptors)?;
     Ok(())
 }
 
@@ -95,6 +98,7 @@ fn recording() -> Result<(), Box<dyn Error>> {
     let mut config = prost_build::Config::new();
     // A folder of its own: the contract's messages have been generated already.
     config.out_dir(folder).extern_path(".sam4mllm.v1", "crate::server::wire");
+    config.bytes([".foxglove.CompressedImage.data"]);
     config.compile_fds(protox::compile(files, ["proto"])?)?;
     Ok(())
 }

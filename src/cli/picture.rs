@@ -44,7 +44,8 @@ fn raw_encoding(name: &str) -> Result<Encoding, String> {
     }
 }
 
-fn size(text: &str) -> Result<[u32; 2], String> {
+/// Width and height, as in `1920x1080`.
+pub fn size(text: &str) -> Result<[u32; 2], String> {
     let sides = text.split_once('x').and_then(|(w, h)| Some([w.parse().ok()?, h.parse().ok()?]));
     sides.ok_or_else(|| "expected WIDTHxHEIGHT, as in 1920x1080".to_owned())
 }

@@ -21,6 +21,7 @@ mod stream;
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tonic::codegen::InterceptedService;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -173,13 +174,13 @@ impl Client {
 }
 
 /// The frame of a file: `jpeg`, `png` or `webp`.
-pub fn file_frame(encoding: &str, data: Vec<u8>) -> wire::Frame {
-    wire::Frame { encoding: encoding.into(), data, ..wire::Frame::default() }
+pub fn file_frame(encoding: &str, data: impl Into<Bytes>) -> wire::Frame {
+    wire::Frame { encoding: encoding.into(), data: data.into(), ..wire::Frame::default() }
 }
 
 /// A frame of raw pixels, as `sensor_msgs/Image` has them: `height` rows of `step` bytes.
-pub fn raw_frame(encoding: &str, width: u32, height: u32, step: u32, data: Vec<u8>) -> wire::Frame {
-    wire::Frame { encoding: encoding.into(), width, height, step, data, ..wire::Frame::default() }
+pub fn raw_frame(encoding: &str, width: u32, height: u32, step: u32, data: impl Into<Bytes>) -> wire::Frame {
+    wire::Frame { encoding: encoding.into(), width, height, step, data: data.into(), ..wire::Frame::default() }
 }
 
 /// A verdict's word, as the contract has it: `FOUND`.

@@ -245,7 +245,7 @@ mod tests {
 
         fn picture(&self, _: u64) -> Result<Picture, SourceError> {
             let pixel = |i: u32| if red(i % SIZE.0, i / SIZE.0) { [220, 20, 20] } else { [128, 128, 128] };
-            let rgb = (0..SIZE.0 * SIZE.1).flat_map(pixel).collect();
+            let rgb: Vec<u8> = (0..SIZE.0 * SIZE.1).flat_map(pixel).collect();
             let image = Image::from_rgb(Size::new(SIZE.0, SIZE.1), rgb).expect("fills its size");
             let samples = [("the red box", true), ("the blue box", false), ("the <user> box", true)];
             Ok(Picture { image, samples: samples.map(|(text, there)| Self::sample(text, there)).to_vec() })

@@ -3,6 +3,7 @@
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use bytes::Bytes;
 use image::{DynamicImage, ImageDecoder, codecs};
 
 use super::bayer::demosaic;
@@ -76,7 +77,7 @@ pub fn decode(frame: &Encoded<'_>, limits: FrameLimits) -> Result<Image, FrameEr
 pub fn decode_owned(
     encoding: Encoding,
     layout: &Layout,
-    data: Vec<u8>,
+    data: Bytes,
     limits: FrameLimits,
 ) -> Result<Image, FrameError> {
     let frame = Encoded { encoding, layout: *layout, data: &data };
@@ -89,7 +90,7 @@ pub fn decode_owned(
     decode(&frame, limits)
 }
 
-fn image(size: Size<SourcePx>, rgb: Vec<u8>) -> Result<Image, FrameError> {
+fn image(size: Size<SourcePx>, rgb: impl Into<Bytes>) -> Result<Image, FrameError> {
     Image::from_rgb(size, rgb)
         .ok_or_else(|| FrameError::new(FrameErrorKind::Data, "the number of pixels is not what the header says"))
 }

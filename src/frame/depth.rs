@@ -1,5 +1,7 @@
 //! A depth image that is registered to its colour image: the same size, pixel for pixel, seen from the same lens.
 
+use bytes::Bytes;
+
 use super::{FrameError, FrameErrorKind, Layout};
 use crate::geometry::{Size, SourcePx};
 
@@ -61,7 +63,7 @@ pub struct Depth {
     encoding: DepthEncoding,
     step: usize,
     big_endian: bool,
-    data: Vec<u8>,
+    data: Bytes,
 }
 
 impl Depth {
@@ -69,8 +71,8 @@ impl Depth {
     ///
     /// # Errors
     /// [`FrameErrorKind::Depth`] where size, step and length of the data contradict each other.
-    pub fn new(encoding: DepthEncoding, layout: &Layout, data: Vec<u8>) -> Result<Self, FrameError> {
-        let Layout { width, height, step, big_endian, .. } = *layout;
+    pub fn new(encoding: DepthEncoding, layout: &Layout, data: impl Into<Bytes>) -> Result<Self, FrameError> {
+        let (Layout { width, height, step, big_endian, .. }, data) = (*layout, data.into());
         if width == 0 || height == 0 {
             return refuse(format!("a size of {width}x{height} is empty"));
         }

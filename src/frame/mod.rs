@@ -19,7 +19,7 @@ pub use encoding::{Encoding, Mosaic};
 pub use error::{FrameError, FrameErrorKind};
 pub use layout::Layout;
 
-use std::sync::Arc;
+use bytes::Bytes;
 
 use crate::geometry::{Size, SourcePx};
 
@@ -27,13 +27,14 @@ use crate::geometry::{Size, SourcePx};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     size: Size<SourcePx>,
-    rgb: Arc<Vec<u8>>,
+    rgb: Bytes,
 }
 
 impl Image {
     /// An image from packed RGB bytes; `None` where their number is not `3 * width * height` or the image is empty.
-    pub fn from_rgb(size: Size<SourcePx>, rgb: Vec<u8>) -> Option<Self> {
-        (size.pixels() > 0 && rgb.len() == size.pixels() * 3).then(|| Self { size, rgb: Arc::new(rgb) })
+    pub fn from_rgb(size: Size<SourcePx>, rgb: impl Into<Bytes>) -> Option<Self> {
+        let rgb = rgb.into();
+        (size.pixels() > 0 && rgb.len() == size.pixels() * 3).then_some(Self { size, rgb })
     }
 
     /// Size in source pixels.

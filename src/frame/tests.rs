@@ -13,7 +13,7 @@ const H: u32 = 21;
 
 /// Smooth, so that JPEG keeps it nearly as it is.
 fn picture() -> Image {
-    let rgb = (0..H).flat_map(|y| (0..W).flat_map(move |x| [(x * 6) as u8, (y * 11) as u8, 90])).collect();
+    let rgb: Vec<u8> = (0..H).flat_map(|y| (0..W).flat_map(move |x| [(x * 6) as u8, (y * 11) as u8, 90])).collect();
     Image::from_rgb(Size::new(W, H), rgb).expect("sizes match")
 }
 
@@ -81,7 +81,7 @@ fn every_encoding_gives_the_same_picture() {
             let layout = Layout { step, ..Layout::packed(W, H) };
             let mut frame = Encoded { encoding, layout, data: &rows };
             assert_eq!(decode(&frame, FrameLimits::default()).as_ref(), Ok(&truth), "{encoding:?} {pad}");
-            let owned = decode_owned(encoding, &layout, rows.clone(), FrameLimits::default());
+            let owned = decode_owned(encoding, &layout, rows.clone().into(), FrameLimits::default());
             assert_eq!(owned.as_ref(), Ok(&truth), "{encoding:?} {pad}, owned");
             frame.data = &rows[..rows.len() - pad];
             assert_eq!(decode(&frame, FrameLimits::default()).as_ref(), Ok(&truth), "{encoding:?} without padding");

@@ -8,6 +8,9 @@ pub use rle::{Rle, RleError};
 
 use crate::geometry::{BBox, Point, Size, SourcePx};
 
+/// Pixels that are counted in a byte, many at a time, before they are added up.
+const RUN: usize = 128;
+
 /// A binary mask of a frame: one byte a pixel, row-major, 0 off or 1 on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mask {
@@ -68,7 +71,7 @@ impl Mask {
 
     /// Number of pixels that are on.
     pub fn area(&self) -> u64 {
-        self.bits.iter().map(|&b| u64::from(b)).sum()
+        self.bits.chunks(RUN).map(|run| u64::from(run.iter().sum::<u8>())).sum()
     }
 
     /// The tight box around the pixels that are on (right and bottom exclusive), or `None` for an empty mask.
@@ -92,9 +95,10 @@ impl Mask {
             return None;
         }
         let (mut inter, mut union) = (0u64, 0u64);
-        for (&a, &b) in self.bits.iter().zip(&other.bits) {
-            inter += u64::from(a & b);
-            union += u64::from(a | b);
+        for (a, b) in self.bits.chunks(RUN).zip(other.bits.chunks(RUN)) {
+            let pairs = || a.iter().zip(b);
+            inter += u64::from(pairs().map(|(a, b)| a & b).sum::<u8>());
+            union += u64::from(pairs().map(|(a, b)| a | b).sum::<u8>());
         }
         Some((inter, union))
     }
@@ -120,6 +124,26 @@ impl Mask {
         assert_eq!(self.size, other.size, "masks of one frame share its size");
         for (a, &b) in self.bits.iter_mut().zip(&other.bits) {
             *a |= b;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pixels_are_counted_whatever_their_number() {
+        // A run of ones alone, what is shorter and longer than one, and more than a byte counts.
+        for (width, height) in [(RUN as u32, 1), (1, 1), (127, 3), (300, 9)] {
+            let size = Size::new(width, height);
+            let all = Mask::from_fn(size, |_, _| true);
+            let some = Mask::from_fn(size, |x, y| (x * 7 + y * 3) % 5 < 2);
+            let pixels = u64::from(width * height);
+            let on = some.bits().iter().filter(|b| **b == 1).count() as u64;
+            assert_eq!((all.area(), some.area()), (pixels, on), "{width}x{height}");
+            assert_eq!(all.overlap(&some), Some((on, pixels)), "{width}x{height}");
+            assert_eq!(some.overlap(&Mask::empty(size)), Some((0, on)), "{width}x{height}");
         }
     }
 }

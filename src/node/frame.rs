@@ -3,6 +3,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
+
 use super::position::Scene;
 use super::{NodeError, NodeErrorKind};
 use crate::frame::{Depth, Encoded, Encoding, FrameLimits, Image, Intrinsics, Layout, decode_owned, probe};
@@ -22,7 +24,7 @@ pub struct FrameIn {
     /// Where they lie.
     pub layout: Layout,
     /// The file or the rows.
-    pub data: Vec<u8>,
+    pub data: Bytes,
     /// Depth of the same pixels; takes intrinsics.
     pub depth: Option<Depth>,
     /// The camera's.
@@ -57,14 +59,14 @@ impl FrameOptions {
 
 impl FrameIn {
     /// A frame of which no more is known than its pixels.
-    pub fn of_pixels(seq: u64, encoding: Encoding, layout: Layout, data: Vec<u8>) -> Self {
+    pub fn of_pixels(seq: u64, encoding: Encoding, layout: Layout, data: impl Into<Bytes>) -> Self {
         Self {
             seq,
             stamp_ns: 0,
             optical_frame: String::new(),
             encoding,
             layout,
-            data,
+            data: data.into(),
             depth: None,
             intrinsics: None,
             options: FrameOptions::default(),

@@ -107,7 +107,7 @@ mod tests {
 
     fn scene(metres: impl Fn(u32, u32) -> f32) -> Scene {
         let values = (0..H).flat_map(|y| (0..W).map(move |x| (x, y)));
-        let data = values.flat_map(|(x, y)| metres(x, y).to_le_bytes()).collect();
+        let data: Vec<u8> = values.flat_map(|(x, y)| metres(x, y).to_le_bytes()).collect();
         let depth = Depth::new(DepthEncoding::Metres, &Layout::packed(W, H), data).expect("is one");
         Scene { depth, intrinsics: CAMERA }
     }

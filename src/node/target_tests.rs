@@ -115,7 +115,8 @@ impl World {
             Op::Frame(left) if self.work.is_none() => {
                 let pixel =
                     |i: u32| if left.is_some_and(|l| inside(l, i % 64, i / 64)) { [205, 25, 35] } else { [120; 3] };
-                let image = Image::from_rgb(SIZE, (0..64 * 24).flat_map(pixel).collect()).expect("sizes match");
+                let image =
+                    Image::from_rgb(SIZE, (0..64 * 24).flat_map(pixel).collect::<Vec<_>>()).expect("sizes match");
                 let frame = Arc::new(Kept { meta: self.meta(), image, scene: None, embedding: OnceLock::new() });
                 self.last = Some((frame.clone(), left));
                 if !self.target.is_paused() {

@@ -82,7 +82,7 @@ mod tests {
     fn frame(seq: u64, left: Option<u32>) -> FrameIn {
         let red = |x: u32, y: u32| left.is_some_and(|l| (l..l + 16).contains(&x)) && (20..36).contains(&y);
         let pixels = (0..SIDE * SIDE).flat_map(|i| if red(i % SIDE, i / SIDE) { [210, 20, 20] } else { [120; 3] });
-        FrameIn::of_pixels(seq, Encoding::Rgb8, Layout::packed(SIDE, SIDE), pixels.collect())
+        FrameIn::of_pixels(seq, Encoding::Rgb8, Layout::packed(SIDE, SIDE), pixels.collect::<Vec<_>>())
     }
 
     /// What is said of a red square that is there, goes away and comes back, ten frames a second.

@@ -120,7 +120,7 @@ mod tests {
 
     /// Black on the left, white on the right.
     fn frame() -> Image {
-        let rgb = (0..64 * 64).flat_map(|i| [if i % 64 < 32 { 0u8 } else { 255 }; 3]).collect();
+        let rgb: Vec<u8> = (0..64 * 64).flat_map(|i| [if i % 64 < 32 { 0u8 } else { 255 }; 3]).collect();
         Image::from_rgb(Size::new(64, 64), rgb).expect("sizes match")
     }
 

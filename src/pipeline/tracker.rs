@@ -252,7 +252,7 @@ mod tests {
 
     /// Grey, with `mask` in `rgb`.
     fn scene(mask: &Mask, rgb: [u8; 3]) -> Image {
-        let bytes = mask.bits().iter().flat_map(|b| if *b == 1 { rgb } else { [128, 120, 110] }).collect();
+        let bytes: Vec<u8> = mask.bits().iter().flat_map(|b| if *b == 1 { rgb } else { [128, 120, 110] }).collect();
         Image::from_rgb(SIZE, bytes).expect("sizes match")
     }
 

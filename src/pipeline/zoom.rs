@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn pixels_and_masks_go_there_and_back() {
         let value = |x: u32, y: u32| [x as u8, y as u8, 7];
-        let rgb = (0..48).flat_map(|y| (0..64).flat_map(move |x| value(x, y))).collect();
+        let rgb: Vec<u8> = (0..48).flat_map(|y| (0..64).flat_map(move |x| value(x, y))).collect();
         let image = Image::from_rgb(SIZE, rgb).expect("sizes match");
         let prompt = boxed(30.0, 20.0, 40.0, 24.0);
         let window = Window::of(&prompt, SIZE, Some(ZOOM));

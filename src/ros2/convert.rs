@@ -59,7 +59,7 @@ pub fn raw_frame(image: Image) -> wire::Frame {
         step: image.step,
         encoding: image.encoding,
         is_bigendian: image.is_bigendian != 0,
-        data: image.data.0,
+        data: image.data.0.into(),
         ..wire::Frame::default()
     }
 }
@@ -70,7 +70,7 @@ pub fn file_frame(image: CompressedImage) -> wire::Frame {
         stamp_ns: stamp_ns(image.header.stamp),
         optical_frame: image.header.frame_id,
         encoding: image.format,
-        data: image.data.0,
+        data: image.data.0.into(),
         ..wire::Frame::default()
     }
 }
@@ -83,7 +83,7 @@ pub fn depth(image: Image) -> wire::Depth {
         height: image.height,
         step: image.step,
         is_bigendian: image.is_bigendian != 0,
-        data: image.data.0,
+        data: image.data.0.into(),
     }
 }
 

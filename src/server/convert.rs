@@ -22,6 +22,8 @@ use states::{look, phase, why};
 
 /// The most bytes of an optical frame's name.
 const MAX_OPTICAL_FRAME_BYTES: usize = 256;
+/// Of masks: two of 1920 x 1080, whose run lengths take half a millisecond.
+const QUICK_PIXELS: usize = 1 << 22;
 
 fn bad_request(what: impl Into<String>) -> NodeError {
     NodeError::new(NodeErrorKind::Request, what)
@@ -135,7 +137,14 @@ pub(super) fn provenance(identity: &Identity) -> wire::Provenance {
     }
 }
 
-/// Encodes masks: milliseconds of work.
+/// Whether [`reply`] takes a fraction of a millisecond: run lengths of no more than [`QUICK_PIXELS`].
+pub(super) fn is_quick(reply: &Reply) -> bool {
+    let Reply::Frame(frame) = reply else { return true };
+    let masks = frame.targets.iter().flat_map(|t| &t.instances).map(|i| i.mask().size().pixels());
+    !frame.meta.options.png && masks.sum::<usize>() <= QUICK_PIXELS
+}
+
+/// Encodes masks: milliseconds of work, where not [`is_quick`].
 pub(super) fn reply(reply: Reply, provenance: &wire::Provenance) -> wire::PerceiveResponse {
     match reply {
         Reply::Rejected { seq, error } => rejected(Some(seq), None, &error),

@@ -1,6 +1,7 @@
 //! One stream, whatever it comes over: requests into the session, replies out of it.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -10,7 +11,7 @@ use super::convert;
 use super::intake::{Intake, Taken};
 use super::record::StreamRecord;
 use super::wire;
-use crate::node::{self, End, NodeError, Replies, SessionInput};
+use crate::node::{self, End, NodeError, Replies, Reply, SessionInput};
 
 /// What a client says next.
 pub(super) enum Heard {
@@ -125,6 +126,17 @@ async fn answer(mut asked: node::Asked, id: String, provenance: Arc<wire::Proven
     let _ = out.send(message.map_err(|_| encoding_failed())).await;
 }
 
+/// A reply as a message. On this very thread where that is quicker than to wake another one.
+async fn encode(reply: Reply, provenance: &Arc<wire::Provenance>) -> Result<wire::PerceiveResponse, Status> {
+    let provenance = provenance.clone();
+    let quick = convert::is_quick(&reply);
+    let work = move || convert::reply(reply, &provenance);
+    if quick {
+        return catch_unwind(AssertUnwindSafe(work)).map_err(|_| encoding_failed());
+    }
+    tokio::task::spawn_blocking(work).await.map_err(|_| encoding_failed())
+}
+
 /// The node's side of a stream, until the session is over or nobody reads.
 pub(super) async fn write(mut replies: Replies, provenance: Arc<wire::Provenance>, out: Outgoing) {
     loop {
@@ -133,11 +145,7 @@ pub(super) async fn write(mut replies: Replies, provenance: Arc<wire::Provenance
             () = out.closed() => return,
         };
         let message = match reply {
-            Ok(reply) => {
-                let provenance = provenance.clone();
-                let message = tokio::task::spawn_blocking(move || convert::reply(reply, &provenance)).await;
-                message.map_err(|_| encoding_failed())
-            }
+            Ok(reply) => encode(reply, &provenance).await,
             Err(End::Finished) => return,
             Err(End::Draining) => Err(Status::new(Code::Unavailable, "serve stream: the node is shutting down")),
         };

@@ -98,7 +98,7 @@ async fn windows() -> Result<(), Box<dyn std::error::Error>> {
     for (_, window, frame) in settings {
         links.push((link(window, frame).await?, Vec::new()));
     }
-    let data = vec![90; SIZE.0 as usize * SIZE.1 as usize * 3];
+    let data = bytes::Bytes::from(vec![90; SIZE.0 as usize * SIZE.1 as usize * 3]);
     for run in 0..WARM_UP + RUNS {
         // In turns, so that whatever else the machine does hits all alike.
         for (link, times) in &mut links {

@@ -39,7 +39,7 @@ fn load(dir: &Path) -> Result<Stages, LoadError> {
 /// A frame without anything to know.
 fn picture(width: u32, height: u32, seed: u32) -> Image {
     let value = |i: u32| (i.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 24) as u8;
-    Image::from_rgb(Size::new(width, height), (0..width * height * 3).map(value).collect()).unwrap()
+    Image::from_rgb(Size::new(width, height), (0..width * height * 3).map(value).collect::<Vec<_>>()).unwrap()
 }
 
 /// Asks about pictures of several shapes: every answer can be read, and boxes are where it says in pixels of the source.

@@ -11,7 +11,7 @@ pub fn bad_frames() -> Vec<(&'static str, wire::Frame, ErrorCode)> {
     let jpeg = scene.jpeg();
     let file = |encoding: &str, data: &[u8]| wire::Frame {
         encoding: encoding.into(),
-        data: data.to_vec(),
+        data: data.to_vec().into(),
         ..Default::default()
     };
     let raw = |width, height, step, bytes| wire::Frame { width, height, step, ..file("rgb8", &vec![0; bytes]) };
@@ -193,7 +193,7 @@ async fn a_message_that_is_too_large_ends_its_stream_only() {
     let scene = Scene::new().with(RED, 33, 44);
     let mut other = following(&node, &scene).await;
     let mut stream = following(&node, &scene).await;
-    stream.frame(wire::Frame { data: vec![0; 2 << 20], ..scene.frame(1000) }).await;
+    stream.frame(wire::Frame { data: vec![0; 2 << 20].into(), ..scene.frame(1000) }).await;
     let status = loop {
         match stream.message().await {
             Ok(Some(_)) => {}

@@ -1,7 +1,7 @@
 //! The binary itself: `serve --backend fake`, signals and exit codes.
 
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use sam4mllm::server::wire;
 use sam4mllm::server::wire::perceive_request::Request;
@@ -12,77 +12,16 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 use crate::harness::{RED, Scene, soon, target};
-
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A served node in a process of its own; killed if a test fails.
-pub struct Served {
-    child: Option<Child>,
-    pub address: String,
-    _folder: tempfile::TempDir,
-}
-
-impl Served {
-    pub fn start(extra: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("address");
-        let child = Command::new(env!("CARGO_BIN_EXE_sam4mllm"))
-            .args(["serve", "--backend", "fake", "--listen", "127.0.0.1:0", "--address-file"])
-            .arg(&file)
-            .args(extra)
-            .env_remove("RUST_LOG")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("starts");
-        let mut served = Self { child: Some(child), address: String::new(), _folder: folder };
-        let start = Instant::now();
-        served.address = loop {
-            if let Ok(text) = std::fs::read_to_string(&file) {
-                break text.trim().to_owned();
-            }
-            assert!(start.elapsed() < PATIENCE, "no address");
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        served
-    }
-
-    pub fn signal(&self, name: &str) {
-        let id = self.child.as_ref().expect("runs").id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &id]).status().expect("runs kill").success());
-    }
-
-    pub fn end(mut self) -> Output {
-        let mut child = self.child.take().expect("runs");
-        let start = Instant::now();
-        while child.try_wait().expect("can be waited for").is_none() {
-            if start.elapsed() > PATIENCE {
-                let _ = child.kill();
-                panic!("does not end");
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        child.wait_with_output().expect("has output")
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
+use crate::served::Served;
 
 #[test]
 fn signals_end_it_well_and_stdout_stays_clean() {
     for signal in ["TERM", "INT"] {
-        let served = Served::start(&["--log-format", "json"]);
+        let served = Served::fake(&["--log-format", "json"]);
         assert!(served.address.starts_with("127.0.0.1:") && !served.address.ends_with(":0"), "{}", served.address);
         let address = served.address.clone();
-        served.signal(signal);
-        let output = served.end();
+        served.process.signal(signal);
+        let output = served.process.end();
         let log = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{signal}: {log}");
         assert!(output.stdout.is_empty());
@@ -95,8 +34,8 @@ fn signals_end_it_well_and_stdout_stays_clean() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_signal_in_the_middle_of_a_grounding_ends_it_in_time_and_the_frame_is_answered() {
-    let served = Served::start(&["--fake-ground-ms", "60000", "--grace-s", "2"]);
-    let channel = Channel::from_shared(format!("http://{}", served.address)).expect("an address");
+    let served = Served::fake(&["--fake-ground-ms", "60000", "--grace-s", "2"]);
+    let channel = Channel::from_shared(served.url()).expect("an address");
     let mut client = PerceptionClient::new(soon("a connection", channel.connect()).await.expect("connects"));
     soon("readiness", async {
         while !client.describe(wire::DescribeRequest {}).await.expect("describes").into_inner().ready {
@@ -117,10 +56,10 @@ async fn a_signal_in_the_middle_of_a_grounding_ends_it_in_time_and_the_frame_is_
     let reply = soon("a reply", replies.message()).await.expect("goes on").expect("is answered");
     let Some(Response::Frame(frame)) = reply.response else { panic!("{reply:?}") };
     assert_eq!((frame.seq, frame.targets[0].verdict()), (1, wire::Verdict::Pending));
-    served.signal("TERM");
+    served.process.signal("TERM");
     let end = soon("the end of the stream", replies.message()).await.expect_err("ends");
     assert_eq!(end.code(), tonic::Code::Unavailable, "{end}");
-    assert!(served.end().status.success());
+    assert!(served.process.end().status.success());
 }
 
 #[test]
@@ -161,9 +100,9 @@ fn resident_mib(id: u32) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg(target_os = "linux")]
 async fn a_client_that_does_not_read_costs_no_memory() {
-    let served = Served::start(&[]);
-    let id = served.child.as_ref().expect("runs").id();
-    let address = served.address.trim_start_matches("http://").to_owned();
+    let served = Served::fake(&[]);
+    let id = served.process.id();
+    let address = served.address.clone();
     let endpoint = Channel::from_shared(format!("http://{address}")).expect("an address");
     let endpoint = endpoint.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
     let mut client = PerceptionClient::new(soon("a connection", endpoint.connect()).await.expect("connects"));
@@ -185,7 +124,8 @@ async fn a_client_that_does_not_read_costs_no_memory() {
     let targets = (0..16).map(|i| target(&i.to_string(), "red")).collect();
     send(Request::SetTargets(wire::SetTargets { targets })).await;
     let scene = Scene::sized(640, 480).with(RED, 100, 80);
-    let raw = wire::Frame { encoding: "rgb8".into(), width: 640, height: 480, data: scene.rgb(), ..scene.frame(0) };
+    let raw =
+        wire::Frame { encoding: "rgb8".into(), width: 640, height: 480, data: scene.rgb().into(), ..scene.frame(0) };
     let frame = |seq: u64| Request::Frame(wire::Frame { seq, stamp_ns: seq as i64, ..raw.clone() });
     // 370 MB in all; a tenth of them to warm up.
     let last = 400;

@@ -7,16 +7,14 @@ use std::process::{Command, Output, Stdio};
 use sam4mllm::client::{Client, ClientError, Reply, file_frame, masks, raw_frame};
 use sam4mllm::server::wire::{self, Verdict};
 
-use crate::binary::Served;
 use crate::harness::{BLUE, RED, Running, Scene, of, soon};
-
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+use crate::served::Served;
 
 #[tokio::test]
 async fn the_crate_s_own_client_gets_masks() {
     let node = Running::start().await;
     let mut client = Client::connect(format!("http://{}", node.address)).await.expect("connects");
-    client.ready(PATIENCE).await.expect("becomes ready");
+    client.ready(crate::served::PATIENCE).await.expect("becomes ready");
     assert_eq!(client.describe().await.expect("is described").backend, "fake");
 
     let scene = Scene::new().with_box(RED, [90, 70, 150, 130]);
@@ -87,7 +85,7 @@ fn python_client(script: &str) {
         let what = "Python with grpcio, grpcio-tools, numpy, pillow and launch/clients/python";
         return skipped(what, "tests/clients/python/setup.sh");
     };
-    let served = Served::start(&["--fake-ground-ms", "50"]);
+    let served = Served::fake(&["--fake-ground-ms", "50"]);
     let output = Command::new(python)
         .arg(repository("tests/clients/python").join(script))
         .arg(&served.address)
@@ -98,8 +96,8 @@ fn python_client(script: &str) {
     assert!(output.status.success(), "{text}");
     assert!(text.contains("passed: "), "{text}");
     let _ = writeln!(std::io::stderr(), "{script} {text}");
-    served.signal("TERM");
-    assert_eq!(served.end().status.code(), Some(0));
+    served.process.signal("TERM");
+    assert_eq!(served.process.end().status.code(), Some(0));
 }
 
 #[test]
@@ -123,7 +121,7 @@ fn the_cpp_client_gets_masks() {
     if !example.exists() {
         return skipped("target/clients/cpp/example", "tests/clients/cpp/setup.sh");
     }
-    let served = Served::start(&["--fake-ground-ms", "50"]);
+    let served = Served::fake(&["--fake-ground-ms", "50"]);
     let folder = tempfile::tempdir().expect("a folder");
     let picture = folder.path().join("scene.jpg");
     let scene = Scene::new().with_box(RED, [90, 70, 150, 130]).with_box(BLUE, [220, 150, 270, 200]);
@@ -153,8 +151,8 @@ fn the_cpp_client_gets_masks() {
 
     let (code, said) = run(&served.address, &[""]);
     assert!(code == Some(2) && said.contains("command"), "{said}");
-    served.signal("TERM");
-    assert_eq!(served.end().status.code(), Some(0));
+    served.process.signal("TERM");
+    assert_eq!(served.process.end().status.code(), Some(0));
     let (code, said) = run("127.0.0.1:1", &["the red box"]);
     assert!(code == Some(2) && !said.is_empty(), "nobody there: {said}");
 }

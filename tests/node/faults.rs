@@ -196,7 +196,7 @@ async fn a_connection_that_is_cut_in_the_middle_of_a_frame_leaves_nothing_behind
             encoding: "rgb8".into(),
             width: 1920,
             height: 1080,
-            data: vec![90; 1920 * 1080 * 3],
+            data: vec![90; 1920 * 1080 * 3].into(),
             ..scene.frame(1)
         };
         let request = wire::PerceiveRequest { request: Some(Request::Frame(big)), options: None };

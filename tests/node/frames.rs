@@ -72,7 +72,7 @@ async fn every_camera_is_understood_by_name_and_by_number() {
     let about = node.client().await.describe(wire::DescribeRequest {}).await.expect("describes").into_inner();
     for (written_as, name, id, least) in cases {
         let (width, height) = if written_as == "webp" { (0, 0) } else { (scene.width, scene.height) };
-        let raw = wire::Frame { width, height, data: written(&scene, written_as), ..Default::default() };
+        let raw = wire::Frame { width, height, data: written(&scene, written_as).into(), ..Default::default() };
         let named = wire::Frame { encoding: name.into(), ..raw.clone() };
         let numbered = wire::Frame { encoding_id: id.into(), ..raw };
         for frame in [named, numbered] {
@@ -194,7 +194,7 @@ async fn a_call_gets_positions_too_and_too_little_depth_gives_none() {
         check_position(&result.instances[0], 100.0, 80.0, 1.25);
         assert_eq!(result.instances[0].position.as_ref().map(|p| p.distorted), Some(distorted));
     }
-    let holes = wire::Depth { data: vec![0; full.data.len()], ..full };
+    let holes = wire::Depth { data: vec![0; full.data.len()].into(), ..full };
     let reply = segment(&node, frame(holes, &[]), "red").await.expect("answers");
     let result = reply.result.expect("has a result");
     assert_eq!(result.verdict(), Verdict::Found);
@@ -220,7 +220,7 @@ async fn depth_that_does_not_fit_is_refused_and_the_stream_goes_on() {
         ("a colour as depth", (wire::Depth { encoding: "rgb8".into(), ..good.clone() }, Some(CAMERA)), "32FC1"),
         ("a short step", (wire::Depth { step: 639, ..good.clone() }, Some(CAMERA)), "smaller than a row"),
         ("a huge step", (wire::Depth { step: u32::MAX, ..good.clone() }, Some(CAMERA)), "expected"),
-        ("too few bytes", (wire::Depth { data: good.data[1..600].to_vec(), ..good.clone() }, Some(CAMERA)), "expected"),
+        ("too few bytes", (wire::Depth { data: good.data.slice(1..600), ..good.clone() }, Some(CAMERA)), "expected"),
         ("no columns", (wire::Depth { width: 0, ..good.clone() }, Some(CAMERA)), "empty"),
     ];
     for (seq, (name, (depth, intrinsics), what)) in (1..).zip(cases) {
@@ -239,8 +239,13 @@ async fn depth_that_does_not_fit_is_refused_and_the_stream_goes_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn raw_4k_fits_and_with_depth_takes_a_larger_limit() {
     let scene = Scene::sized(3840, 2160).with_box(RED, [800, 600, 1400, 1200]);
-    let rgb8 =
-        wire::Frame { encoding: "rgb8".into(), width: 3840, height: 2160, data: scene.rgb(), ..Default::default() };
+    let rgb8 = wire::Frame {
+        encoding: "rgb8".into(),
+        width: 3840,
+        height: 2160,
+        data: scene.rgb().into(),
+        ..Default::default()
+    };
     let node = Running::start().await;
     let reply = segment(&node, rgb8.clone(), "red").await.expect("answers");
     assert!(iou(&reply.result.expect("has a result").instances[0], &scene.truth(0)) > 0.99);

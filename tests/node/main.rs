@@ -2,6 +2,8 @@
 
 mod harness;
 mod scene;
+#[path = "../served.rs"]
+mod served;
 
 mod access;
 mod anytime;

@@ -13,9 +13,9 @@ use sam4mllm::server::{Backend, RecordConfig, Recording, RecordingErrorKind, Rep
 use sam4mllm::server::{ServerConfig, Sockets};
 use tokio::net::TcpListener;
 
-use crate::binary::Served;
 use crate::harness::{BLUE, GREEN, RED, Running, Scene, Stream, backend, eventually, of, soon, target};
 use crate::metrics;
+use crate::served::Served;
 
 fn recording_to(folder: &Path, max_bytes: u64) -> impl FnOnce(&mut ServerConfig) + use<> {
     let folder = folder.to_owned();
@@ -212,10 +212,10 @@ async fn a_recording_that_has_to_stop_is_counted_and_the_stream_goes_on() {
 fn the_command_replays_and_names_the_place_of_damage() {
     let folder = tempfile::tempdir().expect("a folder");
     let recordings = folder.path().join("recordings");
-    let served = Served::start(&["--record", &recordings.display().to_string()]);
+    let served = Served::fake(&["--record", &recordings.display().to_string()]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("starts");
     runtime.block_on(async {
-        let channel = tonic::transport::Channel::from_shared(format!("http://{}", served.address)).expect("an address");
+        let channel = tonic::transport::Channel::from_shared(served.url()).expect("an address");
         let channel = soon("a connection", channel.connect()).await.expect("connects");
         let client = PerceptionClient::new(channel);
         let mut stream = soon("a node that is ready", async {
@@ -229,10 +229,10 @@ fn the_command_replays_and_names_the_place_of_damage() {
         stream.set([target("r", "red")]).await;
         stream.until_verdict(&scene(2), "r", Verdict::Found).await;
         // Left open: the shutdown ends the recording.
-        served.signal("TERM");
+        served.process.signal("TERM");
         while let Ok(Some(_)) = stream.message().await {}
     });
-    let output = served.end();
+    let output = served.process.end();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     // Streams that were refused, for the node was starting, leave no file.
     let [file] = &files(&recordings)[..] else { panic!("one recording") };

@@ -58,7 +58,7 @@ impl Scene {
             stamp_ns: 1_000_000 + seq as i64,
             optical_frame: "camera_optical".into(),
             encoding: "jpeg".into(),
-            data: self.jpeg(),
+            data: self.jpeg().into(),
             ..Default::default()
         }
     }

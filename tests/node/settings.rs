@@ -9,8 +9,8 @@ use tonic::Request;
 use tonic::transport::Channel;
 
 use crate::access::pem;
-use crate::binary::Served;
 use crate::harness::soon;
+use crate::served::Served;
 
 fn serve(args: &[&str], env: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sam4mllm"));
@@ -90,11 +90,11 @@ fn no_log_shows_a_token_however_much_is_logged() {
     let (right, wrong) = ("00112233445566778899aabb", "ffeeddccbbaa99887766");
     let tokens = write(folder.path(), "tokens", &format!("planner {right}\n"));
     let filter = "debug,sam4mllm=trace,tonic=trace,hyper=trace";
-    let served = Served::start(&["--tokens-file", &tokens, "--log-filter", filter]);
+    let served = Served::fake(&["--tokens-file", &tokens, "--log-filter", filter]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("starts");
     let ask = |token: &str| {
         runtime.block_on(async {
-            let channel = Channel::from_shared(format!("http://{}", served.address)).expect("an address");
+            let channel = Channel::from_shared(served.url()).expect("an address");
             let mut client = PerceptionClient::new(soon("a connection", channel.connect()).await.expect("connects"));
             let mut request = Request::new(wire::DescribeRequest {});
             let value = format!("Bearer {token}").parse().expect("ascii");
@@ -104,8 +104,8 @@ fn no_log_shows_a_token_however_much_is_logged() {
     };
     assert_eq!(ask(right), Ok(()));
     assert_eq!(ask(wrong), Err(tonic::Code::Unauthenticated));
-    served.signal("TERM");
-    let output = served.end();
+    served.process.signal("TERM");
+    let output = served.process.end();
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(log.contains("DEBUG"), "much is logged: {log}");
     for token in [right, wrong] {

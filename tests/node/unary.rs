@@ -94,13 +94,19 @@ async fn every_encoding_gives_the_same_mask() {
         ("bgr8", 321, 200, 0, bgr),
     ];
     for (encoding, width, height, step, data) in cases {
-        let frame = wire::Frame { encoding: encoding.into(), width, height, step, data, ..Default::default() };
+        let frame =
+            wire::Frame { encoding: encoding.into(), width, height, step, data: data.into(), ..Default::default() };
         let asked = wire::SegmentRequest { frame: Some(frame), command: "green".into(), ..Default::default() };
         let result = ask(&node, asked).await.expect("answers").result.expect("has a result");
         assert_eq!(iou(&result.instances[0], &scene.truth(0)), 1.0, "{encoding} {step}");
     }
-    let grey =
-        wire::Frame { encoding: "mono8".into(), width: 60, height: 40, data: vec![80; 2400], ..Default::default() };
+    let grey = wire::Frame {
+        encoding: "mono8".into(),
+        width: 60,
+        height: 40,
+        data: vec![80; 2400].into(),
+        ..Default::default()
+    };
     let asked = wire::SegmentRequest { frame: Some(grey), command: "green".into(), ..Default::default() };
     let result = ask(&node, asked).await.expect("answers").result.expect("has a result");
     assert_eq!(result.verdict(), Verdict::Absent);

@@ -6,8 +6,8 @@ use std::process::{Command, Output, Stdio};
 use sam4mllm::server::Sockets;
 
 use crate::access::{TOKEN, pem, tls, tokens};
-use crate::binary::Served;
 use crate::harness::{RED, Running, Scene, backend};
+use crate::served::Served;
 
 fn watch(address: &str, arguments: &[&str], input: &[u8]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_sam4mllm"))
@@ -33,8 +33,8 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn pictures_are_watched_until_every_target_has_an_answer() {
-    let served = Served::start(&[]);
-    let address = format!("http://{}", served.address);
+    let served = Served::fake(&[]);
+    let address = served.url();
     let folder = tempfile::tempdir().expect("a folder");
     let scene = Scene::new().with(RED, 100, 80);
     for name in ["2.jpg", "1.jpeg", "notes.txt"] {

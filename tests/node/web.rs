@@ -192,8 +192,13 @@ async fn what_is_no_request_is_refused_and_the_stream_goes_on() {
     // No bytes are a request without anything in it.
     web.send(Message::Binary(Vec::new().into())).await;
     assert_eq!(web.refusal().await, Some(ErrorCode::Request));
-    web.ask(Request::Frame(wire::Frame { seq: 1, encoding: "jpeg".into(), data: vec![1, 2, 3], ..Default::default() }))
-        .await;
+    web.ask(Request::Frame(wire::Frame {
+        seq: 1,
+        encoding: "jpeg".into(),
+        data: vec![1, 2, 3].into(),
+        ..Default::default()
+    }))
+    .await;
     assert_eq!(web.refusal().await, Some(ErrorCode::FrameEncoding));
     let scene = Scene::new().with(RED, 100, 80);
     web.ask(Request::AddTarget(target("r", "red"))).await;

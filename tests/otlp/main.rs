@@ -1,8 +1,10 @@
 //! Spans of a served node, told to a real collector's gRPC service.
 
-use std::process::{Command, Stdio};
+#[path = "../served.rs"]
+mod served;
+
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
@@ -10,10 +12,9 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use sam4mllm::client::{Client, raw_frame};
 use sam4mllm::server::wire;
+use served::{PATIENCE, Served};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Hands on what it is told.
 struct Collector(Sender<ExportTraceServiceRequest>);
@@ -58,34 +59,16 @@ fn spans(hears: &Receiver<ExportTraceServiceRequest>, last: &str) -> (Vec<Span>,
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_hears_of_a_call_and_of_what_each_stage_did_for_it() {
     let (endpoint, hears) = collector().await;
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("address");
-    let mut node = Command::new(env!("CARGO_BIN_EXE_sam4mllm"))
-        .args(["serve", "--backend", "fake", "--listen", "127.0.0.1:0", "--log-filter", "sam4mllm=debug"])
-        .args(["--otlp-endpoint", &endpoint, "--address-file"])
-        .arg(&file)
-        .env_remove("RUST_LOG")
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("starts");
-    let start = Instant::now();
-    let address = loop {
-        if let Ok(text) = std::fs::read_to_string(&file) {
-            break text.trim().to_owned();
-        }
-        assert!(start.elapsed() < PATIENCE, "no address");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
+    let node = Served::fake(&["--log-filter", "sam4mllm=debug", "--otlp-endpoint", &endpoint]);
     let red = [205, 25, 35].repeat(64 * 48);
-    let mut client = Client::connect(format!("http://{address}")).await.expect("connects");
+    let mut client = Client::connect(node.url()).await.expect("connects");
     let frame = wire::Frame { seq: 7, ..raw_frame("rgb8", 64, 48, 64 * 3, red) };
     let request = wire::SegmentRequest { frame: Some(frame), command: "the red box".into(), ..Default::default() };
     client.segment(request).await.expect("answers");
     // What is not sent by then is sent before the node ends.
-    let id = node.id().to_string();
-    assert!(Command::new("kill").args(["-s", "TERM", &id]).status().expect("runs kill").success());
+    node.process.signal("TERM");
     let (spans, services) = tokio::task::spawn_blocking(move || spans(&hears, "call")).await.expect("hears");
-    assert!(node.wait().expect("ends").success());
+    assert!(node.process.end().status.success());
     assert!(services.iter().all(|name| name == "sam4mllm") && !services.is_empty(), "{services:?}");
     let call = spans.iter().find(|span| span.name == "call").expect("is there");
     let seq = call.attributes.iter().find(|a| a.key == "seq").and_then(|a| a.value.clone()?.value);

@@ -1,8 +1,7 @@
-//! A node and a bridge in processes of their own, and a robot: a participant of the same domain.
+//! A robot: a participant of the same domain as the bridge.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ros2_client::qos::{History, Reliability};
@@ -13,73 +12,11 @@ use sam4mllm::ros2::message::{CameraInfo, CompressedImage, Detection2dArray, Hea
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Discovery takes a second or two; a busy machine takes longer.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+use crate::served::{PATIENCE, Served, waited};
 
-/// A process of the binary; killed where the test ends, its log shown where it fails.
-pub struct Process {
-    child: Child,
-    log: PathBuf,
-    _folder: tempfile::TempDir,
-}
-
-impl Process {
-    pub fn start(arguments: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let log = folder.path().join("log");
-        let child = Command::new(env!("CARGO_BIN_EXE_sam4mllm"))
-            .args(arguments)
-            .env_remove("RUST_LOG")
-            .env("SAM4MLLM_CACHE", folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::from(File::create(&log).expect("a log")))
-            .spawn()
-            .expect("starts");
-        Self { child, log, _folder: folder }
-    }
-
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// Asks it to end, and waits for that.
-    pub fn stop(mut self) -> Option<i32> {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", "TERM", &id]).status().expect("runs kill").success());
-        self.child.wait().expect("ends").code()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("{}", self.log());
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A node that listens on `address` (a port of 0 for any), and where.
-pub fn node(address: &str, arguments: &[&str]) -> (Process, String) {
-    let file = tempfile::tempdir().expect("a folder");
-    let path = file.path().join("address");
-    let fixed = ["serve", "--threads", "1", "--listen", address, "--address-file", path.to_str().expect("UTF-8")];
-    let process = Process::start(&[&fixed, arguments].concat());
-    let address = waited("the node's address", || std::fs::read_to_string(&path).ok());
-    (process, address.trim().to_owned())
-}
-
-/// Calls `look` until there is something.
-pub fn waited<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(start.elapsed() < PATIENCE, "{what} did not come");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+/// A node with one thread an engine, on `address` (a port of 0 for any).
+pub fn node(address: &str, arguments: &[&str]) -> Served {
+    Served::on(address, &[&["--threads", "1"], arguments].concat())
 }
 
 /// Domains of this process: tests that run side by side do not hear each other.

@@ -3,11 +3,13 @@
 mod harness;
 #[path = "../fuzz/mutate.rs"]
 mod mutate;
+#[path = "../served.rs"]
+mod served;
 
 use std::fmt::Debug;
 use std::process::Command;
 
-use harness::{Process, Robot, all, cyclone, domain, node, waited};
+use harness::{Robot, all, cyclone, domain, node};
 use mutate::Mutator;
 use ros2_client::dds::rustdds::serialization::{
     RepresentationIdentifier as Cdr, deserialize_from_cdr_with_rep_id, to_writer_with_rep_id,
@@ -17,6 +19,7 @@ use sam4mllm::dataset::{Assets, SceneGenerator, SceneOptions, Split};
 use sam4mllm::ros2::convert;
 use sam4mllm::ros2::message::{Bytes, CameraInfo, CompressedImage, Detection2dArray, Header, Image, Text};
 use sam4mllm::server::wire;
+use served::{PATIENCE, Process, waited};
 
 const RED: [u8; 3] = [205, 25, 35];
 const BLUE: [u8; 3] = [25, 45, 200];
@@ -76,8 +79,8 @@ fn a_raw_camera_gets_boxes_and_a_mask_of_the_same_stamp() {
     let pem = |name: &str| format!("{}/tests/node/tls/{name}", env!("CARGO_MANIFEST_DIR"));
     let (root, chain, key) = (pem("root.pem"), pem("server.pem"), pem("server.key"));
     let serve = ["--backend", "fake", "--tls-certificate", &chain, "--tls-key", &key, "--tls-client-ca", &root];
-    let (_node, address) = node("127.0.0.1:0", &serve);
-    let address = address.replace("127.0.0.1", "https://localhost");
+    let node = node("127.0.0.1:0", &serve);
+    let address = node.address.replace("127.0.0.1", "https://localhost");
     let (chain, key) = (pem("client.pem"), pem("client.key"));
     let access = ["--ca", &root, "--certificate", &chain, "--key", &key];
     let bridge = bridge(&address, &domain, &[&["--labels", "--depth", "/camera/depth"], &access[..]].concat());
@@ -123,7 +126,8 @@ fn a_raw_camera_gets_boxes_and_a_mask_of_the_same_stamp() {
 #[test]
 fn a_compressed_camera_finds_its_node_again() {
     let domain = domain(1);
-    let (first, address) = node("127.0.0.1:0", &["--backend", "fake"]);
+    let first = node("127.0.0.1:0", &["--backend", "fake"]);
+    let address = first.address;
     let bridge = bridge(&address, &domain, &["--compressed"]);
     let mut robot = Robot::join(&domain);
     let one = |found: &Detection2dArray| found.detections.len() == 1;
@@ -134,10 +138,10 @@ fn a_compressed_camera_finds_its_node_again() {
     // JPEG smears the edges.
     assert!((pixels(&mask) - 3600).abs() < 300 && truth(120, 100) && mask.data.0[100 * 320 + 120] == 255);
 
-    assert_eq!(first.stop(), Some(0));
+    assert_eq!(first.process.stop(), Some(0));
     waited("the end of the stream", || bridge.log().contains("stream to the node").then_some(()));
-    let (_second, again) = node(&address, &["--backend", "fake"]);
-    assert_eq!(again, address);
+    let second = node(&address, &["--backend", "fake"]);
+    assert_eq!(second.address, address);
     let (found, _) = robot.finds("the blue box", one, show);
     assert_eq!(found.detections[0].results[0].hypothesis.class_id, "target");
     assert_eq!(bridge.stop(), Some(0));
@@ -159,11 +163,11 @@ async fn first_answer(client: &mut Client, frame: &wire::Frame, command: &str) -
 #[tokio::test]
 async fn the_embedded_default_says_on_topics_what_it_says_over_grpc() {
     let domain = domain(2);
-    let (_node, address) = node("127.0.0.1:0", &[]);
+    let node = node("127.0.0.1:0", &[]);
     let assets = Assets::load("engines/tabletop").expect("loads");
     let generator = SceneGenerator::new(&assets, Split::Test, 0);
-    let mut client = Client::connect(format!("http://{address}")).await.expect("connects");
-    client.ready(harness::PATIENCE).await.expect("becomes ready");
+    let mut client = Client::connect(node.url()).await.expect("connects");
+    client.ready(PATIENCE).await.expect("becomes ready");
 
     let mut said = None;
     'scenes: for number in 0..8 {
@@ -180,7 +184,7 @@ async fn the_embedded_default_says_on_topics_what_it_says_over_grpc() {
     }
     let (scene, command, over_grpc) = said.expect("something is found");
     let (width, height) = (scene.size.width, scene.size.height);
-    let bridge = bridge(&address, &domain, &[]);
+    let bridge = bridge(&node.address, &domain, &[]);
     let mut robot = Robot::join(&domain);
     let (found, mask) = robot.finds(
         &command,
@@ -207,12 +211,12 @@ async fn the_embedded_default_says_on_topics_what_it_says_over_grpc() {
 #[test]
 fn what_cyclone_dds_sends_and_reads_is_the_same() {
     let Some(python) = cyclone() else {
-        eprintln!("skipped: 1 test, no Cyclone DDS (run tests/ros2/run)");
+        eprintln!("skipped: 1 test, no Cyclone DDS (run tests/ros2/setup.sh)");
         return;
     };
     let domain = domain(3);
-    let (_node, address) = node("127.0.0.1:0", &["--backend", "fake"]);
-    let _bridge = bridge(&address, &domain, &[]);
+    let node = node("127.0.0.1:0", &["--backend", "fake"]);
+    let _bridge = bridge(&node.address, &domain, &[]);
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ros2/cyclone.py");
     let output = Command::new(python).args([script, &domain]).output().expect("runs");
     let text = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned();

@@ -5,7 +5,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What is read and passed on at a time: little, so that the last piece of a request is not long on its way.
 const PIECE: usize = 64 << 10;
@@ -33,13 +33,13 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Listens on a free port for one connection to `node`.
-    pub fn start(node: &str) -> std::io::Result<Self> {
+    /// Listens on a free port for one connection to `node`, to which it hands on no more than so many bytes a second.
+    pub fn start(node: &str, bytes_per_s: Option<f64>) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let (address, stamps, node) = (listener.local_addr()?, Arc::<Mutex<Stamps>>::default(), node.to_owned());
         let kept = stamps.clone();
         std::thread::Builder::new().name("relay".to_owned()).spawn(move || {
-            if let Err(error) = relay(&listener, &node, &stamps) {
+            if let Err(error) = relay(&listener, (&node, bytes_per_s), &stamps) {
                 tracing::debug!(%error, "relay ended");
             }
         })?;
@@ -61,7 +61,11 @@ fn lock(stamps: &Mutex<Stamps>) -> std::sync::MutexGuard<'_, Stamps> {
     stamps.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn relay(listener: &TcpListener, node: &str, stamps: &Arc<Mutex<Stamps>>) -> std::io::Result<()> {
+fn relay(
+    listener: &TcpListener,
+    (node, bytes_per_s): (&str, Option<f64>),
+    stamps: &Arc<Mutex<Stamps>>,
+) -> std::io::Result<()> {
     let (client, _) = listener.accept()?;
     let server = TcpStream::connect(node)?;
     for end in [&client, &server] {
@@ -70,24 +74,57 @@ fn relay(listener: &TcpListener, node: &str, stamps: &Arc<Mutex<Stamps>>) -> std
     let (from, to, seen) = (client.try_clone()?, server.try_clone()?, stamps.clone());
     std::thread::Builder::new().name("relay-in".to_owned()).spawn(move || {
         let seen = || *lock(&seen) = Stamps { request: Some(Instant::now()), reply: None };
-        let _ = pass_on(from, to, PREFACE, seen);
+        let mut link = bytes_per_s.map(Link::of);
+        let _ = pass_on((from, to), PREFACE, |length| link.iter_mut().for_each(|link| link.carry(length)), seen);
     })?;
-    pass_on(server, client, 0, || {
-        let mut stamps = lock(stamps);
-        if stamps.request.is_some() && stamps.reply.is_none() {
-            stamps.reply = Some(Instant::now());
-        }
-    })
+    pass_on(
+        (server, client),
+        0,
+        |_| {},
+        || {
+            let mut stamps = lock(stamps);
+            if stamps.request.is_some() && stamps.reply.is_none() {
+                stamps.reply = Some(Instant::now());
+            }
+        },
+    )
 }
 
-/// Passes everything on; `data` is told of each piece with payload of DATA frames, before it is passed on.
-fn pass_on(mut from: TcpStream, mut to: TcpStream, skip: usize, data: impl Fn()) -> std::io::Result<()> {
+/// A link of that speed: a piece has arrived when its last byte has.
+struct Link {
+    bytes_per_s: f64,
+    /// When everything before has arrived.
+    free: Instant,
+}
+
+impl Link {
+    fn of(bytes_per_s: f64) -> Self {
+        Self { bytes_per_s, free: Instant::now() }
+    }
+
+    /// Waits until a piece of that many bytes has arrived.
+    fn carry(&mut self, length: usize) {
+        let now = Instant::now();
+        self.free = self.free.max(now) + Duration::from_secs_f64(length as f64 / self.bytes_per_s);
+        std::thread::sleep(self.free.saturating_duration_since(now));
+    }
+}
+
+/// Passes everything on. `arrive` waits until a piece of that length is there; then `data` is told of it where payload of
+/// DATA frames is in it, before it is passed on.
+fn pass_on(
+    (mut from, mut to): (TcpStream, TcpStream),
+    skip: usize,
+    mut arrive: impl FnMut(usize),
+    data: impl Fn(),
+) -> std::io::Result<()> {
     let (mut piece, mut frames) = (vec![0; PIECE], Frames { skip, ..Frames::default() });
     loop {
         let length = from.read(&mut piece)?;
         if length == 0 {
             return to.shutdown(Shutdown::Write);
         }
+        arrive(length);
         if frames.hold_data(&piece[..length]) {
             data();
         }

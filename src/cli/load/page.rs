@@ -51,9 +51,11 @@ pub fn load(report: &Report) -> String {
 fn own_time(page: &mut Page, overheads: &[Overhead]) {
     page.element("h2", &[], "The node's own time, ms").raw("\n");
     let about = "One frame at a time, engines that are no models. Socket: from when the last piece of the request was \
-                 handed to the node's socket until the first byte of its reply came out, by a relay outside of the node. \
-                 Stamps: sent_ns less received_ns. Both without the stages embed and segment. Processor: the whole \
-                 process for a frame, engines and all.";
+                 handed to the node's socket until the first byte of its reply came out, by a relay outside of the node, \
+                 which hands on so many Mbit/s, or as many as the machine does. Stamps: sent_ns less received_ns. Both \
+                 without the stages embed and segment; waits for a processor, decoding, copies and the encoding of masks \
+                 all count. Client and relay run on the same cores. Processor and page faults: the whole process for a \
+                 frame, engines and all.";
     page.element("p", &[], about).raw("\n");
     page.table(OVERHEAD_COLUMNS, overheads.iter().map(overhead_cells));
 }

@@ -28,6 +28,15 @@ pub struct NodeArgs {
     pub threads: Option<usize>,
 }
 
+/// What a process has used.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    /// Processor time, of all threads.
+    pub processor: Duration,
+    /// Pages that were mapped in when they were touched, without reading from a disk.
+    pub page_faults: u64,
+}
+
 /// A running node; killed with whoever holds it.
 #[derive(Debug)]
 pub struct Node {
@@ -71,14 +80,15 @@ impl Node {
         memory::resident_bytes_of(self.child.id())
     }
 
-    /// The processor time that it has used; `None` where the system does not say.
-    pub fn processor_time(&self) -> Option<Duration> {
+    /// What it has used so far; `None` where the system does not say.
+    pub fn usage(&self) -> Option<Usage> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
-        // Fields 14 and 15, counted from behind the name, which may hold anything. Source: proc(5).
+        // Fields 10, 14 and 15, counted from behind the name, which may hold anything. Source: proc(5).
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let ticks = |i: usize| fields.get(i)?.parse::<u64>().ok();
+        let field = |i: usize| fields.get(i)?.parse::<u64>().ok();
         // In USER_HZ, which is 100 on every Linux.
-        Some(Duration::from_millis(10 * (ticks(11)? + ticks(12)?)))
+        let processor = Duration::from_millis(10 * (field(11)? + field(12)?));
+        Some(Usage { processor, page_faults: field(7)? })
     }
 
     /// Whether it still runs.

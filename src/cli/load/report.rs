@@ -158,9 +158,10 @@ pub fn row_cells(row: &Row) -> Vec<String> {
 }
 
 /// Names of the columns of [`overhead_cells`].
-pub const OVERHEAD_COLUMNS: [&str; 12] = [
+pub const OVERHEAD_COLUMNS: [&str; 14] = [
     "1920x1080",
     "targets",
+    "Mbit/s",
     "program",
     "socket p50",
     "p95",
@@ -171,15 +172,18 @@ pub const OVERHEAD_COLUMNS: [&str; 12] = [
     "decode",
     "encode",
     "processor",
+    "page faults",
 ];
 
 /// A row of the table of the node's own time, in milliseconds.
 pub fn overhead_cells(o: &Overhead) -> Vec<String> {
-    let mut cells = vec![o.sent.word().to_owned(), o.targets.to_string(), o.program.clone()];
+    let mut cells = vec![o.sent.word().to_owned(), o.targets.to_string()];
+    cells.extend([o.link_mbit.map_or("any".to_owned(), |mbit| mbit.to_string()), o.program.clone()]);
     cells.extend(o.socket_ms.cells());
     cells.extend(o.stamps_ms.cells());
     cells.extend([o.decode_ms, o.encode_ms].map(|v| format!("{v:.2}")));
     cells.push(o.processor_ms.map_or(String::new(), |v| format!("{v:.2}")));
+    cells.push(o.page_faults.map_or(String::new(), |v| format!("{v:.0}")));
     cells
 }
 

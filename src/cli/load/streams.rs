@@ -12,6 +12,7 @@ use super::footage::{Footage, Sent};
 use super::process::{Node, NodeArgs};
 use super::report::{Quantiles, Report, Row, Subject, text};
 use super::{Format, keep, overhead, page};
+use crate::cli::picture;
 use crate::client::{Receiver, Reply, Sender, drop_word};
 use crate::server::wire::{FrameResult, Target, Verdict};
 
@@ -56,9 +57,9 @@ pub struct Args {
 }
 
 fn size(text: &str) -> Result<(u32, u32), String> {
-    let side = |t: &str| t.parse::<u32>().ok().filter(|s| (64..=2048).contains(s));
-    let sides = text.split_once('x').and_then(|(w, h)| Some((side(w)?, side(h)?)));
-    sides.ok_or_else(|| "two sides of 64 to 2048 pixels are expected, as in 640x480".to_owned())
+    let sides @ [width, height] = picture::size(text)?;
+    let fits = sides.iter().all(|side| (64..=2048).contains(side));
+    if fits { Ok((width, height)) } else { Err("sides of 64 to 2048 pixels are expected".to_owned()) }
 }
 
 /// Runs the benchmark.
@@ -119,7 +120,7 @@ async fn point(node: &Node, footage: &Arc<Footage>, args: &Args, (streams, fps):
     for _ in 0..streams {
         cameras.push(Camera::open(node, footage.clone(), args.targets).await?);
     }
-    let before = node.processor_time();
+    let before = node.usage();
     let start = Instant::now();
     let every = Duration::from_secs(1) / fps;
     // Cameras do not click at once.
@@ -135,7 +136,7 @@ async fn point(node: &Node, footage: &Arc<Footage>, args: &Args, (streams, fps):
         seen.dropped.into_iter().for_each(|(reason, n)| *all.dropped.entry(reason).or_default() += n);
     }
     let took = start.elapsed();
-    let busy = node.processor_time().zip(before).map(|(after, before)| (after - before).as_secs_f64());
+    let busy = node.usage().zip(before).map(|(after, before)| (after.processor - before.processor).as_secs_f64());
     Ok(Row {
         streams,
         fps,

@@ -10,7 +10,7 @@ fn scene(boxes: &[([u32; 4], [u8; 3])]) -> Image {
         let hit = boxes.iter().rev().find(|([x1, y1, x2, y2], _)| (*x1..*x2).contains(&x) && (*y1..*y2).contains(&y));
         hit.map_or([120, 118, 122], |(_, rgb)| *rgb)
     };
-    let rgb = (0..80).flat_map(|y| (0..120).flat_map(move |x| pixel(x, y))).collect();
+    let rgb: Vec<u8> = (0..80).flat_map(|y| (0..120).flat_map(move |x| pixel(x, y))).collect();
     Image::from_rgb(SIZE, rgb).expect("sizes match")
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 
+use bytes::Bytes;
 use mcap::McapError;
 use mcap::records::{Record, op};
 use mcap::sans_io::linear_reader::{LinearReadEvent, LinearReader, LinearReaderOptions};
@@ -91,7 +92,7 @@ struct Contents {
     topics: HashMap<u16, Topic>,
     about: Option<About>,
     /// The last picture, for the request of the same number.
-    picture: Option<(u32, Vec<u8>)>,
+    picture: Option<(u32, Bytes)>,
 }
 
 impl Recording {

@@ -12,7 +12,7 @@ fn recorder(folder: &Path, max_bytes: u64) -> Recorder {
 }
 
 fn frame(bytes: usize) -> wire::PerceiveRequest {
-    let frame = wire::Frame { encoding: "jpeg".into(), data: vec![7; bytes], ..Default::default() };
+    let frame = wire::Frame { encoding: "jpeg".into(), data: vec![7; bytes].into(), ..Default::default() };
     wire::PerceiveRequest { request: Some(Request::Frame(frame)), options: None }
 }
 
