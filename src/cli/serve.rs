@@ -52,7 +52,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         return check::run(&settings, &args);
     }
     settings.validate()?;
-    crate::memory::keep_freed();
+    crate::engine::keep_freed();
     // The stages have threads of their own; these only move bytes.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let logs = logs::init(&settings, &runtime)?;

@@ -4,6 +4,8 @@
 
 pub mod bundle;
 pub mod fake;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod glibc;
 pub(crate) mod onnx;
 #[cfg(feature = "tensorrt")]
 pub mod paired;
@@ -15,7 +17,13 @@ mod widen;
 
 use std::borrow::Cow;
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(crate) use glibc::keep_freed;
 pub use resident::{Held, Resident};
+
+/// Does nothing: how this system's allocator keeps memory is its own affair.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(crate) fn keep_freed() {}
 
 /// The elements of a tensor, row-major.
 #[derive(Debug, Clone, PartialEq)]

@@ -38,7 +38,7 @@ enum Command {
 /// Runs the subcommand.
 pub fn run(args: Args) -> anyhow::Result<()> {
     // As the node does, so that frames cost little on their way to it.
-    crate::memory::keep_freed();
+    crate::engine::keep_freed();
     // Cameras of a few streams, and the relay in front of the node.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     match args.command {
