@@ -133,6 +133,18 @@ pub fn the_gpu_is_held_against_the_cpu() {
     assert_eq!(report["engines"].as_array().map(Vec::len), Some(5));
     let text = texts(&sam4mllm(&args[..args.len() - 2])).0;
     assert!(text.contains("mask_decoder") && text.contains("FAULT") && text.contains("GPU memory in use"), "{text}");
+    // An embedding that cannot be handed over is one fault more; all else is told as before.
+    fail_at("cuStreamWaitEvent");
+    let (_, broken) = check(&[]);
+    let of = |report: &serde_json::Value, handed: bool| -> Vec<_> {
+        let rows = report["outputs"].as_array().expect("rows").iter();
+        rows.filter(|row| (row["engine"] == "mask_decoder/held") == handed).cloned().collect()
+    };
+    assert_eq!(of(&broken, false), of(&report, false));
+    let faults = of(&broken, true);
+    let fault = faults.iter().find(|row| row["tensor"] == "*").unwrap_or_else(|| panic!("{faults:?}"));
+    assert!(fault["passed"] == false, "{fault}");
+    assert!(fault["fault"].as_str().is_some_and(|why| why.contains("unspecified launch failure")), "{fault}");
 }
 
 /// The script of `tests/gpu` that compares both ways: the stand-in's nonsense is the same with graphs and without.
