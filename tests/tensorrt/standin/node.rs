@@ -170,6 +170,7 @@ pub fn graphs_are_compared_by_a_script() {
         assert!(line.ends_with("ok"), "{line}");
     }
     assert_eq!(out.lines().filter(|line| line.ends_with("times")).count(), 5, "{out}");
+    assert!(!out.contains('/'), "the same engine on another way is not the CPU: {out}");
     assert_eq!(compare(&["--frames", "0"]).0, Some(1), "nothing is compared");
 }
 
