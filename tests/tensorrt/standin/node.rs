@@ -11,7 +11,7 @@ use sam4mllm::import::{Form, ImportReport, PIXEL_BYTES, PIXEL_VALUES, Port, desc
 use sam4mllm::model::plans::{GraphOptions, PlanGraph, Precision, decoder_graph, plan_graphs, product_graph};
 use tempfile::TempDir;
 
-use crate::plans::{fail_at, library, put};
+use crate::plans::{be, fail_at, library, put};
 
 const BUNDLE: &str = "engines/tabletop";
 
@@ -328,4 +328,10 @@ pub fn a_decoder_is_timed() {
     }
     let text = texts(&sam4mllm(&args)).0;
     assert!(text.contains("of the memory's ceiling") && text.contains("pass of 16 tokens"), "{text}");
+    // Where nothing else is copied, the product's matrices are.
+    be("integrated");
+    fail_at("cuMemcpyHtoDAsync");
+    let output = sam4mllm(&args);
+    let said = texts(&output).1;
+    assert!(!output.status.success() && said.contains("`product`"), "{said}");
 }
