@@ -250,14 +250,14 @@ pub fn a_plan_that_is_missing_is_built() {
 
 /// The stand-in has everything but a builder; a machine without a GPU lacks one thing more.
 pub fn a_probe_tells_what_is_missing() {
-    let probe = || {
-        let output = sam4mllm(&["engine", "probe"]);
+    let probe = |more: &[&str]| {
+        let output = sam4mllm(&[&["engine", "probe"][..], more].concat());
         assert_eq!(output.status.code(), Some(1));
         let (table, said) = texts(&output);
         assert!(said.contains("plans cannot run on this machine"), "{said}");
         table
     };
-    let table = probe();
+    let table = probe(&[]);
     let verdict = |table: &str, what: &str| {
         let row = table.lines().find(|line| line.contains(&format!("│ {what} "))).map(str::to_owned);
         row.unwrap_or_else(|| panic!("{what}: {table}")).split('┆').nth(1).map(|cell| cell.trim().to_owned())
@@ -265,8 +265,15 @@ pub fn a_probe_tells_what_is_missing() {
     let found = ["libraries", "GPU", "builder"].map(|what| verdict(&table, what).expect("has a verdict"));
     assert_eq!(found, ["ok", "ok", "missing"], "{table}");
     assert!(table.contains("Stand-in, sm86, 8192 of 8192 MiB free"), "{table}");
+    // Buffers are those that a node with the same arguments would have.
+    assert!(table.contains("buffers copied"), "{table}");
+    let table = probe(&["--gpu-buffers", "mapped"]);
+    assert!(table.contains("buffers mapped"), "{table}");
+    be("unmappable");
+    let table = probe(&["--gpu-buffers", "mapped"]);
+    assert_eq!(verdict(&table, "GPU").as_deref(), Some("missing"), "{table}");
     fail_at("cuInit");
-    let table = probe();
+    let table = probe(&[]);
     assert_eq!(verdict(&table, "GPU").as_deref(), Some("missing"), "{table}");
     assert!(!table.contains("builder"), "{table}");
 }
