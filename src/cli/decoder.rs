@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::plans::{Device as Target, init_logs};
 use super::{Format, quantile};
 use crate::engine::tensorrt::plan::{Made, Recipe, make};
-use crate::engine::tensorrt::{Builder, Device, Library, PlanStore, TensorRtEngine};
+use crate::engine::tensorrt::{Buffers, Builder, Device, Library, PlanStore, TensorRtEngine};
 use crate::engine::{Engine, Tensor};
 use crate::import::{Form, ImportReport, Level, Precision, import};
 use crate::model::plans::{GraphOptions, PlanGraph, decoder_graph, product_graph};
@@ -110,7 +110,9 @@ pub fn run(args: &Args) -> anyhow::Result<String> {
     let memory_ceiling = device.copy_speed(COPY_BYTES)?;
     let size = args.product as usize;
     let product = find_or(&store, &recipe, &library, &product_graph(size), "", &plan)?;
-    let product_ceiling = multiply(TensorRtEngine::load("product", library, &device, &product)?, size)?;
+    // Copied on boards too: what is measured there is products, not how fast mapped memory is read.
+    let copies = Device::open_with(Buffers::Copied)?;
+    let product_ceiling = multiply(TensorRtEngine::load("product", library, &copies, &product)?, size)?;
     let mut engine = TensorRtEngine::load("decoder", library, &device, &made)?;
     let times = converse(&mut engine, args)?;
     let (parameters, weight_bytes) = weights(&imported, args.precision)?;

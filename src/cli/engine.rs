@@ -43,7 +43,7 @@ enum Command {
     Decoder(super::decoder::Args),
     /// Look for TensorRT's libraries, a driver and a GPU; ends with 1 where plans cannot run here.
     #[cfg(feature = "tensorrt")]
-    Probe,
+    Probe(super::gpu::BufferArgs),
     /// Say what a bundle or a checkpoint takes of memory, and which boards that fits.
     Plan(super::footprint::Args),
     /// Time a command and a tracked frame, stage by stage.
@@ -123,8 +123,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         #[cfg(feature = "tensorrt")]
         Command::Decoder(args) => super::decoder::run(&args)?,
         #[cfg(feature = "tensorrt")]
-        Command::Probe => {
-            let (text, complete) = super::probe::run();
+        Command::Probe(args) => {
+            let (text, complete) = super::probe::run(&args);
             return outcome(&text, complete, "plans cannot run on this machine");
         }
         Command::Plan(args) => {

@@ -10,6 +10,14 @@ use crate::model::gpu::PlanLoader;
 use crate::model::plans::Precision;
 use crate::model::stages::{LoadError, LoadOptions};
 
+/// How inputs and outputs pass between host and GPU.
+#[derive(Debug, Clone, clap::Args)]
+pub struct BufferArgs {
+    /// Whether what engines take and give is copied to a GPU and back, or mapped for it; for finding faults.
+    #[arg(long, env = "SAM4MLLM_GPU_BUFFERS", value_enum, default_value_t)]
+    pub gpu_buffers: Buffers,
+}
+
 /// How engines run on a GPU.
 #[derive(Debug, Clone, clap::Args)]
 pub struct GpuArgs {
@@ -22,9 +30,8 @@ pub struct GpuArgs {
     /// Enqueue each pass on a GPU anew instead of launching what comes again as a CUDA graph.
     #[arg(long, env = "SAM4MLLM_NO_CUDA_GRAPHS")]
     pub no_cuda_graphs: bool,
-    /// Whether what engines take and give is copied to a GPU and back, or mapped for it; for finding faults.
-    #[arg(long, env = "SAM4MLLM_GPU_BUFFERS", value_enum, default_value_t)]
-    pub gpu_buffers: Buffers,
+    #[command(flatten)]
+    pub buffers: BufferArgs,
     /// Where `--backend tensorrt` cannot be had, say so and compute on the CPU instead of stopping.
     #[arg(long, env = "SAM4MLLM_CPU_FALLBACK")]
     pub cpu_fallback: bool,
@@ -34,7 +41,7 @@ impl GpuArgs {
     /// Engines on the GPU, their plans built where they are missing; `on_cpu` where there can be none and that may be.
     pub fn engines(&self, bundle: &Bundle, on_cpu: Engines) -> anyhow::Result<Engines> {
         init_logs();
-        let found = PlanLoader::find(self.precision, self.positions, self.gpu_buffers)
+        let found = PlanLoader::find(self.precision, self.positions, self.buffers.gpu_buffers)
             .map_err(LoadError::from)
             .and_then(|loader| {
                 let loader = loader.with_cuda_graphs(!self.no_cuda_graphs);

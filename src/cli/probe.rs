@@ -2,11 +2,12 @@
 
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 
+use super::gpu::BufferArgs;
 use crate::engine::tensorrt::{Builder, Device, Library, TensorRtError, Version};
 
 /// Looks for everything that a plan needs: what is printed, and whether it is all there.
-pub fn run() -> (String, bool) {
-    let (library, device) = (Library::find(), Device::open());
+pub fn run(args: &BufferArgs) -> (String, bool) {
+    let (library, device) = (Library::find(), Device::open_with(args.gpu_buffers));
     let mut rows = vec![("compiled for", Ok(Version::of_headers().to_string()))];
     let told = |library: &Library| library.version().to_string();
     rows.push(("libraries", library.as_ref().map(told).map_err(TensorRtError::to_string)));

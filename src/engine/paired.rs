@@ -57,6 +57,11 @@ impl Notes {
         self.compare(engine, tensor, difference(expected, found));
     }
 
+    /// Notes that output `tensor` of `engine` could not be held against anything, and why; `*` stands for all of its.
+    pub fn fault(&self, engine: &str, tensor: &str, why: String) {
+        self.compare(engine, tensor, Err(why));
+    }
+
     fn lock(&self) -> MutexGuard<'_, (Vec<Parity>, Vec<Times>)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

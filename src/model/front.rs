@@ -56,8 +56,10 @@ fn spread(rgb: &[u8], size: Size<ModelPx>, [width, height]: [usize; 2]) -> Vec<u
     bytes
 }
 
-/// `engine` as one that takes bytes, whether or not its graph does.
-pub(crate) fn on_bytes(engine: Box<dyn Engine>, front: &Front) -> Box<dyn Engine> {
+/// `engine` as one that takes bytes, whether or not its graph does: a picture as
+/// [`PIXEL_BYTES`](crate::import::PIXEL_BYTES), `u8[1, H, W, 3]`, or patches, and where `front` is padded
+/// [`PIXEL_EXTENT`](crate::import::PIXEL_EXTENT), `i32[2]`. Engines that models are made of get this by themselves.
+pub fn on_bytes(engine: Box<dyn Engine>, front: &Front) -> Box<dyn Engine> {
     if engine.inputs().iter().any(|info| info.name == PIXEL_BYTES) {
         return engine;
     }

@@ -9,9 +9,10 @@ use crate::engine::paired::Notes;
 use crate::engine::tensorrt::TensorRtEngine;
 use crate::engine::{Engine, Resident, Tensor};
 
-/// Names of what is held against each other, where engines' names are.
-const CONVERSATION: &str = "decoder/resident";
-const EMBEDDING: &str = "mask_decoder/held";
+/// What [`check_conversation`] holds against each other, where engines' names are.
+pub const CONVERSATION: &str = "decoder/resident";
+/// The same of [`check_embedding`].
+pub const EMBEDDING: &str = "mask_decoder/held";
 
 /// Tokens that two conversations begin with.
 const PREFIX: usize = 6;

@@ -24,6 +24,7 @@ mod stops;
 pub(crate) mod toy;
 pub mod upsample;
 
+pub use front::on_bytes;
 pub use kv::KvCache;
 
 use std::time::{Duration, Instant};

@@ -10,6 +10,9 @@ use crate::rng::SceneRng;
 /// Patches of a window: whole tokens whether 1, 2, 4 or 8 patches along a side become one.
 const PATCHES: usize = 64;
 
+/// What helps an engine that takes floats.
+const FRONTLESS: &str = "one that takes floats needs a front, as `model::on_bytes` makes it";
+
 /// Numbers in `-1.0..1.0`, always the same.
 pub(in crate::model) fn pattern(count: usize, seed: u64) -> Vec<f32> {
     let mut rng = SceneRng::new(&[seed]);
@@ -26,7 +29,7 @@ pub(in crate::model) fn pixels(engine: &dyn Engine, name: &'static str) -> Resul
     let find = |name: &str| engine.inputs().iter().find(|i| i.name == name);
     let shape: Option<Vec<usize>> = find(PIXEL_BYTES).and_then(|i| i.shape.iter().copied().collect());
     let Some([1, height, width, 3]) = shape.as_deref() else {
-        let what = "is missing or has no fixed size".to_owned();
+        let what = format!("is no input of a fixed size; {FRONTLESS}");
         return Err(ModelError::Output { engine: name, tensor: PIXEL_BYTES, what });
     };
     let bytes = Tensor::u8(&[1, *height, *width, 3], noise(height * width * 3));
@@ -45,7 +48,7 @@ pub(super) fn picture(engine: &dyn Engine) -> Result<Inputs, ModelError> {
     }
     let has = |name: &str| engine.inputs().iter().any(|i| i.name == name);
     let depth = engine.inputs().iter().find(|i| i.name == PIXEL_BYTES).and_then(|i| *i.shape.last()?);
-    let what = || "is missing or has no fixed depth".to_owned();
+    let what = || format!("is no input of a fixed depth; {FRONTLESS}");
     let depth = depth.ok_or_else(|| ModelError::Output { engine: "vision", tensor: PIXEL_BYTES, what: what() })?;
     let windows = if has("attention_bias") { 2 } else { 1 };
     let patches = windows * PATCHES;

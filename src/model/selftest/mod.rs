@@ -144,7 +144,7 @@ impl Said {
     }
 }
 
-/// Runs the language model's engines.
+/// Runs the language model's engines; that of vision takes bytes, as [`on_bytes`](super::on_bytes) has it do.
 ///
 /// # Errors
 /// An engine that fails, and outputs that are misshapen or not finite.
@@ -227,7 +227,8 @@ fn same(by_host: &Tensor<'_>, handed: &Tensor<'_>) -> Result<(), ModelError> {
     Err(ModelError::Output { engine: "mask_decoder", tensor: "low_res_masks", what })
 }
 
-/// Runs SAM's engines; with the embedding by way of the host and, where it can stay where the encoder computes, without.
+/// Runs SAM's engines; with the embedding by way of the host and, where it can stay where the encoder computes, without. The
+/// encoder takes bytes, as [`on_bytes`](super::on_bytes) has it do.
 ///
 /// # Errors
 /// An engine that fails, and outputs that are misshapen or not finite.
@@ -262,6 +263,7 @@ pub fn run_sam(encoder: &mut dyn Engine, decoder: &mut dyn Engine) -> Result<Vec
 mod tests {
     use super::inputs::pattern;
     use super::*;
+    use crate::engine::fake::FakeEngine;
 
     fn prints(values: &[f32]) -> TensorPrint {
         print(&[Tensor::f32(&[values.len()], values.to_vec())], "e", "t").expect("is finite")
@@ -277,6 +279,13 @@ mod tests {
             assert!((0.4..2.5).contains(&(by / share)), "{share}: {by}");
         }
         assert_eq!(distance(&prints(&base), &prints(&base)), 0.0);
+    }
+
+    #[test]
+    fn an_engine_that_takes_floats_is_told_to_need_a_front() {
+        let engine = |name| FakeEngine::new(name, |_, _| Ok(Vec::new()));
+        let error = run_sam(&mut engine("image_encoder"), &mut engine("mask_decoder")).expect_err("takes no bytes");
+        assert!(error.to_string().contains("needs a front, as `model::on_bytes` makes it"), "{error}");
     }
 
     #[test]

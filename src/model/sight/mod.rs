@@ -20,7 +20,7 @@ use crate::engine::bundle::ImageSpec;
 use crate::engine::{Engine, Tensor, TensorInfo};
 use crate::frame::Image;
 use crate::geometry::{ModelPx, Size, SourcePx};
-use crate::import::{Front, PIXEL_BYTES};
+use crate::import::{Front, PIXEL_BYTES, PIXEL_VALUES};
 use patches::Patches;
 use settings::{Checkpoint, Processor};
 use square::Square;
@@ -55,7 +55,8 @@ impl Seen {
 
 /// A family's way to see.
 pub trait Sight: Send {
-    /// Runs the vision engine on a frame; tokens are `width` wide.
+    /// Runs the vision engine on a frame; tokens are `width` wide. The engine takes bytes, as [`on_bytes`](super::on_bytes)
+    /// has it do with [`front`](Self::front).
     ///
     /// # Errors
     /// Engine failures, misshapen outputs, a frame that cannot be resized.
@@ -89,7 +90,7 @@ pub fn square(spec: &ImageSpec) -> Box<dyn Sight> {
     Box::new(Square::of(spec))
 }
 
-/// The way of the checkpoint in `dir` whose vision engine is `vision`. `spec` goes before what the checkpoint's
+/// The way of the checkpoint in `dir` whose vision engine is `vision`, which may take bytes or floats. `spec` goes before what the checkpoint's
 /// `preprocessor_config.json` says, for models that see one square.
 ///
 /// # Errors
@@ -160,9 +161,37 @@ fn run(
 
 /// The size of the square that a tower's graph takes.
 fn tower_size(vision: &dyn Engine) -> Option<Size<ModelPx>> {
-    let pixels = vision.inputs().iter().find(|i| i.name == PIXEL_BYTES)?;
-    match pixels.shape[..] {
-        [_, Some(height), Some(width), _] => Some(Size::new(u32::try_from(width).ok()?, u32::try_from(height).ok()?)),
+    let size = |input: &TensorInfo| match (input.name.as_str(), &input.shape[..]) {
+        (PIXEL_BYTES, [_, Some(height), Some(width), _]) | (PIXEL_VALUES, [_, _, Some(height), Some(width)]) => {
+            Some(Size::new(u32::try_from(*width).ok()?, u32::try_from(*height).ok()?))
+        }
         _ => None,
+    };
+    vision.inputs().iter().find_map(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::DataType;
+    use crate::engine::fake::FakeEngine;
+
+    /// The size of a tower that takes pixels of `shape` under `name`.
+    fn size(name: &str, shape: [Option<usize>; 4]) -> Option<Size<ModelPx>> {
+        let info = |name: &str, shape: &[Option<usize>]| TensorInfo {
+            name: name.to_owned(),
+            data_type: DataType::F32,
+            shape: shape.to_vec(),
+        };
+        let fake = FakeEngine::new(VISION, |_, _| Ok(Vec::new()));
+        tower_size(&fake.with_signature(vec![info("more", &[Some(1)]), info(name, &shape)], Vec::new()))
+    }
+
+    #[test]
+    fn a_tower_has_its_size_with_and_without_a_front() {
+        assert_eq!(size(PIXEL_BYTES, [Some(1), Some(20), Some(30), Some(3)]), Some(Size::new(30, 20)));
+        assert_eq!(size(PIXEL_VALUES, [Some(1), Some(3), Some(20), Some(30)]), Some(Size::new(30, 20)));
+        assert_eq!(size(PIXEL_VALUES, [Some(1), Some(3), None, Some(30)]), None);
+        assert_eq!(size("pixels", [Some(1), Some(3), Some(20), Some(30)]), None);
     }
 }

@@ -11,7 +11,7 @@ use sam4mllm::import::{Form, ImportReport, PIXEL_BYTES, PIXEL_VALUES, Port, desc
 use sam4mllm::model::plans::{GraphOptions, PlanGraph, Precision, decoder_graph, plan_graphs, product_graph};
 use tempfile::TempDir;
 
-use crate::plans::{fail_at, library, put};
+use crate::plans::{be, fail_at, library, put};
 
 const BUNDLE: &str = "engines/tabletop";
 
@@ -133,6 +133,18 @@ pub fn the_gpu_is_held_against_the_cpu() {
     assert_eq!(report["engines"].as_array().map(Vec::len), Some(5));
     let text = texts(&sam4mllm(&args[..args.len() - 2])).0;
     assert!(text.contains("mask_decoder") && text.contains("FAULT") && text.contains("GPU memory in use"), "{text}");
+    // An embedding that cannot be handed over is one fault more; all else is told as before.
+    fail_at("cuStreamWaitEvent");
+    let (_, broken) = check(&[]);
+    let of = |report: &serde_json::Value, handed: bool| -> Vec<_> {
+        let rows = report["outputs"].as_array().expect("rows").iter();
+        rows.filter(|row| (row["engine"] == "mask_decoder/held") == handed).cloned().collect()
+    };
+    assert_eq!(of(&broken, false), of(&report, false));
+    let faults = of(&broken, true);
+    let fault = faults.iter().find(|row| row["tensor"] == "*").unwrap_or_else(|| panic!("{faults:?}"));
+    assert!(fault["passed"] == false, "{fault}");
+    assert!(fault["fault"].as_str().is_some_and(|why| why.contains("unspecified launch failure")), "{fault}");
 }
 
 /// The script of `tests/gpu` that compares both ways: the stand-in's nonsense is the same with graphs and without.
@@ -158,6 +170,7 @@ pub fn graphs_are_compared_by_a_script() {
         assert!(line.ends_with("ok"), "{line}");
     }
     assert_eq!(out.lines().filter(|line| line.ends_with("times")).count(), 5, "{out}");
+    assert!(!out.contains('/'), "the same engine on another way is not the CPU: {out}");
     assert_eq!(compare(&["--frames", "0"]).0, Some(1), "nothing is compared");
 }
 
@@ -237,14 +250,14 @@ pub fn a_plan_that_is_missing_is_built() {
 
 /// The stand-in has everything but a builder; a machine without a GPU lacks one thing more.
 pub fn a_probe_tells_what_is_missing() {
-    let probe = || {
-        let output = sam4mllm(&["engine", "probe"]);
+    let probe = |more: &[&str]| {
+        let output = sam4mllm(&[&["engine", "probe"][..], more].concat());
         assert_eq!(output.status.code(), Some(1));
         let (table, said) = texts(&output);
         assert!(said.contains("plans cannot run on this machine"), "{said}");
         table
     };
-    let table = probe();
+    let table = probe(&[]);
     let verdict = |table: &str, what: &str| {
         let row = table.lines().find(|line| line.contains(&format!("│ {what} "))).map(str::to_owned);
         row.unwrap_or_else(|| panic!("{what}: {table}")).split('┆').nth(1).map(|cell| cell.trim().to_owned())
@@ -252,8 +265,15 @@ pub fn a_probe_tells_what_is_missing() {
     let found = ["libraries", "GPU", "builder"].map(|what| verdict(&table, what).expect("has a verdict"));
     assert_eq!(found, ["ok", "ok", "missing"], "{table}");
     assert!(table.contains("Stand-in, sm86, 8192 of 8192 MiB free"), "{table}");
+    // Buffers are those that a node with the same arguments would have.
+    assert!(table.contains("buffers copied"), "{table}");
+    let table = probe(&["--gpu-buffers", "mapped"]);
+    assert!(table.contains("buffers mapped"), "{table}");
+    be("unmappable");
+    let table = probe(&["--gpu-buffers", "mapped"]);
+    assert_eq!(verdict(&table, "GPU").as_deref(), Some("missing"), "{table}");
     fail_at("cuInit");
-    let table = probe();
+    let table = probe(&[]);
     assert_eq!(verdict(&table, "GPU").as_deref(), Some("missing"), "{table}");
     assert!(!table.contains("builder"), "{table}");
 }
@@ -315,4 +335,10 @@ pub fn a_decoder_is_timed() {
     }
     let text = texts(&sam4mllm(&args)).0;
     assert!(text.contains("of the memory's ceiling") && text.contains("pass of 16 tokens"), "{text}");
+    // Where nothing else is copied, the product's matrices are.
+    be("integrated");
+    fail_at("cuMemcpyHtoDAsync");
+    let output = sam4mllm(&args);
+    let said = texts(&output).1;
+    assert!(!output.status.success() && said.contains("`product`"), "{said}");
 }

@@ -8,8 +8,9 @@
 //!
 //! A graph whose memory has moved is not found again, and the first to go.
 //!
-//! What could not be captured is enqueued, and tried again: after some passes of its kind, then after twice as many, so
-//! that a driver that had no memory for a moment costs a while without graphs and no more.
+//! What could not be captured is enqueued. Its engine captures nothing for some passes, and after the next failure for
+//! twice as many, until something is captured: so a driver that had no memory for a moment costs a while without new graphs
+//! and no more, and one that never captures costs a context, which each attempt makes, ever more seldom.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,7 +23,7 @@ const MAX_KEPT: usize = 8;
 /// Computations that came once and are remembered.
 const MAX_SEEN: usize = 16;
 
-/// Passes of a computation before it is captured anew, the first time that it could not be, and at most.
+/// Passes of an engine before it captures anything anew, the first time that it could not, and at most.
 const FIRST_WAIT: u32 = 32;
 const MAX_WAIT: u32 = 1 << 16;
 
@@ -51,14 +52,6 @@ struct Kept {
     _context: Context,
 }
 
-/// What could not be captured.
-struct Refused {
-    bound: Bound,
-    /// Passes until it is tried again, and how many they were at first.
-    left: u32,
-    wait: u32,
-}
-
 /// How a computation is to be put onto the stream.
 pub(super) enum Way<'g> {
     /// From the engine's usual context.
@@ -76,7 +69,10 @@ pub(super) struct Graphs {
     /// What was used last is last.
     kept: Vec<Kept>,
     seen: Vec<Bound>,
-    refused: Vec<Refused>,
+    /// Passes until something may be captured, and how many they were after the last failure; 0 where there was none since
+    /// something was captured.
+    left: u32,
+    wait: u32,
     /// Whether it was said that something could not be captured.
     told: bool,
     /// What computes on the stream to be captured after that; it must not go before the stream was waited for.
@@ -113,17 +109,14 @@ impl Graphs {
         if self.off {
             return Way::Plain;
         }
+        let rests = self.left > 0;
+        self.left = self.left.saturating_sub(1);
         if let Some(found) = self.kept.iter().position(|kept| kept.bound == *bound) {
             self.kept[found..].rotate_left(1);
             return Way::Launch(&self.kept[self.kept.len() - 1].graph);
         }
-        if let Some(refused) = self.refused.iter_mut().find(|refused| refused.bound == *bound) {
-            let again = refused.left == 0;
-            refused.left = refused.left.saturating_sub(1);
-            return if again { Way::Warm } else { Way::Plain };
-        }
         if self.seen.contains(bound) {
-            return Way::Warm;
+            return if rests { Way::Plain } else { Way::Warm };
         }
         if self.seen.len() >= MAX_SEEN {
             self.seen.remove(0);
@@ -138,20 +131,15 @@ impl Graphs {
             self.kept.remove(0);
         }
         self.seen.retain(|seen| *seen != bound);
-        self.refused.retain(|refused| refused.bound != bound);
+        (self.left, self.wait) = (0, 0);
         self.kept.push(Kept { bound, graph, _context: context });
     }
 
-    /// Does not capture `bound` for a while, and says why the first time.
-    pub(super) fn refuse(&mut self, bound: &Bound, engine: &str, why: &TensorRtError) {
+    /// Captures nothing for a while, as something could not be, and says why the first time.
+    pub(super) fn refuse(&mut self, engine: &str, why: &TensorRtError) {
         FAILED.fetch_add(1, Ordering::Relaxed);
-        let known = self.refused.iter().position(|refused| refused.bound == *bound);
-        let wait = known.map_or(FIRST_WAIT, |known| self.refused.remove(known).wait.saturating_mul(2).min(MAX_WAIT));
-        if self.refused.len() >= MAX_SEEN {
-            self.refused.remove(0);
-        }
-        self.refused.push(Refused { bound: bound.clone(), left: wait, wait });
-        self.seen.retain(|seen| seen != bound);
+        let wait = self.wait.saturating_mul(2).clamp(FIRST_WAIT, MAX_WAIT);
+        (self.left, self.wait) = (wait, wait);
         match std::mem::replace(&mut self.told, true) {
             false => tracing::warn!(engine, %why, passes = wait, "no CUDA graph for now: passes are enqueued anew"),
             true => tracing::debug!(engine, %why, passes = wait, "again no CUDA graph"),
@@ -180,17 +168,29 @@ mod tests {
         assert_eq!(passes(&mut graphs, &bound(0)), 1, "it has to come twice");
         let mut waits = Vec::new();
         for _ in 0..14 {
-            graphs.refuse(&bound(0), "graph", &why);
+            graphs.refuse("graph", &why);
             waits.push(passes(&mut graphs, &bound(0)));
         }
         let doubled: Vec<_> = (0..14).map(|i| (FIRST_WAIT << i).min(MAX_WAIT)).collect();
         assert_eq!(waits, doubled);
         assert!(failed_captures() - before >= 14);
-        // Each computation for itself; and no more are remembered than have room.
-        assert_eq!(passes(&mut graphs, &bound(1)), 1);
-        for profile in 1..40 {
-            graphs.refuse(&bound(profile), "graph", &why);
+    }
+
+    /// However many computations there are, they wait together: no more contexts are made in vain than for one.
+    #[test]
+    fn one_wait_is_for_all_computations() {
+        let why = TensorRtError::new(TensorRtErrorKind::Run, "the GPU", "no memory");
+        let mut graphs = Graphs::default();
+        let mut tries = 0;
+        // Ten computations in turn, which are all remembered, and those of ever other shapes, each twice, which are not.
+        for pass in 0..10_000 {
+            let bound = if pass % 2 == 0 { bound(pass / 2 % 10) } else { bound(10 + pass / 4) };
+            if matches!(graphs.way(&bound), Way::Warm) {
+                graphs.refuse("graph", &why);
+                tries += 1;
+            }
         }
-        assert_eq!(graphs.refused.len(), MAX_SEEN);
+        // 32 passes after the first, then 64, and so on to 4096 are 8160.
+        assert_eq!(tries, 9);
     }
 }

@@ -207,7 +207,7 @@ impl TensorRtEngine {
             Way::Warm => (false, true),
             Way::Plain => (false, false),
         };
-        let warmed = again && self.warm(bound).map_err(|why| self.graphs.refuse(bound, &self.name, &why)).is_ok();
+        let warmed = again && self.warm(bound).map_err(|why| self.graphs.refuse(&self.name, &why)).is_ok();
         if !launched && !warmed {
             set_addresses(&mut self.context, bound, (&self.inputs, &self.outputs))?;
             // SAFETY: the stream lives, and its CUDA context was made current. Every address leads to memory that a slot
@@ -248,7 +248,7 @@ impl TensorRtEngine {
         let captured = self.stream.capture(|stream| unsafe { context.enqueue(stream) });
         match captured {
             Ok(graph) => self.graphs.keep(bound, graph, context),
-            Err(why) => self.graphs.refuse(&bound, &self.name, &why),
+            Err(why) => self.graphs.refuse(&self.name, &why),
         }
     }
 
