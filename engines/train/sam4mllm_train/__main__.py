@@ -9,7 +9,7 @@ import torch
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=["trunk", "sam", "features", "mllm", "export", "seed"])
+    parser.add_argument("stage", choices=["trunk", "sam", "features", "mllm", "blend", "export", "seed"])
     parser.add_argument("--binary", default="target/release/sam4mllm")
     parser.add_argument("--assets", default="engines/tabletop")
     parser.add_argument("--out", default="target/train")
@@ -30,6 +30,9 @@ def main() -> None:
     features = parser.add_argument_group("features")
     features.add_argument("--scenes", type=int, default=10_000, help="how many to store")
     features.add_argument("--drafts", type=int, default=24, help="commands kept for each")
+    blend = parser.add_argument_group("blend")
+    blend.add_argument("--other", help="checkpoint that --resume went on from")
+    blend.add_argument("--share", type=float, default=0.1, help="of its weights in the mean")
     mllm = parser.add_argument_group("mllm")
     mllm.add_argument("--phase", choices=["sparse", "tower", "full", "whole"], default="full")
     mllm.add_argument("--live", action="store_true", help="fresh scenes through the tower instead of stored features")
@@ -66,6 +69,9 @@ def main() -> None:
     elif args.stage == "features":
         from . import features
         features.run(args)
+    elif args.stage == "blend":
+        from . import blend
+        blend.run(args)
     else:
         from . import export
         (export.run if args.stage == "export" else export.seed)(args)
