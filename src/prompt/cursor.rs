@@ -4,7 +4,7 @@
 //! letter case; inside a number there is none. Nothing is guessed, completed, clamped or swapped.
 
 use super::dialect::Dialect;
-use super::template::{Piece, Template};
+use super::template::{Piece, Template, begin_alike};
 use crate::geometry::{BBox, Grid};
 
 /// Kinds of [`AnswerError`].
@@ -147,8 +147,7 @@ impl<'a> Cursor<'a> {
 
     /// Whether `text` begins here, judged by the first sign alone.
     pub(super) fn begins(&self, text: &str) -> bool {
-        let (wanted, found) = (text.trim_start().chars().next(), self.rest().chars().next());
-        wanted.zip(found).is_some_and(|(a, b)| a.eq_ignore_ascii_case(&b))
+        begin_alike(text, self.rest())
     }
 
     /// The coordinate of slot `slot` of x, y, x, y, in `0..=` the scale of its axis.

@@ -6,7 +6,7 @@ use super::filter::PointThresholds;
 use super::grid::Candidates;
 use super::json::JsonWords;
 use super::ppg::{Ppg, PpgWords};
-use super::template::{DialectError, DialectErrorKind, Piece, Template};
+use super::template::{DialectError, DialectErrorKind, Piece, Template, begin_alike};
 use crate::engine::bundle::{self, Coordinates, Strategy};
 use crate::geometry::{GridScale, ModelPx, Size};
 
@@ -259,8 +259,7 @@ impl Dialect {
             return Ok(());
         }
         let Some(Piece::Text(opening)) = self.bbox.pieces().first() else { return Ok(()) };
-        let (a, b) = (opening.trim_start().chars().next(), text.trim_start().chars().next());
-        if a.zip(b).is_some_and(|(a, b)| a.eq_ignore_ascii_case(&b)) {
+        if begin_alike(opening, text) {
             return Err(DialectError::new(DialectErrorKind::Unreadable, field, "begins like a box"));
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use super::codec::MAX_BOXES;
 use super::dialect::Dialect;
-use super::template::Piece;
+use super::template::{Piece, begin_alike};
 
 /// How far a text is an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl Walk<'_> {
                 return Ok(());
             }
             if let (1, Some(sign)) = (said, dialect.count_on())
-                && self.begins(sign)
+                && begin_alike(sign, self.rest)
             {
                 return self.counted(sign, dialect);
             }
@@ -116,13 +116,7 @@ impl Walk<'_> {
 
     /// The first sign of a box is never that of the absent answer.
     fn starts_box(&self, dialect: &Dialect) -> bool {
-        matches!(dialect.box_template().pieces().first(), Some(Piece::Text(opening)) if self.begins(opening))
-    }
-
-    /// Whether `text` begins here, judged by the first sign alone.
-    fn begins(&self, text: &str) -> bool {
-        let (wanted, found) = (text.trim_start().chars().next(), self.rest.chars().next());
-        wanted.zip(found).is_some_and(|(a, b)| a.eq_ignore_ascii_case(&b))
+        matches!(dialect.box_template().pieces().first(), Some(Piece::Text(opening)) if begin_alike(opening, self.rest))
     }
 }
 

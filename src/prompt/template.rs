@@ -118,6 +118,12 @@ impl Template {
     }
 }
 
+/// Whether two texts begin with the same sign, white space and case aside: the first sign decides how an answer is read.
+pub(super) fn begin_alike(a: &str, b: &str) -> bool {
+    let first = |text: &str| text.trim_start().chars().next();
+    first(a).zip(first(b)).is_some_and(|(a, b)| a.eq_ignore_ascii_case(&b))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

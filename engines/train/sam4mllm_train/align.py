@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .dialogue import SCALE
+from .dialogue import SCALE, plural_forms
 from .mllm import DIM
 from .trunk import CLASSES, GRID
 
@@ -30,9 +30,7 @@ SPOKEN = {"home": "household", "electronics": "electronic"}
 
 def plurals(tokenizer, token: int) -> list[int]:
     """Tokens that are plurals of the word `token`, as far as the vocabulary has them."""
-    word = tokenizer.convert_ids_to_tokens(token)
-    forms = [word + "s", word + "es", word[:-1] + "ies", word[:-1] + "ves", word[:-2] + "ves"]
-    found = (tokenizer.convert_tokens_to_ids(f) for f in forms if len(word) > 2)
+    found = (tokenizer.convert_tokens_to_ids(f) for f in plural_forms(tokenizer.convert_ids_to_tokens(token)))
     return [t for t in found if t is not None and t != tokenizer.unk_token_id]
 
 

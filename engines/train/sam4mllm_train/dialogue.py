@@ -199,6 +199,11 @@ def reword(text: str, rng: random.Random, held_out: re.Pattern) -> str:
     return text if held_out.fullmatch(said) else said
 
 
+def plural_forms(word: str) -> list[str]:
+    """What the plural of a noun may be."""
+    return [word + "s", word + "es", word[:-1] + "ies", word[:-1] + "ves", word[:-2] + "ves"] if len(word) > 2 else []
+
+
 # How people count things off, with {o} an ordinal, {n} one thing, {p} several, {s} a side.
 COUNTS = ["first", "second", "third", "fourth"]
 COUNTED = re.compile(rf"(the )?({'|'.join(COUNTS)}) ([a-z' ]+?) (?:counting )?from the (left|right|top|bottom)")
@@ -383,8 +388,7 @@ class Packer:
     def plural(self, noun: str) -> str | None:
         """Several of what `noun` names, where the vocabulary has a word for it."""
         *before, last = noun.split()
-        forms = (f for f in (last + "s", last + "es", last[:-1] + "ies", last[:-1] + "ves", last[:-2] + "ves") if len(last) > 2)
-        found = next((f for f in forms if self.ids(f) != self.ids("<unk>")), None)
+        found = next((f for f in plural_forms(last) if self.ids(f) != self.ids("<unk>")), None)
         return found and " ".join([*before, found])
 
     @staticmethod
