@@ -163,8 +163,10 @@ pub(super) mod tests {
             largest: 400.0,
             origin: Origin::Tracked,
             doubtful: false,
+            confidence: 0.9,
             sure: true,
             p_found: 1.0,
+            language: 0.9,
             mask_seq: 1,
             mask_at: now,
             grounded: Arc::new(GroundedInstance {

@@ -149,6 +149,12 @@ impl InstanceReply {
         self.tracked.score
     }
 
+    /// The probability that the mask is right, `0.0..=1.0`, as far as the bundle is calibrated: what the language model's
+    /// answer is worth, and what SAM says of the mask on its frame.
+    pub fn confidence(&self) -> f32 {
+        self.tracked.confidence
+    }
+
     /// The frame that the mask was made on.
     pub fn mask_seq(&self) -> u64 {
         self.tracked.mask_seq

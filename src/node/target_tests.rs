@@ -10,7 +10,7 @@ use crate::node::masks::{self, Input, Job, Settings};
 use crate::node::{FrameOptions, NodeErrorKind};
 use crate::pipeline::fake::{FakeSegment, Play};
 use crate::pipeline::{Decoded, GroundedInstance, Strategy, TrackLimits};
-use crate::prompt::{Calibration, CountHint, StreamThresholds};
+use crate::prompt::{Calibration, CountHint, MaskCalibration, StreamThresholds};
 
 const SIZE: Size<crate::geometry::SourcePx> = Size::new(64, 24);
 
@@ -71,6 +71,7 @@ struct World {
     stage: FakeSegment,
     play: Arc<Play>,
     stream: StreamThresholds,
+    calibration: Calibration,
     last: Option<(Arc<Kept>, Option<u32>)>,
     work: Option<(Work, Arc<Kept>)>,
     asked: Option<(u64, Arc<Kept>, Option<u32>)>,
@@ -91,6 +92,7 @@ impl World {
             stage: FakeSegment::new(play.clone()),
             play,
             stream: StreamThresholds::NONE,
+            calibration: Calibration::IDENTITY,
             last: None,
             work: None,
             asked: None,
@@ -185,7 +187,7 @@ impl World {
             track: TrackLimits::default(),
             min_mask_score: 0.4,
             stream: self.stream,
-            calibration: Calibration::IDENTITY,
+            calibration: self.calibration,
         };
         let job = Job {
             input: Input::Kept(frame),
@@ -351,7 +353,7 @@ fn what_is_not_sure_enough_is_followed_and_not_called_found() {
     for (found, expected) in [(0.95, Verdict::Unsure), (0.85, Verdict::Found)] {
         let mut world = World::new();
         world.config.reground_after = Duration::from_secs(3600);
-        world.stream = StreamThresholds { found, mask_score: 0.0 };
+        world.stream = StreamThresholds { found, ..StreamThresholds::NONE };
         grounded.into_iter().chain(next).for_each(|op| world.apply(op));
         assert_eq!(verdict(&world), expected);
         let why = world.target.due(u64::MAX, Instant::now(), &world.config);
@@ -366,4 +368,31 @@ fn what_is_not_sure_enough_is_followed_and_not_called_found() {
     world.play.waver(30);
     next.into_iter().for_each(|op| world.apply(op));
     assert_eq!((verdict(&world), world.target.tracks.len()), (Verdict::Unsure, 1), "it has drifted");
+}
+
+#[test]
+fn each_mask_is_as_sure_as_its_answer_and_its_own_score() {
+    let mut world = World::new();
+    world.config.reground_after = Duration::from_secs(3600);
+    let mask = Some(MaskCalibration { language: 1.0, score: 1.0, bias: 0.0 });
+    world.calibration = Calibration { mask, ..Calibration::IDENTITY };
+    world.stream = StreamThresholds { confidence: 0.98, ..StreamThresholds::NONE };
+    let said = |world: &World| {
+        let reply = world.target.reply(&world.meta(), None, &world.config);
+        (reply.verdict, reply.instances[0].confidence(), reply.instances[0].evidence().confidence)
+    };
+    // The answer is worth 0.9; the odds of both are multiplied.
+    let both = |score: f32| 1.0 / (1.0 + (1.0 - score) / score / 9.0);
+    let near = |a: f32, b: f32| (a - b).abs() < 1e-4;
+    let grounded = [Op::Frame(Some(4)), Op::Ask, Op::Answer(Outcome::Found), Op::Done, Op::Frame(Some(5)), Op::Done];
+    grounded.into_iter().for_each(|op| world.apply(op));
+    let (verdict, now, then) = said(&world);
+    assert!(verdict == Verdict::Found && near(now, both(0.95)) && now == then, "{now} {then}");
+    world.play.waver(15);
+    [Op::Frame(Some(6)), Op::Done].into_iter().for_each(|op| world.apply(op));
+    let (verdict, now, still) = said(&world);
+    assert!(verdict == Verdict::Unsure && near(now, both(0.8)) && still == then, "{now} {still}");
+    world.play.waver(0);
+    [Op::Frame(Some(7)), Op::Done].into_iter().for_each(|op| world.apply(op));
+    assert!(said(&world).0 == Verdict::Found && near(said(&world).1, both(0.95)), "it comes back with the mask");
 }

@@ -26,10 +26,14 @@ pub(super) struct Tracked {
     pub origin: Origin,
     /// SAM does not believe in the mask: it is shown, and not followed.
     pub doubtful: bool,
+    /// The probability that the mask is right: what the answer is worth, and what SAM says of this mask.
+    pub confidence: f32,
     /// Sure enough, both of the answer and of this mask, to be called found.
     pub sure: bool,
     /// The probability of the answer that it is there.
     pub p_found: f32,
+    /// What the answer is worth without a mask.
+    pub language: f32,
     pub mask_seq: u64,
     pub mask_at: Instant,
     pub grounded: Arc<GroundedInstance>,
@@ -47,7 +51,8 @@ impl Tracked {
     ) -> Option<Self> {
         let (bbox, score) = (answer.mask.bbox()?, answer.score);
         // Now that there is a mask, it has a say in how sure one can be of the instance.
-        let confidence = settings.calibration.with_mask(grounded.confidence, score);
+        let language = grounded.confidence;
+        let confidence = settings.calibration.with_mask(language, score);
         Arc::make_mut(&mut grounded).confidence = confidence;
         // NaN is doubtful.
         let doubtful = !matches!(score.partial_cmp(&settings.min_mask_score), Some(o) if o.is_ge());
@@ -62,8 +67,10 @@ impl Tracked {
             score,
             origin: Origin::Grounded,
             doubtful,
-            sure: is_sure(p_found, score, settings.stream),
+            confidence,
+            sure: is_sure([p_found, score, confidence], settings.stream),
             p_found,
+            language,
             mask_seq: seq,
             mask_at: arrived,
             grounded,
@@ -84,14 +91,16 @@ impl Tracked {
         // The next frame's depth says.
         next.position = None;
         (next.score, next.origin) = (answer.score, Origin::Tracked);
+        next.confidence = settings.calibration.with_mask(self.language, answer.score);
         // What has drifted may be on its way to something else.
-        next.sure = next.track.drift().is_none() && is_sure(self.p_found, answer.score, settings.stream);
+        let said = [self.p_found, answer.score, next.confidence];
+        next.sure = next.track.drift().is_none() && is_sure(said, settings.stream);
         (next.mask_seq, next.mask_at) = (frame.meta.seq, frame.meta.arrived);
         Ok(next)
     }
 }
 
 /// NaN is not sure.
-fn is_sure(p_found: f32, score: f32, least: StreamThresholds) -> bool {
-    p_found >= least.found && score >= least.mask_score
+fn is_sure([p_found, score, confidence]: [f32; 3], least: StreamThresholds) -> bool {
+    p_found >= least.found && score >= least.mask_score && confidence >= least.confidence
 }

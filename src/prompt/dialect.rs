@@ -38,11 +38,13 @@ pub struct StreamThresholds {
     pub found: f32,
     /// SAM's predicted IoU of each mask on its frame, `0.0..=1.0`.
     pub mask_score: f32,
+    /// The calibrated probability that each mask is right on its frame, `0.0..=1.0`.
+    pub confidence: f32,
 }
 
 impl StreamThresholds {
     /// No more than on one picture.
-    pub const NONE: Self = Self { found: 0.0, mask_score: 0.0 };
+    pub const NONE: Self = Self { found: 0.0, mask_score: 0.0, confidence: 0.0 };
 }
 
 /// A compiled dialect: every template has the slots it needs, every number is in range.
@@ -305,14 +307,18 @@ fn points_per_question(words: &bundle::Dialect) -> Result<usize, DialectError> {
 
 fn thresholds(words: &bundle::Dialect) -> Result<Thresholds, DialectError> {
     let t = &words.thresholds;
-    let stream =
-        t.stream.map_or(StreamThresholds::NONE, |s| StreamThresholds { found: s.found, mask_score: s.mask_score });
+    let stream = t.stream.map_or(StreamThresholds::NONE, |s| StreamThresholds {
+        found: s.found,
+        mask_score: s.mask_score,
+        confidence: s.confidence,
+    });
     for (field, value) in [
         ("found", t.found),
         ("absent", t.absent),
         ("mask_score", t.mask_score),
         ("stream.found", stream.found),
         ("stream.mask_score", stream.mask_score),
+        ("stream.confidence", stream.confidence),
     ] {
         if !(0.0..=1.0).contains(&value) {
             let detail = format!("{value} is not a probability");

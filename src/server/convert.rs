@@ -238,7 +238,7 @@ fn instance(instance: &InstanceReply, options: FrameOptions) -> wire::Instance {
         mask: Some(mask(instance.mask(), options.png)),
         r#box: Some(bbox(instance.bbox())),
         mask_score: instance.mask_score(),
-        confidence: instance.evidence().confidence,
+        confidence: instance.confidence(),
         origin: origin(instance.origin).into(),
         grounded_seq: instance.grounded_seq(),
         grounded_age_ms: age_ms(instance.grounded_age),

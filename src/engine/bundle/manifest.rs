@@ -294,6 +294,9 @@ pub struct StreamThresholds {
     pub found: f32,
     /// Predicted IoU of each mask on its frame.
     pub mask_score: f32,
+    /// The calibrated probability that each mask is right, from the answer and from the mask on its frame. Default: any.
+    #[serde(default)]
+    pub confidence: f32,
 }
 
 /// Size and hash of one file.

@@ -3,7 +3,7 @@
 use std::path::{Component, Path};
 
 use super::dialects::{Coordinates, Json};
-use super::manifest::{Dialect, ImageSpec, Manifest, Ppg, Zoom};
+use super::manifest::{Dialect, ImageSpec, Manifest, Ppg, StreamThresholds, Zoom};
 use super::{BundleError, BundleErrorKind, Calibration, MANIFEST, outputs};
 
 /// The only manifest format there is.
@@ -74,7 +74,9 @@ impl Dialect {
         ] {
             require((0.0..=1.0).contains(&value), &format!("dialect.thresholds.{key}"), "0.0..=1.0")?;
         }
-        for (key, value) in t.stream.iter().flat_map(|s| [("found", s.found), ("mask_score", s.mask_score)]) {
+        let stream =
+            |s: &StreamThresholds| [("found", s.found), ("mask_score", s.mask_score), ("confidence", s.confidence)];
+        for (key, value) in t.stream.iter().flat_map(stream) {
             require((0.0..=1.0).contains(&value), &format!("dialect.thresholds.stream.{key}"), "0.0..=1.0")?;
         }
         self.ppg.as_ref().map_or(Ok(()), Ppg::validate)?;
