@@ -19,7 +19,7 @@ MEAN = STD = [0.5, 0.5, 0.5]
 # A wrong mask is worse than none: what is found less surely than 0.85 is UNSURE. Points: `eval --sweep` on val.
 THRESHOLDS = {"found": 0.85, "absent": 0.5, "positive": 0.97, "negative": 0.9, "mask_score": 0.4}
 # In a stream an answer holds for many frames; by the clips of val.
-STREAM = {"found": 0.996, "mask_score": 0.7}
+STREAM = {"found": 0.996, "mask_score": 0.4, "confidence": 0.88}
 
 
 def processor_configs(directory: str) -> None:
