@@ -126,7 +126,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let masks = masks(sam, &grounding, &mut timings).context("segment the picture")?;
     let calibration = stages.grounder.calibration();
     for (instance, mask) in grounding.instances.iter_mut().zip(&masks) {
-        instance.confidence = calibration.with_mask(instance.confidence, mask.score);
+        instance.confidence = calibration.with_mask(instance.confidence, mask.signs(&instance.proposal));
     }
     let verdict = verdict(&grounding, &masks, bundle.manifest().dialect.thresholds.mask_score);
     let report = report(&command.text, &image, &grounding, &masks, verdict, &timings);

@@ -74,7 +74,7 @@ pub fn fit(instances: &[Instance], bins: usize) -> Result<Fitted, FitError> {
     };
     let alone = fit_language(instances)?;
     let language = reliability(&|i| alone.language(i.language));
-    let with = |c: &Calibration| reliability(&|i| c.with_mask(c.language(i.language), i.score));
+    let with = |c: &Calibration| reliability(&|i| c.with_mask(c.language(i.language), i.signs()));
     let joined = fit_mask(instances, alone).map(|c| (c, with(&c))).filter(|(_, r)| r.auroc > language.auroc);
     let (calibration, with_mask) = joined.unwrap_or((alone, language.clone()));
     Ok(Fitted {
@@ -118,16 +118,23 @@ fn fit_language(instances: &[Instance]) -> Result<Calibration, FitError> {
     }
 }
 
-/// What the mask's score adds to `alone`; `None` where it does not speak for a mask.
+/// What the mask adds to `alone`: its score, and how it fills the box where that pays by the Bayesian information
+/// criterion. `None` where the score does not speak for a mask.
 fn fit_mask(instances: &[Instance], alone: Calibration) -> Option<Calibration> {
     let score = |i: &Instance| f64::from(logit(i.score));
     let language = |i: &Instance| f64::from(logit(alone.language(i.language)));
-    let ([mut l, mut s, mut b], _) = regress(instances, |i| [language(i), score(i), 1.0]);
+    let fill = |i: &Instance| f64::from(i.fill);
+    let ([mut l, mut s, mut f, mut b], four_loss) =
+        regress(instances, |i| [language(i), score(i), fill(i), 1.0]);
+    let (three, three_loss) = regress(instances, |i| [language(i), score(i), 1.0]);
+    if 2.0 * (three_loss - four_loss) <= (instances.len() as f64).ln() {
+        ([l, s, b], f) = (three, 0.0);
+    }
     if l < 0.0 {
         ([s, b], _) = regress(instances, |i| [score(i), 1.0]);
-        l = 0.0;
+        (l, f) = (0.0, 0.0);
     }
-    let mask = MaskCalibration { language: l as f32, score: s as f32, bias: b as f32 };
+    let mask = MaskCalibration { language: l as f32, score: s as f32, fill: f as f32, bias: b as f32 };
     let fitted = Calibration { mask: Some(mask), ..alone };
     (s > 0.0 && fitted.check().is_ok()).then_some(fitted)
 }
@@ -218,16 +225,21 @@ mod tests {
         1.0 / (1.0 + (-x).exp())
     }
 
-    /// Instances that are right with probability `sigmoid(a * logit(language) + s * logit(score) + b)`.
-    fn drawn(count: usize, (a, s, b): (f64, f64, f64)) -> Vec<Instance> {
+    /// Instances that are right with probability `sigmoid(a * logit(language) + s * logit(score) + f * fill + b)`.
+    fn filled(count: usize, (a, s, f, b): (f64, f64, f64, f64)) -> Vec<Instance> {
         let mut rng = SceneRng::new(&[7]);
         let draw = |_| {
-            let (language, score) = (rng.range(0.02, 0.98), rng.range(0.02, 0.98));
-            let p = sigmoid(a * f64::from(logit(language)) + s * f64::from(logit(score)) + b);
+            let (language, score, fill) = (rng.range(0.02, 0.98), rng.range(0.02, 0.98), rng.range(0.2, 1.5));
+            let p = sigmoid(a * f64::from(logit(language)) + s * f64::from(logit(score)) + f * f64::from(fill) + b);
             let iou = if f64::from(rng.unit()) < p { 0.9 } else { 0.1 };
-            Instance { language, score, confidence: language, iou }
+            Instance { language, score, fill, confidence: language, iou }
         };
         (0..count).map(draw).collect()
+    }
+
+    /// Of which the fill tells nothing.
+    fn drawn(count: usize, (a, s, b): (f64, f64, f64)) -> Vec<Instance> {
+        filled(count, (a, s, 0.0, b))
     }
 
     #[test]
@@ -244,6 +256,15 @@ mod tests {
         // Scaling keeps the order, but for what `f32` rounds together.
         assert!((auroc(&fitted.language) - auroc(&fitted.raw)).abs() < 1e-4, "{fitted:?}");
         assert!(auroc(&fitted.with_mask) > auroc(&fitted.language) + 0.05, "{fitted:?}");
+    }
+
+    #[test]
+    fn how_a_mask_fills_its_box_counts_where_it_tells_something() {
+        let fitted = fit(&filled(20_000, (0.5, 0.8, -1.5, 1.0)), 15).expect("fits");
+        let mask = fitted.calibration.mask.expect("the mask helps");
+        assert!((mask.fill + 1.5).abs() < 0.1 && fitted.with_mask.ece < 0.02, "{fitted:?}");
+        let without = fit(&drawn(20_000, (0.5, 0.8, 0.0)), 15).expect("fits").calibration.mask;
+        assert_eq!(without.expect("the mask helps").fill, 0.0);
     }
 
     #[test]

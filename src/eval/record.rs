@@ -7,6 +7,7 @@ use super::reliability::Outcome as Judged;
 use super::source::Sample;
 use crate::mask::Mask;
 use crate::pipeline::Outcome;
+use crate::prompt::MaskSigns;
 
 /// One expression with the answers of all variants; a line of the record file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -140,13 +141,20 @@ pub struct Instance {
     pub language: f32,
     /// SAM's predicted IoU.
     pub score: f32,
-    /// What a robot is told: both together, calibrated.
+    /// The mask's area over that of the language model's box, with an upper end.
+    pub fill: f32,
+    /// What a robot is told: all of it together, calibrated.
     pub confidence: f32,
     /// IoU of the mask with the target that it fits best; 0 where there is none.
     pub iou: f64,
 }
 
 impl Instance {
+    /// What its mask tells.
+    pub(super) fn signs(&self) -> MaskSigns {
+        MaskSigns { score: self.score, fill: self.fill }
+    }
+
     /// Whether its mask is on a target.
     pub fn is_right(&self) -> bool {
         self.iou >= RIGHT_IOU

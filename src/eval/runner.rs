@@ -131,10 +131,12 @@ impl Evaluator<'_> {
     fn score(&self, sample: &Sample, truth: Option<&Mask>, said: &Grounding, masks: &[Segmented]) -> Answer {
         let instance = |(instance, m): (&GroundedInstance, &Segmented)| {
             let score = if m.score.is_finite() { m.score } else { 0.0 };
+            let signs = m.signs(&instance.proposal);
             Instance {
                 language: instance.confidence,
                 score,
-                confidence: self.calibration.with_mask(instance.confidence, m.score),
+                fill: signs.fill,
+                confidence: self.calibration.with_mask(instance.confidence, signs),
                 iou: sample.targets.iter().map(|t| overlap(t, &m.mask, sample)).fold(0.0, f64::max),
             }
         };
@@ -256,7 +258,7 @@ mod tests {
         let script = Script::default();
         let mut ground = FakeGround::new(script.ground.clone());
         let mut segment = FakeSegment::new(script.segment);
-        let mask = Some(MaskCalibration { language: 0.0, score: 1.0, bias: 0.0 });
+        let mask = Some(MaskCalibration { language: 0.0, score: 1.0, fill: 0.0, bias: 0.0 });
         let calibration = Calibration { mask, ..Calibration::IDENTITY };
         let mut evaluator = Evaluator { ground: &mut ground, segment: &mut segment, variants, calibration };
         let mut records = Vec::new();

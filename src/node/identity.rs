@@ -167,6 +167,7 @@ pub(super) mod tests {
             sure: true,
             p_found: 1.0,
             language: 0.9,
+            fill: 1.0,
             mask_seq: 1,
             mask_at: now,
             grounded: Arc::new(GroundedInstance {

@@ -374,7 +374,7 @@ fn what_is_not_sure_enough_is_followed_and_not_called_found() {
 fn each_mask_is_as_sure_as_its_answer_and_its_own_score() {
     let mut world = World::new();
     world.config.reground_after = Duration::from_secs(3600);
-    let mask = Some(MaskCalibration { language: 1.0, score: 1.0, bias: 0.0 });
+    let mask = Some(MaskCalibration { language: 1.0, score: 1.0, fill: 0.0, bias: 0.0 });
     world.calibration = Calibration { mask, ..Calibration::IDENTITY };
     world.stream = StreamThresholds { confidence: 0.98, ..StreamThresholds::NONE };
     let said = |world: &World| {

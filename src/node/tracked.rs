@@ -9,7 +9,7 @@ use super::masks::Settings;
 use super::position::Position;
 use crate::geometry::{BBox, SourcePx};
 use crate::pipeline::{GroundedInstance, LostReason, Segmented, Track};
-use crate::prompt::StreamThresholds;
+use crate::prompt::{MaskSigns, StreamThresholds};
 
 /// An instance with its mask on one frame.
 #[derive(Debug, Clone)]
@@ -34,6 +34,8 @@ pub(super) struct Tracked {
     pub p_found: f32,
     /// What the answer is worth without a mask.
     pub language: f32,
+    /// How the first mask filled the box that it was drawn for; that box says nothing of later ones.
+    pub fill: f32,
     pub mask_seq: u64,
     pub mask_at: Instant,
     pub grounded: Arc<GroundedInstance>,
@@ -51,8 +53,8 @@ impl Tracked {
     ) -> Option<Self> {
         let (bbox, score) = (answer.mask.bbox()?, answer.score);
         // Now that there is a mask, it has a say in how sure one can be of the instance.
-        let language = grounded.confidence;
-        let confidence = settings.calibration.with_mask(language, score);
+        let (language, signs) = (grounded.confidence, answer.signs(&grounded.proposal));
+        let confidence = settings.calibration.with_mask(language, signs);
         Arc::make_mut(&mut grounded).confidence = confidence;
         // NaN is doubtful.
         let doubtful = !matches!(score.partial_cmp(&settings.min_mask_score), Some(o) if o.is_ge());
@@ -71,6 +73,7 @@ impl Tracked {
             sure: is_sure([p_found, score, confidence], settings.stream),
             p_found,
             language,
+            fill: signs.fill,
             mask_seq: seq,
             mask_at: arrived,
             grounded,
@@ -91,7 +94,8 @@ impl Tracked {
         // The next frame's depth says.
         next.position = None;
         (next.score, next.origin) = (answer.score, Origin::Tracked);
-        next.confidence = settings.calibration.with_mask(self.language, answer.score);
+        let signs = MaskSigns { score: answer.score, fill: self.fill };
+        next.confidence = settings.calibration.with_mask(self.language, signs);
         // What has drifted may be on its way to something else.
         let said = [self.p_found, answer.score, next.confidence];
         next.sure = next.track.drift().is_none() && is_sure(said, settings.stream);

@@ -35,7 +35,7 @@ use crate::geometry::{BBox, SourcePx};
 use crate::mask::Mask;
 use crate::model::ModelError;
 use crate::model::stages::{LoadError, LoadOptions, Models, load_mllm, load_sam};
-use crate::prompt::{AnswerError, Candidates, CountHint, LabelledPoint, Prompt};
+use crate::prompt::{AnswerError, Candidates, CountHint, LabelledPoint, MaskSigns, Prompt};
 
 /// A bundle's two sides of the pipeline, loaded.
 pub struct Stages {
@@ -169,6 +169,13 @@ pub struct Segmented {
     pub mask: Mask,
     /// SAM's own estimate of the mask's IoU, `0.0..=1.0`.
     pub score: f32,
+}
+
+impl Segmented {
+    /// What the mask tells of an instance that the language model's box `proposal` stands for.
+    pub fn signs(&self, proposal: &BBox<SourcePx>) -> MaskSigns {
+        MaskSigns::new(self.score, self.mask.area(), proposal.area())
+    }
 }
 
 /// SAM's encoding of one frame; opaque to everyone but the [`Segment`] that made it.

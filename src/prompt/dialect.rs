@@ -337,7 +337,7 @@ fn calibration(words: &bundle::Dialect) -> Result<Calibration, DialectError> {
     let calibration = words.calibration.map_or(Calibration::IDENTITY, |c| Calibration {
         temperature: c.temperature,
         bias: c.bias,
-        mask: c.mask.map(|m| MaskCalibration { language: m.language, score: m.score, bias: m.bias }),
+        mask: c.mask.map(|m| MaskCalibration { language: m.language, score: m.score, fill: m.fill, bias: m.bias }),
     });
     calibration.check().map_err(|detail| DialectError::new(DialectErrorKind::Range, "calibration", detail))?;
     Ok(calibration)

@@ -20,7 +20,7 @@ mod template;
 mod training;
 
 pub(crate) use calibration::logit;
-pub use calibration::{Calibration, MaskCalibration};
+pub use calibration::{Calibration, MaskCalibration, MaskSigns};
 pub use codec::{Answer, GridLabel, GridPrompt, MAX_BOXES, parse_answer};
 pub use command::{CommandError, CommandLimits, check_command};
 pub use cursor::{AnswerError, AnswerErrorKind};

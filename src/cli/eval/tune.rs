@@ -40,7 +40,12 @@ pub(super) fn fit(args: &Args, subject: &mut Subject, source: &dyn Source) -> an
 }
 
 fn stored(c: &Calibration) -> bundle::Calibration {
-    let mask = c.mask.map(|m| bundle::MaskCalibration { language: m.language, score: m.score, bias: m.bias });
+    let mask = c.mask.map(|m| bundle::MaskCalibration {
+        language: m.language,
+        score: m.score,
+        fill: m.fill,
+        bias: m.bias,
+    });
     bundle::Calibration { temperature: c.temperature, bias: c.bias, mask }
 }
 
@@ -69,8 +74,11 @@ fn print(fitted: &Fitted, c: &bundle::Calibration, fingerprint: Option<&str>) {
     println!("{rows}");
     println!("temperature {:.3}, bias {:.3}", c.temperature, c.bias);
     match c.mask {
-        Some(m) => println!("with mask: language {:.3}, score {:.3}, bias {:.3}", m.language, m.score, m.bias),
-        None => println!("the mask's score does not help"),
+        Some(m) => println!(
+            "with mask: language {:.3}, score {:.3}, fill {:.3}, bias {:.3}",
+            m.language, m.score, m.fill, m.bias
+        ),
+        None => println!("the mask does not help"),
     }
     match fingerprint {
         Some(fingerprint) => println!("stored; the bundle's fingerprint is now {fingerprint}"),

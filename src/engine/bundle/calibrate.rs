@@ -28,7 +28,8 @@ pub struct Calibration {
     pub mask: Option<MaskCalibration>,
 }
 
-/// With a mask: `sigmoid(language * logit(calibrated confidence) + score * logit(predicted IoU) + bias)`.
+/// With a mask: `sigmoid(language * logit(calibrated confidence) + score * logit(predicted IoU) + fill * f + bias)`, `f` the
+/// mask's area over that of the language model's box, at most 1.5.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct MaskCalibration {
@@ -36,6 +37,9 @@ pub struct MaskCalibration {
     pub language: f32,
     /// Range: 0..=100; not 0 together with `language`.
     pub score: f32,
+    /// Default: 0. Range: -100..=100.
+    #[serde(default)]
+    pub fill: f32,
     /// Range: -20..=20.
     pub bias: f32,
 }
@@ -49,6 +53,7 @@ impl Calibration {
         require((0.0..=100.0).contains(&mask.language), &key("mask.language"), "0..=100")?;
         require((0.0..=100.0).contains(&mask.score), &key("mask.score"), "0..=100")?;
         require(mask.language + mask.score > 0.0, &key("mask"), "a weight above 0 for one side at least")?;
+        require((-100.0..=100.0).contains(&mask.fill), &key("mask.fill"), "-100..=100")?;
         require((-20.0..=20.0).contains(&mask.bias), &key("mask.bias"), "-20..=20")
     }
 }
@@ -76,7 +81,10 @@ pub fn calibrate(dir: impl AsRef<Path>, calibration: &Calibration) -> Result<Str
 fn table(c: &Calibration) -> String {
     let mut text = format!("{HEADER}\ntemperature = {:?}\nbias = {:?}\n", c.temperature, c.bias);
     if let Some(m) = &c.mask {
-        text += &format!("mask = {{ language = {:?}, score = {:?}, bias = {:?} }}\n", m.language, m.score, m.bias);
+        let MaskCalibration { language, score, fill, bias } = m;
+        text += &format!(
+            "mask = {{ language = {language:?}, score = {score:?}, fill = {fill:?}, bias = {bias:?} }}\n"
+        );
     }
     text
 }

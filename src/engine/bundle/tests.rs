@@ -208,7 +208,7 @@ fn calibrating_keeps_everything_else_and_can_be_done_again() {
     let sealed = fs::read_to_string(dir.path().join(MANIFEST)).unwrap();
     let before = open(&dir).unwrap();
     assert_eq!(before.manifest().dialect.calibration, None);
-    let mask = Some(MaskCalibration { language: 0.9, score: 1.25, bias: -0.1 });
+    let mask = Some(MaskCalibration { language: 0.9, score: 1.25, fill: -2.5, bias: -0.1 });
     let first = Calibration { temperature: 1.7, bias: 0.3, mask };
     let fingerprint = calibrate(dir.path(), &first).unwrap();
     let opened = open(&dir).unwrap();
@@ -229,7 +229,8 @@ fn calibrating_keeps_everything_else_and_can_be_done_again() {
 #[test]
 fn calibrations_out_of_range_are_refused_and_leave_the_bundle_alone() {
     let good = Calibration { temperature: 1.0, bias: 0.0, mask: None };
-    let mask = |language, score, bias| Some(MaskCalibration { language, score, bias });
+    let mask = |language, score, bias| Some(MaskCalibration { language, score, fill: 0.0, bias });
+    let filled = Some(MaskCalibration { language: 1.0, score: 1.0, fill: 101.0, bias: 0.0 });
     let cases = [
         (Calibration { temperature: 0.0, ..good }, "temperature"),
         (Calibration { temperature: f32::NAN, ..good }, "temperature"),
@@ -238,6 +239,7 @@ fn calibrations_out_of_range_are_refused_and_leave_the_bundle_alone() {
         (Calibration { mask: mask(-0.1, 1.0, 0.0), ..good }, "mask.language"),
         (Calibration { mask: mask(0.0, 0.0, 0.0), ..good }, "mask"),
         (Calibration { mask: mask(1.0, 1.0, f32::NAN), ..good }, "mask.bias"),
+        (Calibration { mask: filled, ..good }, "mask.fill"),
     ];
     let dir = bundle();
     for (calibration, key) in cases {
