@@ -48,6 +48,7 @@ def main() -> None:
     mllm.add_argument("--rounds", type=int, default=2, help="commands a scene that get a round 2")
     mllm.add_argument("--points", type=int, default=8, help="points of a round 2")
     mllm.add_argument("--looks", type=int, default=2, help="what-is-at questions a scene")
+    mllm.add_argument("--general", type=int, default=0, help="general questions a scene, for a base that is tuned later")
     mllm.add_argument("--batch", type=int, default=8, help="scenes")
     mllm.add_argument("--decay", type=float, default=0.35, help="last part of the run, in which the rate falls to zero")
     mllm.add_argument("--gaze", type=float, default=0.5, help="weight of the taught attention")

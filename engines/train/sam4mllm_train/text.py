@@ -13,9 +13,9 @@ import random
 import torch
 import torch.nn.functional as F
 
-from . import optim
+from . import general, optim
 from .align import AlignHeads, align_loss, soft_numbers, speakers, targets, word_table
-from .dialogue import ABSENT, BOX, LOOK, POINT, SCALE, TYPES, Packer, build_tokenizer, held_out_wordings
+from .dialogue import ABSENT, BOX, LOOK, PLAIN, POINT, SCALE, TYPES, Packer, build_tokenizer, held_out_wordings
 from .features import Store, see
 from .half import halve
 from .mllm import FEATURE_SCALE, GAZE, HOP, LOOKUP, READ, build, decoder, prefix_of, trunk_of, writers_of
@@ -48,6 +48,13 @@ def with_new_words(state: dict, model) -> dict:
     return state
 
 
+def packer_of(args, tokenizer, words: torch.Tensor, seed: int) -> Packer:
+    """Of the `args.assets`' objects and their `word_table`."""
+    with open(f"{args.assets}/objects.csv", encoding="utf-8") as rows:
+        names = [row.split(",")[0].replace("-", "") for row in rows][1:]
+    return Packer(tokenizer, names, speakers(words), held_out_wordings(args.binary), GRID * GRID, seed)
+
+
 class Trainer:
     """The model with all that its loss needs."""
 
@@ -69,15 +76,15 @@ class Trainer:
             self.heads.load_state_dict(state.get("heads", self.heads.state_dict()))
         halve(self.model.model.language_model, self.model.model.vision_tower)
         self.words = word_table(self.tokenizer, args.assets)
-        with open(f"{args.assets}/objects.csv", encoding="utf-8") as rows:
-            names = [row.split(",")[0].replace("-", "") for row in rows][1:]
-        self.packer = Packer(self.tokenizer, names, speakers(self.words), held_out_wordings(args.binary), GRID * GRID, args.seed + args.start)
+        self.packer = packer_of(args, self.tokenizer, self.words, args.seed + args.start)
         self.projector = self.model.model.multi_modal_projector
 
     def pack(self, scenes, shown: int, plain: float) -> Rows:
         a, whole = self.args, shown == GRID * GRID
         rounds, looks = (a.rounds, a.looks) if whole else (0, 0)
         trees = [self.packer.pack(s, a.expressions, rounds, a.points, looks, plain, *((a.ppg, a.counts) if whole else ())) for s in scenes]
+        for tree, scene in zip(trees, scenes):
+            general.add(self.packer, tree, scene, a.general, whole)
         return collate(trees, shown + 1)
 
     def loss(self, scenes, owner, h, gaze_weight: float, align_weight: float, seen=None):
@@ -156,6 +163,7 @@ class Trainer:
         """Prints, teacher-forced: the shares of right verdicts, and the mean IoU of the first box by expression type."""
         iou: dict[str, list[float]] = {}
         verdict: dict[str, list[float]] = {}
+        known: dict[str, list[float]] = {}
         table = self.model.get_input_embeddings()
         for b in range(0, len(scenes), 10):
             some, _, h = see(scenes[b:b + 10], trunk)
@@ -177,11 +185,15 @@ class Trainer:
             hit = (rows.kinds == POINT) & (rows.weights > 0)
             if hit.any():
                 verdict.setdefault("point", []).extend((logits[hit].argmax(-1) == rows.labels[hit]).float().tolist())
+            for n, r in ((rows.kinds == LOOK) & (rows.weights > PLAIN)).nonzero().tolist():
+                said = float(logits[n, r].argmax() == rows.labels[n, r])
+                known.setdefault(general.KINDS[int(rows.types[n, r])], []).append(said)
         mean = lambda v: sum(v) / max(1, len(v))  # noqa: E731
         flat = [v for t in iou.values() for v in t]
         found = [v for t, vs in verdict.items() if t not in ("none", "point") for v in vs]
-        said = {"iou": mean(flat), "p50": mean([v > 0.5 for v in flat]), "t_acc": mean(found), "n_acc": mean(verdict["none"]),
-                **{f"iou_{t}": mean(v) for t, v in sorted(iou.items())}, "point": mean(verdict.get("point", []))}
+        said = {"iou": mean(flat), "p50": mean([v > 0.5 for v in flat]), "t_acc": mean(found), "n_acc": mean(verdict.get("none", [])),
+                **{f"iou_{t}": mean(v) for t, v in sorted(iou.items())}, "point": mean(verdict.get("point", [])),
+                **{f"knows_{t}": mean(v) for t, v in sorted(known.items())}}
         print("check", " ".join(f"{k}={v:.3f}" for k, v in said.items()), flush=True)
 
 

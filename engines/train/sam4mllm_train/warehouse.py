@@ -21,7 +21,7 @@ from peft import PeftModel
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
-from .chat import Encoder
+from .chat import Encoder, answer
 from .dialogue import DIALECT, grid
 from .lora import load_processor, read_text
 from .stream import SceneStream
@@ -97,20 +97,6 @@ def iou(a: list[int], b: list[int]) -> float:
     return inter / max(1, area(a) + area(b) - inter)
 
 
-@torch.no_grad()
-def answer(model, encoder: Encoder, record: dict, turn: int, folder: str) -> str:
-    """What the model says to one command of a record alone, greedily."""
-    ask = {"role": "user", "content": [{"type": "image"}, record["messages"][2 * turn]["content"][-1]]}
-    # As trained on, less the answer: an empty one is the mark of its end alone.
-    messages = [ask, {"role": "assistant", "content": ""}]
-    ids = torch.tensor([encoder.encode({"messages": messages, "images": record["images"]}, folder).ids[:-1]])
-    seen = encoder.see([os.path.join(folder, path) for path in record["images"]])
-    end = encoder.tokenizer.eos_token_id
-    said = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **seen, max_new_tokens=12,
-                          do_sample=False, eos_token_id=end, pad_token_id=end)
-    return encoder.tokenizer.decode(said[0, ids.shape[1]:], skip_special_tokens=True)
-
-
 def score(args) -> None:
     model = AutoModelForImageTextToText.from_pretrained(args.base)
     encoder = Encoder(load_processor(args.base, model.config), model.config, read_text(args.template))
@@ -124,7 +110,8 @@ def score(args) -> None:
     for record in records:
         for i, kind in enumerate(record["kinds"]):
             wanted = box_of(record["messages"][2 * i + 1]["content"][0]["text"])
-            found = box_of(answer(model, encoder, record, i, folder))
+            asked = record["messages"][2 * i]["content"][-1]["text"]
+            found = box_of(answer(model, encoder, asked, os.path.join(folder, record["images"][0]), 12))
             overlap = iou(found, wanted) if found and wanted else 0.0
             row = (1, (found is None) == (wanted is None), overlap, overlap >= 0.5)
             key = f"{kind} {'there' if wanted else 'absent'}"
