@@ -5,7 +5,8 @@
 
 use super::record::Instance;
 use super::reliability::{Outcome, Reliability};
-use crate::prompt::{Calibration, MaskCalibration, logit};
+use crate::engine::bundle::{Calibration, MaskCalibration};
+use crate::prompt::logit;
 
 /// Fewest right and fewest wrong instances from which anything is fitted.
 pub const LEAST_EACH: usize = 10;
@@ -112,7 +113,7 @@ fn fit_language(instances: &[Instance]) -> Result<Calibration, FitError> {
     // A confidence that is too low throughout can need a bias before its slope means anything.
     let (weight, bias) = if pays || one[0] < 0.01 { (two[0], two[1]) } else { (one[0], 0.0) };
     let fitted = Calibration { temperature: (1.0 / weight) as f32, bias: bias as f32, mask: None };
-    match weight > 0.0 && fitted.check().is_ok() {
+    match weight > 0.0 && fitted.validate().is_ok() {
         true => Ok(fitted),
         false => Err(FitError::new(FitErrorKind::Uninformative, "surer answers are not more often right")),
     }
@@ -124,8 +125,7 @@ fn fit_mask(instances: &[Instance], alone: Calibration) -> Option<Calibration> {
     let score = |i: &Instance| f64::from(logit(i.score));
     let language = |i: &Instance| f64::from(logit(alone.language(i.language)));
     let fill = |i: &Instance| f64::from(i.fill);
-    let ([mut l, mut s, mut f, mut b], four_loss) =
-        regress(instances, |i| [language(i), score(i), fill(i), 1.0]);
+    let ([mut l, mut s, mut f, mut b], four_loss) = regress(instances, |i| [language(i), score(i), fill(i), 1.0]);
     let (three, three_loss) = regress(instances, |i| [language(i), score(i), 1.0]);
     if 2.0 * (three_loss - four_loss) <= (instances.len() as f64).ln() {
         ([l, s, b], f) = (three, 0.0);
@@ -136,7 +136,7 @@ fn fit_mask(instances: &[Instance], alone: Calibration) -> Option<Calibration> {
     }
     let mask = MaskCalibration { language: l as f32, score: s as f32, fill: f as f32, bias: b as f32 };
     let fitted = Calibration { mask: Some(mask), ..alone };
-    (s > 0.0 && fitted.check().is_ok()).then_some(fitted)
+    (s > 0.0 && fitted.validate().is_ok()).then_some(fitted)
 }
 
 /// The weights of a logistic regression on `signals`, and its loss (negative log-likelihood).
@@ -281,7 +281,7 @@ mod tests {
         let mut instances = drawn(200, (1.0, 0.0, 0.0));
         instances.iter_mut().for_each(|i| i.iou = f64::from(u8::from(i.language > 0.5)));
         let fitted = fit(&instances, 15).expect("fits");
-        assert_eq!(fitted.calibration.check(), Ok(()));
+        fitted.calibration.validate().expect("in range");
         assert_eq!(fitted.language.auroc, Some(1.0));
     }
 

@@ -217,7 +217,8 @@ pub(super) mod tests {
         let confidence = (seed * 0.618_034).fract();
         let score = Score { intersection: picture, union: picture + 3, has_target: true, answered: true };
         let iou = score.iou();
-        let instances = vec![Instance { language: confidence, score: confidence / 3.0, fill: confidence, confidence, iou }];
+        let instances =
+            vec![Instance { language: confidence, score: confidence / 3.0, fill: confidence, confidence, iou }];
         Record {
             picture,
             sample,

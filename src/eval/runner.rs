@@ -7,13 +7,14 @@ use super::metrics::Score;
 use super::record::{Answer, Instance, Record, TargetFacts};
 use super::source::{Picture, Sample, Source};
 use super::variant::Variant;
+use crate::engine::bundle::Calibration;
 use crate::frame::Image;
 use crate::mask::Mask;
 use crate::pipeline::{
     Command, Embedding, Ground, GroundedInstance, Grounding, Outcome, PipelineError, SamDrafts, Segment, Segmented,
     segment_groups,
 };
-use crate::prompt::{Calibration, PointLabel};
+use crate::prompt::PointLabel;
 
 /// A sample's place: picture and sample in it.
 pub type Place = (u64, usize);
@@ -206,10 +207,11 @@ mod tests {
     use super::super::SourceError;
     use super::super::record::Verdict;
     use super::*;
+    use crate::engine::bundle::MaskCalibration;
     use crate::geometry::Size;
     use crate::pipeline::Strategy;
     use crate::pipeline::fake::{FakeGround, FakeSegment, Script};
-    use crate::prompt::{CountHint, MaskCalibration};
+    use crate::prompt::CountHint;
 
     const SIZE: (u32, u32) = (64, 48);
 

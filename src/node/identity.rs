@@ -166,7 +166,6 @@ pub(super) mod tests {
             confidence: 0.9,
             sure: true,
             p_found: 1.0,
-            language: 0.9,
             fill: 1.0,
             mask_seq: 1,
             mask_at: now,

@@ -14,9 +14,10 @@ use super::position::Scene;
 use super::state::Event;
 use super::tracked::Tracked;
 use super::{NodeConfig, NodeError, Origin, Stages};
+use crate::engine::bundle::{Calibration, StreamThresholds};
 use crate::frame::FrameLimits;
 use crate::pipeline::{Embedding, GroundedInstance, Outcome, PipelineError, Segment, TrackLimits, segment_groups};
-use crate::prompt::{Calibration, CountHint, Prompt, StreamThresholds};
+use crate::prompt::{CountHint, Prompt};
 
 /// What is to be done with one frame.
 pub(super) struct Job {

@@ -60,8 +60,9 @@ pub use stats::{BUCKETS_S, GroundingEnd, Histogram, Stats};
 pub use target::Why;
 pub use trial::Trial;
 
+use crate::engine::bundle::{Calibration, StreamThresholds};
 use crate::pipeline::{Ground, Segment, Strategies, Strategy};
-use crate::prompt::{Calibration, CountHint, StreamThresholds};
+use crate::prompt::CountHint;
 use frame::Arrived;
 use scheduler::{Call, Event, Scheduler};
 

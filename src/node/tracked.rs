@@ -7,9 +7,10 @@ use super::Origin;
 use super::frame::{Kept, Meta};
 use super::masks::Settings;
 use super::position::Position;
+use crate::engine::bundle::StreamThresholds;
 use crate::geometry::{BBox, SourcePx};
 use crate::pipeline::{GroundedInstance, LostReason, Segmented, Track};
-use crate::prompt::{MaskSigns, StreamThresholds};
+use crate::prompt::MaskSigns;
 
 /// An instance with its mask on one frame.
 #[derive(Debug, Clone)]
@@ -32,8 +33,6 @@ pub(super) struct Tracked {
     pub sure: bool,
     /// The probability of the answer that it is there.
     pub p_found: f32,
-    /// What the answer is worth without a mask.
-    pub language: f32,
     /// How the first mask filled the box that it was drawn for; that box says nothing of later ones.
     pub fill: f32,
     pub mask_seq: u64,
@@ -47,15 +46,14 @@ impl Tracked {
     /// From what SAM made of a grounded instance on its own frame; `None` for an empty mask.
     pub(super) fn ground(
         frame: &Kept,
-        (mut grounded, p_found): (Arc<GroundedInstance>, f32),
+        (grounded, p_found): (Arc<GroundedInstance>, f32),
         answer: Segmented,
         settings: Settings,
     ) -> Option<Self> {
         let (bbox, score) = (answer.mask.bbox()?, answer.score);
         // Now that there is a mask, it has a say in how sure one can be of the instance.
-        let (language, signs) = (grounded.confidence, answer.signs(&grounded.proposal));
-        let confidence = settings.calibration.with_mask(language, signs);
-        Arc::make_mut(&mut grounded).confidence = confidence;
+        let signs = answer.signs(&grounded.proposal);
+        let confidence = settings.calibration.with_mask(grounded.confidence, signs);
         // NaN is doubtful.
         let doubtful = !matches!(score.partial_cmp(&settings.min_mask_score), Some(o) if o.is_ge());
         let Meta { seq, arrived, .. } = frame.meta;
@@ -72,7 +70,6 @@ impl Tracked {
             confidence,
             sure: is_sure([p_found, score, confidence], settings.stream),
             p_found,
-            language,
             fill: signs.fill,
             mask_seq: seq,
             mask_at: arrived,
@@ -95,7 +92,7 @@ impl Tracked {
         next.position = None;
         (next.score, next.origin) = (answer.score, Origin::Tracked);
         let signs = MaskSigns { score: answer.score, fill: self.fill };
-        next.confidence = settings.calibration.with_mask(self.language, signs);
+        next.confidence = settings.calibration.with_mask(self.grounded.confidence, signs);
         // What has drifted may be on its way to something else.
         let said = [self.p_found, answer.score, next.confidence];
         next.sure = next.track.drift().is_none() && is_sure(said, settings.stream);

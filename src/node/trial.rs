@@ -70,11 +70,11 @@ impl Trial {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::bundle::{Calibration, StreamThresholds};
     use crate::frame::{Encoding, Layout};
     use crate::node::{Manner, Phrasing, Stages, Verdict};
     use crate::pipeline::Strategy;
     use crate::pipeline::fake::{FakeGround, FakeSegment, Script};
-    use crate::prompt::{Calibration, StreamThresholds};
 
     const SIDE: u32 = 64;
 

@@ -1,35 +1,9 @@
 //! What a confidence is worth: from what the models say of an answer to the probability that it is right.
 
+use crate::engine::bundle::Calibration;
+
 /// Nearest to 0 and 1 that a probability is taken for: what lies beyond says "surely", and has no finite logit.
 const EDGE: f32 = 1e-4;
-
-/// From the language model's confidence in an instance to the probability that its mask has an IoU of at least 0.5.
-///
-/// Temperature and bias are Platt's scaling of the logit, fitted on a split that is neither trained nor reported on.
-/// Order is kept: a higher confidence stays the higher one. Sources: Guo et al., "On Calibration of Modern Neural
-/// Networks", ICML 2017; Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Calibration {
-    /// Divides the logit. Range: 0.01..=100.
-    pub temperature: f32,
-    /// Added to it then. Range: -20..=20.
-    pub bias: f32,
-    /// What the mask adds once there is one.
-    pub mask: Option<MaskCalibration>,
-}
-
-/// What a mask adds to the calibrated confidence.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct MaskCalibration {
-    /// Weight of the calibrated confidence's logit. Range: 0..=100.
-    pub language: f32,
-    /// Weight of the logit of SAM's predicted IoU. Range: 0..=100, not 0 together with `language`.
-    pub score: f32,
-    /// Weight of [`MaskSigns::fill`]. Range: -100..=100.
-    pub fill: f32,
-    /// Added to them. Range: -20..=20.
-    pub bias: f32,
-}
 
 /// What a mask tells of an instance.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -55,22 +29,6 @@ impl MaskSigns {
 impl Calibration {
     /// A confidence is worth what it says, with a mask and without.
     pub const IDENTITY: Self = Self { temperature: 1.0, bias: 0.0, mask: None };
-
-    /// Whether every number is in its range, or what is wrong.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        let within = |name: &str, value: f32, range: std::ops::RangeInclusive<f32>| match range.contains(&value) {
-            true => Ok(()),
-            false => Err(format!("`{name}` of {value} is not in {}..={}", range.start(), range.end())),
-        };
-        within("temperature", self.temperature, 0.01..=100.0)?;
-        within("bias", self.bias, -20.0..=20.0)?;
-        let Some(mask) = self.mask else { return Ok(()) };
-        within("mask.language", mask.language, 0.0..=100.0)?;
-        within("mask.score", mask.score, 0.0..=100.0)?;
-        within("mask.fill", mask.fill, -100.0..=100.0)?;
-        within("mask.bias", mask.bias, -20.0..=20.0)?;
-        if mask.language + mask.score > 0.0 { Ok(()) } else { Err("`mask` heeds neither side".to_owned()) }
-    }
 
     /// The probability, from the language model's `confidence` alone; both in `0.0..=1.0`.
     pub fn language(&self, confidence: f32) -> f32 {
@@ -110,6 +68,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::engine::bundle::MaskCalibration;
 
     /// Of a mask that fills half of the box.
     fn signs(score: f32) -> MaskSigns {
@@ -147,25 +106,6 @@ mod tests {
             assert!((0.0..=MOST_FILL).contains(&fill(area, box_area)), "{area} of {box_area}");
         }
         assert_eq!(fill(0, 0.0), 0.0);
-    }
-
-    #[test]
-    fn numbers_out_of_range_are_refused_by_name() {
-        let mask = |language, score| Some(MaskCalibration { language, score, fill: 0.0, bias: 0.0 });
-        let large = Some(MaskCalibration { language: 1.0, score: 1.0, fill: -101.0, bias: 0.0 });
-        let cases = [
-            (Calibration { temperature: 0.0, ..Calibration::IDENTITY }, "temperature"),
-            (Calibration { temperature: f32::INFINITY, ..Calibration::IDENTITY }, "temperature"),
-            (Calibration { bias: f32::NAN, ..Calibration::IDENTITY }, "bias"),
-            (Calibration { mask: mask(-1.0, 1.0), ..Calibration::IDENTITY }, "mask.language"),
-            (Calibration { mask: mask(0.0, 0.0), ..Calibration::IDENTITY }, "mask"),
-            (Calibration { mask: large, ..Calibration::IDENTITY }, "mask.fill"),
-        ];
-        for (calibration, name) in cases {
-            let error = calibration.check().expect_err(name);
-            assert!(error.contains(&format!("`{name}`")), "{error}");
-        }
-        assert_eq!(Calibration { mask: mask(0.0, 1.0), ..Calibration::IDENTITY }.check(), Ok(()));
     }
 
     proptest! {

@@ -1,13 +1,12 @@
 //! How one language model was taught to speak: the manifest's `[dialect]`, compiled and checked once.
 
 use super::CountHint;
-use super::calibration::{Calibration, MaskCalibration};
 use super::filter::PointThresholds;
 use super::grid::Candidates;
 use super::json::JsonWords;
 use super::ppg::{Ppg, PpgWords};
 use super::template::{DialectError, DialectErrorKind, Piece, Template, begin_alike};
-use crate::engine::bundle::{self, Coordinates, Strategy};
+use crate::engine::bundle::{self, Calibration, Coordinates, Strategy, StreamThresholds};
 use crate::geometry::{GridScale, ModelPx, Size};
 
 /// Most digits of a coordinate: up to here every grid value is exact in `f32`.
@@ -28,23 +27,6 @@ pub struct Thresholds {
     pub mask_score: f32,
     /// What is asked of a target in a stream besides.
     pub stream: StreamThresholds,
-}
-
-/// From which probabilities on a target in a stream is found and not only unsure: there an answer holds for many frames,
-/// and is soon given again.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct StreamThresholds {
-    /// p(the last answer's first token starts a box), `0.0..=1.0`.
-    pub found: f32,
-    /// SAM's predicted IoU of each mask on its frame, `0.0..=1.0`.
-    pub mask_score: f32,
-    /// The calibrated probability that each mask is right on its frame, `0.0..=1.0`.
-    pub confidence: f32,
-}
-
-impl StreamThresholds {
-    /// No more than on one picture.
-    pub const NONE: Self = Self { found: 0.0, mask_score: 0.0, confidence: 0.0 };
 }
 
 /// A compiled dialect: every template has the slots it needs, every number is in range.
@@ -307,11 +289,7 @@ fn points_per_question(words: &bundle::Dialect) -> Result<usize, DialectError> {
 
 fn thresholds(words: &bundle::Dialect) -> Result<Thresholds, DialectError> {
     let t = &words.thresholds;
-    let stream = t.stream.map_or(StreamThresholds::NONE, |s| StreamThresholds {
-        found: s.found,
-        mask_score: s.mask_score,
-        confidence: s.confidence,
-    });
+    let stream = t.stream.unwrap_or(StreamThresholds::NONE);
     for (field, value) in [
         ("found", t.found),
         ("absent", t.absent),
@@ -334,12 +312,9 @@ fn thresholds(words: &bundle::Dialect) -> Result<Thresholds, DialectError> {
 }
 
 fn calibration(words: &bundle::Dialect) -> Result<Calibration, DialectError> {
-    let calibration = words.calibration.map_or(Calibration::IDENTITY, |c| Calibration {
-        temperature: c.temperature,
-        bias: c.bias,
-        mask: c.mask.map(|m| MaskCalibration { language: m.language, score: m.score, fill: m.fill, bias: m.bias }),
-    });
-    calibration.check().map_err(|detail| DialectError::new(DialectErrorKind::Range, "calibration", detail))?;
+    let calibration = words.calibration.unwrap_or(Calibration::IDENTITY);
+    let range = |e: bundle::BundleError| DialectError::new(DialectErrorKind::Range, "calibration", e.to_string());
+    calibration.validate().map_err(range)?;
     Ok(calibration)
 }
 

@@ -19,12 +19,12 @@ mod strategy;
 mod template;
 mod training;
 
+pub use calibration::MaskSigns;
 pub(crate) use calibration::logit;
-pub use calibration::{Calibration, MaskCalibration, MaskSigns};
 pub use codec::{Answer, GridLabel, GridPrompt, MAX_BOXES, parse_answer};
 pub use command::{CommandError, CommandLimits, check_command};
 pub use cursor::{AnswerError, AnswerErrorKind};
-pub use dialect::{Dialect, StreamThresholds, Thresholds};
+pub use dialect::{Dialect, Thresholds};
 pub use filter::{MIN_ANSWER_MASS, PointThresholds};
 pub use grammar::{Progress, progress, progress_within};
 pub use grid::{BLUE_NOISE_POINTS, Candidates, candidates};

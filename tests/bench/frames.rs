@@ -69,8 +69,8 @@ async fn link(window_bytes: u32, http2_frame_bytes: u32) -> Result<Link, Box<dyn
             segment: Box::new(move || Ok(Box::new(FakeSegment::new(segment.clone())))),
             strategies: FakeGround::strategies(Strategy::Box)?,
             min_mask_score: 0.4,
-            stream: sam4mllm::prompt::StreamThresholds::NONE,
-            calibration: sam4mllm::prompt::Calibration::IDENTITY,
+            stream: sam4mllm::engine::bundle::StreamThresholds::NONE,
+            calibration: sam4mllm::engine::bundle::Calibration::IDENTITY,
         },
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;

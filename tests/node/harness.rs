@@ -5,12 +5,12 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use sam4mllm::engine::bundle::{Calibration, StreamThresholds};
 use sam4mllm::geometry::Size;
 use sam4mllm::mask::{Mask, Rle};
 use sam4mllm::node::Stages;
 use sam4mllm::pipeline::Strategy;
 use sam4mllm::pipeline::fake::{FakeGround, FakeSegment, Script};
-use sam4mllm::prompt::{Calibration, StreamThresholds};
 use sam4mllm::server::wire::perceive_request::Request;
 use sam4mllm::server::wire::perceive_response::Response;
 use sam4mllm::server::wire::perception_client::PerceptionClient;

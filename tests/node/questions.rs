@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use sam4mllm::engine::bundle::StreamThresholds;
 use sam4mllm::frame::Image;
 use sam4mllm::node::{MAX_QUESTIONS, Stages};
 use sam4mllm::pipeline::fake::{FakeGround, Script};
 use sam4mllm::pipeline::{Command, Drafter, Ground, Grounding, PipelineError};
-use sam4mllm::prompt::{CountHint as Hint, StreamThresholds};
+use sam4mllm::prompt::CountHint as Hint;
 use sam4mllm::server::Backend;
 use sam4mllm::server::wire::answer::Outcome;
 use sam4mllm::server::wire::{self, CountHint, ErrorCode, Verdict};

@@ -7,11 +7,12 @@ use super::tables::table;
 use super::{Args, Subject, number, progress_bar};
 use crate::cli::Format;
 use crate::engine::bundle;
+use crate::engine::bundle::Calibration;
 use crate::eval::fit::{Fitted, fit as fit_to};
 use crate::eval::sweep::{Grid, Setting, best, sweep as sweep_over};
 use crate::eval::{Instance, Reliability, Source, Variant};
 use crate::pipeline::Strategy;
-use crate::prompt::{Calibration, PointThresholds};
+use crate::prompt::PointThresholds;
 
 /// Fits a calibration to the raw confidences, prints what it makes of them, and stores it where that is asked for.
 pub(super) fn fit(args: &Args, subject: &mut Subject, source: &dyn Source) -> anyhow::Result<()> {
@@ -21,9 +22,9 @@ pub(super) fn fit(args: &Args, subject: &mut Subject, source: &dyn Source) -> an
     let (records, _) = args.answer(subject, &variants, source)?;
     let instances: Vec<Instance> = records.iter().flat_map(|r| &r.answers[0].instances).copied().collect();
     let fitted = fit_to(&instances, args.bins as usize)?;
-    let calibration = stored(&fitted.calibration);
+    let calibration = &fitted.calibration;
     let fingerprint = match args.write {
-        true => Some(bundle::calibrate(subject.bundle.dir(), &calibration).context("store the calibration")?),
+        true => Some(bundle::calibrate(subject.bundle.dir(), calibration).context("store the calibration")?),
         false => None,
     };
     match args.format {
@@ -34,19 +35,9 @@ pub(super) fn fit(args: &Args, subject: &mut Subject, source: &dyn Source) -> an
                 "calibration": calibration, "signals": signals, "written": fingerprint });
             println!("{report:#}");
         }
-        Format::Text => print(&fitted, &calibration, fingerprint.as_deref()),
+        Format::Text => print(&fitted, fingerprint.as_deref()),
     }
     Ok(())
-}
-
-fn stored(c: &Calibration) -> bundle::Calibration {
-    let mask = c.mask.map(|m| bundle::MaskCalibration {
-        language: m.language,
-        score: m.score,
-        fill: m.fill,
-        bias: m.bias,
-    });
-    bundle::Calibration { temperature: c.temperature, bias: c.bias, mask }
 }
 
 fn signals(fitted: &Fitted) -> [(&'static str, &Reliability); 5] {
@@ -59,7 +50,8 @@ fn signals(fitted: &Fitted) -> [(&'static str, &Reliability); 5] {
     ]
 }
 
-fn print(fitted: &Fitted, c: &bundle::Calibration, fingerprint: Option<&str>) {
+fn print(fitted: &Fitted, fingerprint: Option<&str>) {
+    let c = &fitted.calibration;
     let mut rows = table(["confidence in IoU >= 0.5", "instances", "right", "AUROC", "ECE"]);
     for (name, r) in signals(fitted) {
         let auroc = r.auroc.map_or(String::new(), |a| format!("{a:.3}"));

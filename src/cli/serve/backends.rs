@@ -8,11 +8,12 @@ use super::super::gpu::GpuArgs;
 #[cfg(feature = "tensorrt")]
 use super::super::stages::EngineName;
 use super::super::stages::{Engines, StageArgs};
+use crate::engine::bundle::{Calibration, StreamThresholds};
 use crate::model::stages::SelfTest;
 use crate::node::Stages;
 use crate::pipeline::fake::{FakeGround, FakeSegment, Script};
 use crate::pipeline::{Grounder, Segmenter, Strategies};
-use crate::prompt::{Calibration, Dialect, StreamThresholds, Thresholds};
+use crate::prompt::{Dialect, Thresholds};
 use crate::server::settings::{BackendName, Settings};
 use crate::server::{Backend, Identity};
 

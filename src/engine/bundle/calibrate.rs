@@ -15,6 +15,10 @@ const HEADER: &str = "[dialect.calibration]";
 
 /// From the language model's confidence in an instance to the probability that its mask has an IoU of at least 0.5:
 /// `sigmoid(logit(confidence) / temperature + bias)`.
+///
+/// Platt's scaling of the logit, fitted on a split that is neither trained nor reported on; a higher confidence stays the
+/// higher one. Sources: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; Platt, "Probabilistic Outputs
+/// for Support Vector Machines", 1999.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
@@ -45,7 +49,9 @@ pub struct MaskCalibration {
 }
 
 impl Calibration {
-    pub(super) fn validate(&self) -> Result<(), BundleError> {
+    /// # Errors
+    /// The first number that is out of its range.
+    pub fn validate(&self) -> Result<(), BundleError> {
         let key = |name: &str| format!("dialect.calibration.{name}");
         require((0.01..=100.0).contains(&self.temperature), &key("temperature"), "0.01..=100")?;
         require((-20.0..=20.0).contains(&self.bias), &key("bias"), "-20..=20")?;
@@ -82,9 +88,7 @@ fn table(c: &Calibration) -> String {
     let mut text = format!("{HEADER}\ntemperature = {:?}\nbias = {:?}\n", c.temperature, c.bias);
     if let Some(m) = &c.mask {
         let MaskCalibration { language, score, fill, bias } = m;
-        text += &format!(
-            "mask = {{ language = {language:?}, score = {score:?}, fill = {fill:?}, bias = {bias:?} }}\n"
-        );
+        text += &format!("mask = {{ language = {language:?}, score = {score:?}, fill = {fill:?}, bias = {bias:?} }}\n");
     }
     text
 }

@@ -292,11 +292,17 @@ pub struct Thresholds {
 pub struct StreamThresholds {
     /// The probability that the last answer's first token starts a box.
     pub found: f32,
-    /// Predicted IoU of each mask on its frame.
+    /// SAM's predicted IoU of each mask on its frame. Default: any.
+    #[serde(default)]
     pub mask_score: f32,
     /// The calibrated probability that each mask is right, from the answer and from the mask on its frame. Default: any.
     #[serde(default)]
     pub confidence: f32,
+}
+
+impl StreamThresholds {
+    /// No more than on one picture.
+    pub const NONE: Self = Self { found: 0.0, mask_score: 0.0, confidence: 0.0 };
 }
 
 /// Size and hash of one file.

@@ -24,8 +24,8 @@ pub use dialects::{Coordinates, DialectName, Json, Strategy};
 pub use error::{BundleError, BundleErrorKind};
 pub(crate) use files::{LINKED_BYTES, hex, link_or_copy};
 pub use manifest::{
-    AdapterMode, Dialect, FileEntry, Filter, Fit, ImageSpec, Layout, Manifest, Mllm, Ppg, Resampler, Sam, Thresholds,
-    Zoom,
+    AdapterMode, Dialect, FileEntry, Filter, Fit, ImageSpec, Layout, Manifest, Mllm, Ppg, Resampler, Sam,
+    StreamThresholds, Thresholds, Zoom,
 };
 pub use outputs::{StoredOutputs, TensorPrint, store_outputs};
 pub use seal::{Sealed, seal};

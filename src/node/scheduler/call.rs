@@ -11,8 +11,8 @@ use super::super::slot::Wanted;
 use super::super::target::Target;
 use super::super::{Counters, FrameReply, NodeConfig, NodeError, NodeErrorKind, TargetSpec, Why};
 use super::GroundJob;
+use crate::engine::bundle::StreamThresholds;
 use crate::pipeline::Grounding;
-use crate::prompt::StreamThresholds;
 
 /// One call.
 pub struct Call {

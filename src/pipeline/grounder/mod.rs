@@ -9,13 +9,14 @@ use std::time::Instant;
 
 use super::evidence::Evidence;
 use super::{Command, Decoded, Drafter, Drafting, Ground, GroundedInstance, Grounding, Outcome, PipelineError};
+use crate::engine::bundle::Calibration;
 use crate::frame::Image;
 use crate::geometry::{BBox, Grid, Point, Size, SourcePx};
 use crate::model::mllm::{Decoding, Generated, Mllm, Question, argmax};
 use crate::model::{KvCache, ModelError, Timings};
 use crate::prompt::{
-    Answer, AnswerError, Calibration, Candidates, CountHint, Dialect, GridLabel, LabelledPoint, PointLabel, Strategies,
-    Strategy, StrategyError, Thresholds, parse_answer,
+    Answer, AnswerError, Candidates, CountHint, Dialect, GridLabel, LabelledPoint, PointLabel, Strategies, Strategy,
+    StrategyError, Thresholds, parse_answer,
 };
 use guess::AnswerGuess;
 use judge::{First, Proposal, Proposals, Verdict, judge};
