@@ -17,6 +17,7 @@ mod fairness;
 mod faults;
 mod frames;
 mod identity;
+mod launch;
 mod lifecycle;
 mod looks;
 mod metrics;
