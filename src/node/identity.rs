@@ -3,6 +3,9 @@
 //! Three things say so, each only where those before are silent. Masks that overlap are of one object. An object that
 //! was out of sight and one that comes into it are the same where they look alike and the way between is one that can
 //! be gone in the time. And where exactly one is meant, and one of each is left, it is that one, wherever it went.
+//!
+//! What is none of those that are known, while one of them is not named, is *contested*: of two objects that look alike the
+//! language model may name one now and the other a second later.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,8 +70,8 @@ pub(super) struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// Gives `new` instances the ids of those they are; the others get ids of their own, counted on from `next_id`. Says
-    /// which were named again: the followed ones, then the lost ones.
+    /// Gives `new` instances the ids of those they are, and says which of them are contested; the others get ids of their
+    /// own, counted on from `next_id`. Says which were named again: the followed ones, then the lost ones.
     pub(super) fn name(&self, new: &mut [Tracked], next_id: &mut u64) -> Vec<bool> {
         let mut named = vec![false; self.followed.len() + self.lost.len()];
         self.match_best(new, &mut named, |k, new| {
@@ -84,9 +87,11 @@ impl Known<'_> {
             let near = like.distance <= (REACH.0 + REACH.1 * gone) * size.sqrt();
             (near && AREA.contains(&(new.track.area() / size))).then_some(like.distance)
         });
-        let own = |k: &usize| k.checked_sub(self.followed.len()).is_none_or(|k| self.lost[k].own);
-        let mut orphans = (0..named.len()).filter(|k| !named[*k]).filter(own);
-        if let (CountHint::One, [only], Some(k), None) = (self.hint, &mut *new, orphans.next(), orphans.next())
+        let mut orphans = (0..named.len()).filter(|k| !named[*k] && self.is_own(*k));
+        let orphan = orphans.next();
+        // It may have come instead of one that was known.
+        new.iter_mut().filter(|i| i.id == 0).for_each(|i| i.contested = orphan.is_some());
+        if let (CountHint::One, [only], Some(k), None) = (self.hint, &mut *new, orphan, orphans.next())
             && only.id == 0
         {
             self.pass_on(k, only);
@@ -107,6 +112,11 @@ impl Known<'_> {
 
     fn get(&self, k: usize) -> &Tracked {
         self.followed.get(k).unwrap_or_else(|| &self.lost[k - self.followed.len()].tracked)
+    }
+
+    /// Whether it answers to the command that the target has now.
+    fn is_own(&self, k: usize) -> bool {
+        k.checked_sub(self.followed.len()).is_none_or(|k| self.lost[k].own)
     }
 
     /// How long it has been out of sight; `None` where it is in sight.
@@ -165,6 +175,7 @@ pub(super) mod tests {
             doubtful: false,
             confidence: 0.9,
             sure: true,
+            contested: false,
             p_found: 1.0,
             fill: 1.0,
             mask_seq: 1,
@@ -234,6 +245,27 @@ pub(super) mod tests {
             let named = Known { followed: &[], lost: &[lost], hint, now }.name(&mut new, &mut 10);
             assert_eq!((new[0].id, named[0]), (expected, expected == 3), "{what}");
         }
+    }
+
+    #[test]
+    fn what_comes_instead_is_contested() {
+        let followed: Vec<_> = [(1, 0), (2, 40)].map(|(id, left)| Arc::new(tracked(id, left, GREY))).into();
+        let lost = |own| Lost { own, ..Lost::new(Arc::new(tracked(3, 0, GREY))) };
+        let contested = |followed: &[Arc<Tracked>], lost: &[Lost], hint, lefts: &[u32]| {
+            let mut new: Vec<_> = lefts.iter().map(|left| tracked(0, *left, GREY)).collect();
+            Known { followed, lost, hint, now: Instant::now() }.name(&mut new, &mut 10);
+            new.iter().map(|t| t.contested).collect::<Vec<_>>()
+        };
+        let any = CountHint::NoneOrMore;
+        assert_eq!(contested(&[], &[], any, &[0]), [false], "the first there is");
+        assert_eq!(contested(&followed, &[], any, &[1, 41]), [false, false], "where they are");
+        assert_eq!(contested(&followed, &[], any, &[1, 41, 100]), [false; 3], "one more");
+        assert_eq!(contested(&followed, &[], any, &[1, 100]), [false, true], "one elsewhere, one missing");
+        assert_eq!(contested(&followed[..1], &[], CountHint::One, &[100]), [true], "the only one, elsewhere");
+        assert_eq!(contested(&[], &[lost(true)], any, &[0]), [false], "back");
+        assert_eq!(contested(&[], &[lost(true)], any, &[150]), [true], "something else is back");
+        assert_eq!(contested(&[], &[lost(false)], any, &[0]), [false], "known by another command");
+        assert_eq!(contested(&[], &[lost(false)], any, &[150]), [false], "nothing to do with another command's");
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub enum Why {
     Missing,
     /// Something is named and followed, and not sure enough to be called found, since a short while ago.
     Unsure,
+    /// Something was named instead of what was followed, or is out of sight: a second look is to confirm it.
+    Confirm,
     /// The last look is long ago.
     Budget,
 }
@@ -44,7 +46,7 @@ impl From<Why> for Need {
     fn from(why: Why) -> Self {
         match why {
             Why::New | Why::Request | Why::Lost | Why::Drift => Self::Urgent,
-            Why::Missing | Why::Unsure | Why::Budget => Self::Routine,
+            Why::Missing | Why::Unsure | Why::Confirm | Why::Budget => Self::Routine,
         }
     }
 }
@@ -190,6 +192,10 @@ impl Target {
         }
         if self.requested {
             return Some(Why::Request);
+        }
+        // A second look that confirms nothing, either, is followed by others that take their time.
+        if self.why != Some(Why::Confirm) && self.tracks.iter().any(|t| t.contested && !t.doubtful) {
+            return Some(Why::Confirm);
         }
         let age = now.saturating_duration_since(answered);
         let soon = || {
@@ -369,7 +375,7 @@ impl Target {
         let outcome = self.grounding.as_ref().map(|g| g.grounding.outcome);
         let mut believed = self.tracks.iter().filter(|t| !t.doubtful).peekable();
         // A mask of several that may be wrong makes them all something not to be acted upon.
-        let sure = believed.peek().is_some() && believed.all(|t| t.sure);
+        let sure = believed.peek().is_some() && believed.all(|t| t.sure && !t.contested);
         match self.state.phase {
             Phase::Pending => Verdict::Pending,
             Phase::Paused => Verdict::Paused,

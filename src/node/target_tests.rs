@@ -372,6 +372,43 @@ fn what_is_not_sure_enough_is_followed_and_not_called_found() {
 }
 
 #[test]
+fn what_comes_instead_is_found_once_it_was_named_twice() {
+    let mut world = World::new();
+    world.config.reground_after = Duration::from_secs(3600);
+    world.config.reground_lost_after = Duration::from_secs(3600);
+    let said = |world: &World| {
+        let reply = world.target.reply(&world.meta(), None, &world.config);
+        (reply.verdict, reply.why, reply.instances.first().map(InstanceReply::id))
+    };
+    let look_at = |world: &mut World, left| {
+        let look = [Op::Frame(Some(left)), Op::Ask, Op::Answer(Outcome::Found), Op::Done];
+        look.into_iter().for_each(|op| world.apply(op));
+    };
+    let frame = |world: &mut World, left| [Op::Frame(left), Op::Done].into_iter().for_each(|op| world.apply(op));
+    look_at(&mut world, 4);
+    frame(&mut world, Some(4));
+    assert_eq!(said(&world), (Verdict::Found, Some(Why::New), Some(1)), "what is named first is found at once");
+    frame(&mut world, None);
+    world.apply(Op::Look);
+    look_at(&mut world, 44);
+    frame(&mut world, Some(44));
+    assert_eq!(said(&world), (Verdict::Unsure, Some(Why::Request), Some(2)), "that is too far away to be the same");
+    look_at(&mut world, 44);
+    assert_eq!(said(&world), (Verdict::Unsure, Some(Why::Confirm), Some(2)), "the second look has begun");
+    frame(&mut world, Some(44));
+    assert_eq!(said(&world), (Verdict::Found, Some(Why::Confirm), Some(2)), "and agrees");
+    frame(&mut world, None);
+    world.apply(Op::Look);
+    look_at(&mut world, 40);
+    frame(&mut world, Some(40));
+    assert_eq!(said(&world), (Verdict::Found, Some(Why::Request), Some(2)), "what comes back is known");
+    world.apply(Op::Retarget(true));
+    look_at(&mut world, 4);
+    frame(&mut world, Some(4));
+    assert_eq!(said(&world).0, Verdict::Found, "by another command something else may be meant");
+}
+
+#[test]
 fn each_mask_is_as_sure_as_its_answer_and_its_own_score() {
     let mut world = World::new();
     world.config.reground_after = Duration::from_secs(3600);

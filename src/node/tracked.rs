@@ -31,6 +31,8 @@ pub(super) struct Tracked {
     pub confidence: f32,
     /// Sure enough, both of the answer and of this mask, to be called found.
     pub sure: bool,
+    /// The last answer named it where nothing was followed, instead of what was or had been: it takes another one.
+    pub contested: bool,
     /// The probability of the answer that it is there.
     pub p_found: f32,
     /// How the first mask filled the box that it was drawn for; that box says nothing of later ones.
@@ -69,6 +71,7 @@ impl Tracked {
             doubtful,
             confidence,
             sure: is_sure([p_found, score, confidence], settings.stream),
+            contested: false,
             p_found,
             fill: signs.fill,
             mask_seq: seq,

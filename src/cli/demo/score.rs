@@ -16,6 +16,8 @@ pub struct Score {
     /// The verdict given most often, once there was one.
     pub verdict: Verdict,
     /// Frames with a mask.
+    pub masks: usize,
+    /// Frames answered FOUND.
     pub found: usize,
     /// Mean IoU over the frames after the first verdict in which the target is seen; a missing mask counts 0.
     pub iou: f64,
@@ -28,7 +30,7 @@ pub struct Score {
 impl Score {
     /// Scores command `index`.
     pub fn of(clip: &Clip, command: &Expression, answers: &[Answer], index: usize) -> Self {
-        let (mut found, mut first_ms) = (0, 0.0);
+        let (mut masks, mut first_ms) = (0, 0.0);
         let (mut ious, mut latencies, mut verdicts) = (Vec::new(), Vec::new(), Vec::new());
         for (i, answer) in answers.iter().enumerate() {
             let Some(result) = result(answer, index) else { continue };
@@ -42,7 +44,7 @@ impl Score {
             verdicts.push(result.verdict());
             latencies.push(ms);
             let mask = union(&result.instances, clip.size());
-            found += usize::from(mask.is_some());
+            masks += usize::from(mask.is_some());
             let truth = clip.frame(i).mask_of(&command.targets);
             if truth.area() > 0 {
                 ious.push(mask.and_then(|m| m.iou(&truth)).map_or(0.0, f64::from));
@@ -51,7 +53,8 @@ impl Score {
         latencies.sort_by(f64::total_cmp);
         Self {
             verdict: most_common(&verdicts),
-            found,
+            masks,
+            found: verdicts.iter().filter(|v| **v == Verdict::Found).count(),
             iou: ious.iter().sum::<f64>() / ious.len().max(1) as f64,
             first_ms,
             latency: [0.5, 0.95].map(|q| quantile(&latencies, q).unwrap_or(f64::NAN)),
@@ -101,7 +104,7 @@ pub fn table(commands: &[Expression], scores: &[Score]) -> Table {
             c.text.clone(),
             truth,
             client::verdict_word(s.verdict).to_lowercase(),
-            s.found.to_string(),
+            s.masks.to_string(),
             if c.targets.is_empty() { String::new() } else { format!("{:.3}", s.iou) },
             format!("{:.0} ms", s.first_ms),
             format!("{:.0} ms", s.latency[0]),

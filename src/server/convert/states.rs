@@ -33,6 +33,7 @@ pub(in super::super) fn why(why: Why) -> wire::Why {
         Why::Drift => wire::Why::Drift,
         Why::Missing => wire::Why::Missing,
         Why::Unsure => wire::Why::Unsure,
+        Why::Confirm => wire::Why::Confirm,
         Why::Budget => wire::Why::Budget,
     }
 }
@@ -47,6 +48,7 @@ pub(in super::super) fn why_of(why: wire::Why) -> Option<Why> {
         wire::Why::Drift => Why::Drift,
         wire::Why::Missing => Why::Missing,
         wire::Why::Unsure => Why::Unsure,
+        wire::Why::Confirm => Why::Confirm,
         wire::Why::Budget => Why::Budget,
     })
 }

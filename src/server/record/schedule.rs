@@ -97,7 +97,8 @@ mod tests {
         ];
         let masks = [Masks::Made, Masks::Unreadable, Masks::Late, Masks::Failed(error)];
         steps.extend(masks.map(Step::Segmented));
-        let whys = [Why::New, Why::Request, Why::Lost, Why::Drift, Why::Missing, Why::Unsure, Why::Budget];
+        let whys =
+            [Why::New, Why::Request, Why::Lost, Why::Drift, Why::Missing, Why::Unsure, Why::Confirm, Why::Budget];
         steps.extend(whys.map(|why| Step::Ask { serial: 5, why }));
         for step in steps {
             let there = to_wire(&step, start);
