@@ -198,7 +198,7 @@ fn share_in_its_box(instance: &Value) -> Option<f64> {
 fn what_is_rightly_boxed_is_cut_out() {
     let dir = made("tests/reference/mllms/qwen2-5-vl", None);
     let mut segmenter = load(dir.path()).unwrap().segmenter;
-    let assets = Assets::load(&root("engines/tabletop")).unwrap();
+    let assets = Assets::load(root("engines/tabletop")).unwrap();
     let generator = SceneGenerator::new(&assets, Split::Val, 0);
     let mut ious = Vec::new();
     for index in 0..4 {

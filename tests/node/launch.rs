@@ -13,8 +13,8 @@ fn root() -> &'static Path {
 
 /// All Rust files below `dir`.
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(dir).expect("a folder") {
+        let path = entry.expect("an entry").path();
         if path.is_dir() {
             sources(&path, found);
         } else if path.extension().is_some_and(|e| e == "rs") {
@@ -26,7 +26,7 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
 /// `path` without its `..`, from the repository's root on.
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
-    for part in path.strip_prefix(root()).unwrap().components() {
+    for part in path.strip_prefix(root()).expect("in the repository").components() {
         match part {
             Component::ParentDir => assert!(plain.pop(), "{path:?} is outside of the repository"),
             part => plain.push(part),
@@ -37,21 +37,24 @@ fn plain(path: &Path) -> PathBuf {
 
 /// What the build stage of a container file copies out of the repository.
 fn copied(file: &str) -> Vec<PathBuf> {
-    let text = fs::read_to_string(root().join(file)).unwrap();
-    let stage = text.split("\nFROM ").find(|stage| stage.lines().next().unwrap().ends_with(" AS build")).unwrap();
+    let text = fs::read_to_string(root().join(file)).expect("a container file");
+    let stage = text
+        .split("\nFROM ")
+        .find(|stage| stage.lines().next().is_some_and(|l| l.ends_with(" AS build")))
+        .expect("builds");
     let lines = stage.lines().filter_map(|l| l.strip_prefix("COPY "));
     lines.flat_map(|l| l.split_whitespace().rev().skip(1).map(PathBuf::from).collect::<Vec<_>>()).collect()
 }
 
 #[test]
 fn a_container_build_finds_all_that_the_source_takes_in() {
-    let taken = Regex::new(r#"include_(?:str|bytes)!\(\s*"([^"]+)"\s*\)"#).unwrap();
+    let taken = Regex::new(r#"include_(?:str|bytes)!\(\s*"([^"]+)"\s*\)"#).expect("a pattern");
     let mut files = Vec::new();
     sources(&root().join("src"), &mut files);
     let mut read = vec![PathBuf::from("Cargo.toml"), PathBuf::from("Cargo.lock"), PathBuf::from("src/main.rs")];
     for file in files {
-        let text = fs::read_to_string(&file).unwrap();
-        read.extend(taken.captures_iter(&text).map(|c| plain(&file.parent().unwrap().join(&c[1]))));
+        let text = fs::read_to_string(&file).expect("a source file");
+        read.extend(taken.captures_iter(&text).map(|c| plain(&file.parent().expect("in a folder").join(&c[1]))));
     }
     assert!(read.iter().any(|path| path.starts_with("engines")), "recipes are taken in: {read:?}");
     for file in FILES {
