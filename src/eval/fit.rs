@@ -124,19 +124,21 @@ fn fit_language(instances: &[Instance]) -> Result<Calibration, FitError> {
 fn fit_mask(instances: &[Instance], alone: Calibration) -> Option<Calibration> {
     let score = |i: &Instance| f64::from(logit(i.score));
     let language = |i: &Instance| f64::from(logit(alone.language(i.language)));
-    let fill = |i: &Instance| f64::from(i.fill);
-    let ([mut l, mut s, mut f, mut b], four_loss) = regress(instances, |i| [language(i), score(i), fill(i), 1.0]);
+    let with = |l: f64, s: f64, f: f64, b: f64| {
+        let mask = MaskCalibration { language: l as f32, score: s as f32, fill: f as f32, bias: b as f32 };
+        let fitted = Calibration { mask: Some(mask), ..alone };
+        (s > 0.0 && fitted.validate().is_ok()).then_some(fitted)
+    };
+    let ([l, s, f, b], four_loss) = regress(instances, |i| [language(i), score(i), f64::from(i.fill), 1.0]);
     let (three, three_loss) = regress(instances, |i| [language(i), score(i), 1.0]);
-    if 2.0 * (three_loss - four_loss) <= (instances.len() as f64).ln() {
-        ([l, s, b], f) = (three, 0.0);
-    }
-    if l < 0.0 {
-        ([s, b], _) = regress(instances, |i| [score(i), 1.0]);
-        (l, f) = (0.0, 0.0);
-    }
-    let mask = MaskCalibration { language: l as f32, score: s as f32, fill: f as f32, bias: b as f32 };
-    let fitted = Calibration { mask: Some(mask), ..alone };
-    (s > 0.0 && fitted.validate().is_ok()).then_some(fitted)
+    let pays = 2.0 * (three_loss - four_loss) > (instances.len() as f64).ln();
+    pays.then(|| with(l, s, f, b)).flatten().or_else(|| {
+        let [l, mut s, mut b] = three;
+        if l < 0.0 {
+            ([s, b], _) = regress(instances, |i| [score(i), 1.0]);
+        }
+        with(l.max(0.0), s, 0.0, b)
+    })
 }
 
 /// The weights of a logistic regression on `signals`, and its loss (negative log-likelihood).

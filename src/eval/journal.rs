@@ -12,7 +12,7 @@ use super::record::Record;
 use super::runner::Place;
 
 /// Version of the file's format.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Longest line that is read, in bytes; a record has a few hundred.
 const MAX_LINE: usize = 1 << 20;
 

@@ -4,8 +4,8 @@
 //! was out of sight and one that comes into it are the same where they look alike and the way between is one that can
 //! be gone in the time. And where exactly one is meant, and one of each is left, it is that one, wherever it went.
 //!
-//! What is none of those that are known, while one of them is not named, is *contested*: of two objects that look alike the
-//! language model may name one now and the other a second later.
+//! What is none of those that are known, while one of them is not named, is *contested* until another look names it, too:
+//! of two objects that look alike the language model may name one now and the other a second later.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -70,8 +70,8 @@ pub(super) struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// Gives `new` instances the ids of those they are, and says which of them are contested; the others get ids of their
-    /// own, counted on from `next_id`. Says which were named again: the followed ones, then the lost ones.
+    /// Gives `new` instances the ids of those they are, and says which of them are contested; the others get ids of
+    /// their own, counted on from `next_id`. Says which were named again: the followed ones, then the lost ones.
     pub(super) fn name(&self, new: &mut [Tracked], next_id: &mut u64) -> Vec<bool> {
         let mut named = vec![false; self.followed.len() + self.lost.len()];
         self.match_best(new, &mut named, |k, new| {
@@ -89,12 +89,13 @@ impl Known<'_> {
         });
         let mut orphans = (0..named.len()).filter(|k| !named[*k] && self.is_own(*k));
         let orphan = orphans.next();
-        // It may have come instead of one that was known.
+        // Any of them may have come instead of one that was known.
         new.iter_mut().filter(|i| i.id == 0).for_each(|i| i.contested = orphan.is_some());
         if let (CountHint::One, [only], Some(k), None) = (self.hint, &mut *new, orphan, orphans.next())
             && only.id == 0
         {
             self.pass_on(k, only);
+            only.contested = true;
             named[k] = true;
         }
         for instance in new.iter_mut().filter(|i| i.id == 0) {
@@ -108,6 +109,8 @@ impl Known<'_> {
     fn pass_on(&self, k: usize, new: &mut Tracked) {
         let known = self.get(k);
         (new.id, new.largest) = (known.id, new.largest.max(known.largest));
+        // What the same look says twice, or what went out of sight again unconfirmed, is named but once.
+        new.contested = known.contested && (self.gone(k).is_some() || known.grounded_seq == new.grounded_seq);
     }
 
     fn get(&self, k: usize) -> &Tracked {
@@ -264,8 +267,24 @@ pub(super) mod tests {
         assert_eq!(contested(&followed[..1], &[], CountHint::One, &[100]), [true], "the only one, elsewhere");
         assert_eq!(contested(&[], &[lost(true)], any, &[0]), [false], "back");
         assert_eq!(contested(&[], &[lost(true)], any, &[150]), [true], "something else is back");
+        assert_eq!(contested(&[], &[lost(true)], any, &[100, 150]), [true; 2], "either may have come instead");
         assert_eq!(contested(&[], &[lost(false)], any, &[0]), [false], "known by another command");
         assert_eq!(contested(&[], &[lost(false)], any, &[150]), [false], "nothing to do with another command's");
+    }
+
+    #[test]
+    fn only_another_look_at_what_is_in_sight_confirms() {
+        let named_again = |in_sight: bool, seq: u64| {
+            let known = Arc::new(Tracked { contested: true, ..tracked(3, 0, GREY) });
+            let lost = [Lost::new(known.clone())];
+            let (followed, lost) = if in_sight { (&[known][..], &[][..]) } else { (&[][..], &lost[..]) };
+            let mut new = [Tracked { grounded_seq: seq, ..tracked(0, 1, GREY) }];
+            Known { followed, lost, hint: CountHint::NoneOrMore, now: Instant::now() }.name(&mut new, &mut 10);
+            (new[0].id, new[0].contested)
+        };
+        assert_eq!(named_again(true, 2), (3, false));
+        assert_eq!(named_again(true, 1), (3, true), "the boxes of a look, and then its whole answer");
+        assert_eq!(named_again(false, 2), (3, true), "it went before it was confirmed");
     }
 
     #[test]

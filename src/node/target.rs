@@ -27,7 +27,7 @@ pub enum Why {
     Missing,
     /// Something is named and followed, and not sure enough to be called found, since a short while ago.
     Unsure,
-    /// Something was named instead of what was followed, or is out of sight: a second look is to confirm it.
+    /// Something was named for the first time while something known was not: a second look is to name it there, too.
     Confirm,
     /// The last look is long ago.
     Budget,

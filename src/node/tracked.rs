@@ -31,7 +31,7 @@ pub(super) struct Tracked {
     pub confidence: f32,
     /// Sure enough, both of the answer and of this mask, to be called found.
     pub sure: bool,
-    /// The last answer named it where nothing was followed, instead of what was or had been: it takes another one.
+    /// It was named while something known was not, and no other look has named it since.
     pub contested: bool,
     /// The probability of the answer that it is there.
     pub p_found: f32,

@@ -10,8 +10,8 @@ const EDGE: f32 = 1e-4;
 pub struct MaskSigns {
     /// SAM's predicted IoU, `0.0..=1.0`; NaN says nothing.
     pub score: f32,
-    /// The mask's area on its own frame over that of the language model's box, at most [`MOST_FILL`]: a mask that is large
-    /// for the box is often of something else.
+    /// The mask's area on its own frame over that of the language model's box, at most 1.5: a mask that is large for the
+    /// box is often of something else.
     pub fill: f32,
 }
 

@@ -50,7 +50,7 @@ class Asker:
 
     def naming(self, scene) -> Question:
         (h, w), rng, objects = scene.instances.shape, self.rng, scene.meta["objects"]
-        b = rng.choice(objects)["box"] if rng.random() < 0.8 else (0, 0, w, h)
+        b = rng.choice(objects)["box"] if objects and rng.random() < 0.8 else (0, 0, w, h)
         at = grid(b[0] + rng.random() * (b[2] - b[0]), w), grid(b[1] + rng.random() * (b[3] - b[1]), h)
         i = self.packer.at(scene, *at)
         said = objects[i - 1]["name"] if i else "nothing"
@@ -68,7 +68,7 @@ class Asker:
 
     def presence(self, scene) -> Question:
         rng, objects = self.rng, scene.meta["objects"]
-        name = rng.choice(objects)["name"] if rng.random() < 0.5 else rng.choice(self.packer.names)
+        name = rng.choice(objects)["name"] if objects and rng.random() < 0.5 else rng.choice(self.packer.names)
         about = [i for i, o in enumerate(objects) if o["name"] == name]
         return Question("presence", f"is a {name} in the picture?", "yes" if about else "no", about)
 

@@ -191,7 +191,8 @@ class Trainer:
         mean = lambda v: sum(v) / max(1, len(v))  # noqa: E731
         flat = [v for t in iou.values() for v in t]
         found = [v for t, vs in verdict.items() if t not in ("none", "point") for v in vs]
-        said = {"iou": mean(flat), "p50": mean([v > 0.5 for v in flat]), "t_acc": mean(found), "n_acc": mean(verdict.get("none", [])),
+        said = {"iou": mean(flat), "p50": mean([v > 0.5 for v in flat]), "t_acc": mean(found),
+                "n_acc": mean(verdict.get("none", [])),
                 **{f"iou_{t}": mean(v) for t, v in sorted(iou.items())}, "point": mean(verdict.get("point", [])),
                 **{f"knows_{t}": mean(v) for t, v in sorted(known.items())}}
         print("check", " ".join(f"{k}={v:.3f}" for k, v in said.items()), flush=True)

@@ -16,9 +16,9 @@ const HEADER: &str = "[dialect.calibration]";
 /// From the language model's confidence in an instance to the probability that its mask has an IoU of at least 0.5:
 /// `sigmoid(logit(confidence) / temperature + bias)`.
 ///
-/// Platt's scaling of the logit, fitted on a split that is neither trained nor reported on; a higher confidence stays the
-/// higher one. Sources: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; Platt, "Probabilistic Outputs
-/// for Support Vector Machines", 1999.
+/// Platt's scaling of the logit, fitted on a split that is neither trained nor reported on; a higher confidence stays
+/// the higher one. Sources: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; Platt, "Probabilistic
+/// Outputs for Support Vector Machines", 1999.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
@@ -32,8 +32,8 @@ pub struct Calibration {
     pub mask: Option<MaskCalibration>,
 }
 
-/// With a mask: `sigmoid(language * logit(calibrated confidence) + score * logit(predicted IoU) + fill * f + bias)`, `f` the
-/// mask's area over that of the language model's box, at most 1.5.
+/// With a mask: `sigmoid(language * logit(calibrated confidence) + score * logit(predicted IoU) + fill * f + bias)`, `f`
+/// the mask's area over that of the language model's box, at most 1.5.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct MaskCalibration {
@@ -49,8 +49,10 @@ pub struct MaskCalibration {
 }
 
 impl Calibration {
+    /// Checks that every number is in its range.
+    ///
     /// # Errors
-    /// The first number that is out of its range.
+    /// The first that is not.
     pub fn validate(&self) -> Result<(), BundleError> {
         let key = |name: &str| format!("dialect.calibration.{name}");
         require((0.01..=100.0).contains(&self.temperature), &key("temperature"), "0.01..=100")?;
