@@ -388,19 +388,19 @@ fn what_comes_instead_is_found_once_it_was_named_twice() {
     look_at(&mut world, 4);
     frame(&mut world, Some(4));
     assert_eq!(said(&world), (Verdict::Found, Some(Why::New), Some(1)), "what is named first is found at once");
-    frame(&mut world, None);
-    world.apply(Op::Look);
-    look_at(&mut world, 44);
-    frame(&mut world, Some(44));
+    let goes_and_is_named_at = |world: &mut World, left| {
+        frame(world, None);
+        world.apply(Op::Look);
+        look_at(world, left);
+        frame(world, Some(left));
+    };
+    goes_and_is_named_at(&mut world, 44);
     assert_eq!(said(&world), (Verdict::Unsure, Some(Why::Request), Some(2)), "that is too far away to be the same");
     look_at(&mut world, 44);
     assert_eq!(said(&world), (Verdict::Unsure, Some(Why::Confirm), Some(2)), "the second look has begun");
     frame(&mut world, Some(44));
     assert_eq!(said(&world), (Verdict::Found, Some(Why::Confirm), Some(2)), "and agrees");
-    frame(&mut world, None);
-    world.apply(Op::Look);
-    look_at(&mut world, 40);
-    frame(&mut world, Some(40));
+    goes_and_is_named_at(&mut world, 40);
     assert_eq!(said(&world), (Verdict::Found, Some(Why::Request), Some(2)), "what comes back is known");
     world.apply(Op::Retarget(true));
     look_at(&mut world, 4);
@@ -417,19 +417,19 @@ fn each_mask_is_as_sure_as_its_answer_and_its_own_score() {
     world.stream = StreamThresholds { confidence: 0.98, ..StreamThresholds::NONE };
     let said = |world: &World| {
         let reply = world.target.reply(&world.meta(), None, &world.config);
-        (reply.verdict, reply.instances[0].confidence())
+        (reply.verdict, reply.instances[0].confidence(), reply.instances[0].evidence().confidence)
     };
     // The answer is worth 0.9; the odds of both are multiplied.
     let both = |score: f32| 1.0 / (1.0 + (1.0 - score) / score / 9.0);
     let near = |a: f32, b: f32| (a - b).abs() < 1e-4;
     let grounded = [Op::Frame(Some(4)), Op::Ask, Op::Answer(Outcome::Found), Op::Done, Op::Frame(Some(5)), Op::Done];
     grounded.into_iter().for_each(|op| world.apply(op));
-    let (verdict, now) = said(&world);
-    assert!(verdict == Verdict::Found && near(now, both(0.95)), "{now}");
+    let (verdict, now, then) = said(&world);
+    assert!(verdict == Verdict::Found && near(now, both(0.95)) && near(then, 0.9), "{now} {then}");
     world.play.waver(15);
     [Op::Frame(Some(6)), Op::Done].into_iter().for_each(|op| world.apply(op));
-    let (verdict, now) = said(&world);
-    assert!(verdict == Verdict::Unsure && near(now, both(0.8)), "{now}");
+    let (verdict, now, still) = said(&world);
+    assert!(verdict == Verdict::Unsure && near(now, both(0.8)) && still == then, "{now} {still}");
     world.play.waver(0);
     [Op::Frame(Some(7)), Op::Done].into_iter().for_each(|op| world.apply(op));
     assert!(said(&world).0 == Verdict::Found && near(said(&world).1, both(0.95)), "it comes back with the mask");

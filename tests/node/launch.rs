@@ -11,18 +11,6 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All Rust files below `dir`.
-fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            found.push(path);
-        }
-    }
-}
-
 /// `path` without its `..`, from the repository's root on.
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
@@ -49,10 +37,9 @@ fn copied(file: &str) -> Vec<PathBuf> {
 #[test]
 fn a_container_build_finds_all_that_the_source_takes_in() {
     let taken = Regex::new(r#"include_(?:str|bytes)!\(\s*"([^"]+)"\s*\)"#).expect("a pattern");
-    let mut files = Vec::new();
-    sources(&root().join("src"), &mut files);
     let mut read = vec![PathBuf::from("Cargo.toml"), PathBuf::from("Cargo.lock"), PathBuf::from("src/main.rs")];
-    for file in files {
+    for file in glob::glob(concat!(env!("CARGO_MANIFEST_DIR"), "/src/**/*.rs")).expect("a pattern") {
+        let file = file.expect("can be read");
         let text = fs::read_to_string(&file).expect("a source file");
         read.extend(taken.captures_iter(&text).map(|c| plain(&file.parent().expect("in a folder").join(&c[1]))));
     }

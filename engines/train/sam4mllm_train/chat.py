@@ -184,16 +184,3 @@ class Packs(torch.utils.data.Dataset):
         positions = [i for e in chosen for i in range(len(e.ids))]
         row = {"input_ids": ids, "labels": labels, "position_ids": positions}
         return {k: torch.tensor([v]) for k, v in row.items()} | self.encoder.see([p for e in chosen for p in e.images])
-
-
-@torch.no_grad()
-def answer(model, encoder: Encoder, text: str, image: str, longest: int) -> str:
-    """What a model says to a text about the picture at the path `image`, greedily, in at most `longest` tokens."""
-    ask = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
-    # As trained on, less the answer: an empty one is the mark of its end alone.
-    messages = [ask, {"role": "assistant", "content": ""}]
-    ids = torch.tensor([encoder.encode({"messages": messages, "images": [image]}, "").ids[:-1]])
-    end = encoder.tokenizer.eos_token_id
-    said = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **encoder.see([image]),
-                          max_new_tokens=longest, do_sample=False, eos_token_id=end, pad_token_id=end)
-    return encoder.tokenizer.decode(said[0, ids.shape[1]:], skip_special_tokens=True)

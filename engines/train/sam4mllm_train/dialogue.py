@@ -266,8 +266,7 @@ class Packer:
     def plain(self, scene, n: int) -> list[dict]:
         """The shortest commands there are: bare names, half of them of objects that are not there."""
         rng, classes = self.rng, [o["class"] for o in scene.meta["objects"]]
-        alone = [i for i, c in enumerate(classes) if classes.count(c) == 1]
-        made = []
+        alone, made = self.alone(scene), []
         for _ in range(n):
             if alone and rng.random() < 0.6:
                 i = rng.choice(alone)
@@ -333,8 +332,7 @@ class Packer:
         command = self.estrange(reword(text, self.rng, self.held_out), bool(targets))
         template = PPG["query"] if with_points else DIALECT["proposal_query"]
         query = self.ids(template.format(hint=self.hint(len(targets)), command=command))
-        gaze = {i: self.bits([k for k, o in enumerate(objects) if o["class"] in self.words[t]])
-                for i, t in enumerate(query) if t in self.words}
+        gaze = self.nouns(query, objects)
         n = len(query)
         type = TYPES.index(e.get("type", "name"))
         if not targets:
@@ -440,18 +438,28 @@ class Packer:
         column, row = (min(self.side - 1, int(int(v) / SCALE * self.side)) for v in (gx, gy))
         return CELL - (row * self.side + column)
 
+    def nouns(self, query: list[int], objects: list[dict]) -> dict[int, int]:
+        """Where each word of a query that names objects looks: at all that it may speak of."""
+        return {i: self.bits([k for k, o in enumerate(objects) if o["class"] in self.words[t]])
+                for i, t in enumerate(query) if t in self.words}
+
+    @staticmethod
+    def alone(scene) -> list[int]:
+        """The objects that are the only ones of their class."""
+        classes = [o["class"] for o in scene.meta["objects"]]
+        return [i for i, c in enumerate(classes) if classes.count(c) == 1]
+
+    def spot(self, scene, inside: float, rng: random.Random) -> tuple[tuple[str, str], int]:
+        """A point in grid units, a share `inside` of them in the boxes of objects, and what the instance map holds there."""
+        (h, w), objects = scene.instances.shape, scene.meta["objects"]
+        b = rng.choice(objects)["box"] if rng.random() < inside and objects else (0, 0, w, h)
+        at = grid(b[0] + rng.random() * (b[2] - b[0]), w), grid(b[1] + rng.random() * (b[3] - b[1]), h)
+        return at, self.at(scene, *at)
+
     def look(self, packed: Packed, root: int, scene) -> None:
         """General dialogue that teaches looking things up by position: what is at a point."""
-        h, w = scene.instances.shape
-        rng, objects = self.rng, scene.meta["objects"]
-        if rng.random() < 0.75 and objects:
-            b = rng.choice(objects)["box"]
-            x, y = b[0] + rng.random() * (b[2] - b[0]), b[1] + rng.random() * (b[3] - b[1])
-        else:
-            x, y = rng.random() * w, rng.random() * h
-        gx, gy = grid(x, w), grid(y, h)
-        i = self.at(scene, gx, gy)
+        (gx, gy), i = self.spot(scene, 0.75, self.rng)
         query = self.ids(f"<user> what is at [{gx},{gy}]? <assistant>")
-        answer = self.ids(objects[i - 1]["name"] if i else "nothing") + self.ids("</s>")
+        answer = self.ids(scene.meta["objects"][i - 1]["name"] if i else "nothing") + self.ids("</s>")
         weights = [0.5] * (len(answer) - 1) + [PLAIN]
         packed.add(query + answer, root, len(answer), LOOK, weights, {len(query) - 1: self.cell(gx, gy)})

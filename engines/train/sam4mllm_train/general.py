@@ -7,11 +7,11 @@ whether it is there or of a colour, and where. Nothing here speaks of boxes.
 from __future__ import annotations
 
 import random
-from collections import Counter
 from dataclasses import dataclass
 
 from .dialogue import LOOK, PLAIN, VERDICT, WEIGHTY, Packed, Packer, grid
 
+# The first is what `Packer.look` asks, too.
 KINDS = ["naming", "counting", "presence", "colour", "where", "point"]
 NUMBERS = ["no", "one", "two", "three", "four", "five", "six"]
 # By thirds of the picture.
@@ -44,16 +44,12 @@ class Asker:
 
     def alone(self, scene) -> int | None:
         """Any object that is the only one of its class."""
-        classes = Counter(o["class"] for o in scene.meta["objects"])
-        found = [i for i, o in enumerate(scene.meta["objects"]) if classes[o["class"]] == 1]
+        found = self.packer.alone(scene)
         return self.rng.choice(found) if found else None
 
     def naming(self, scene) -> Question:
-        (h, w), rng, objects = scene.instances.shape, self.rng, scene.meta["objects"]
-        b = rng.choice(objects)["box"] if objects and rng.random() < 0.8 else (0, 0, w, h)
-        at = grid(b[0] + rng.random() * (b[2] - b[0]), w), grid(b[1] + rng.random() * (b[3] - b[1]), h)
-        i = self.packer.at(scene, *at)
-        said = objects[i - 1]["name"] if i else "nothing"
+        at, i = self.packer.spot(scene, 0.8, self.rng)
+        said = scene.meta["objects"][i - 1]["name"] if i else "nothing"
         return Question("naming", f"what is at [{at[0]},{at[1]}]?", said, [i - 1] if i else [], at)
 
     def counting(self, scene) -> Question | None:
@@ -101,11 +97,9 @@ class Asker:
 def add(packer: Packer, packed: Packed, scene, n: int, whole: bool) -> None:
     """Appends up to `n` questions, each a dialogue of its own, to a scene's tree."""
     for q in Asker(packer, packer.rng).questions(scene, n, whole):
-        objects = scene.meta["objects"]
         query = packer.ids(f"<user> {q.text} <assistant>")
         said = packer.ids(q.answer)
-        gaze = {i: packer.bits([k for k, o in enumerate(objects) if o["class"] in packer.words[t]])
-                for i, t in enumerate(query) if t in packer.words}
+        gaze = packer.nouns(query, scene.meta["objects"])
         told = packer.cell(*q.at) if q.at else packer.bits(q.about)
         # The token before each that says something has to look.
         number = q.kind == "point"

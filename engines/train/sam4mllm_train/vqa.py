@@ -12,15 +12,12 @@ import os
 import random
 
 import torch
-from peft import PeftModel
 from PIL import Image
-from transformers import AutoModelForImageTextToText
 
 from .align import word_table
-from .chat import Encoder, answer
+from .ask import Asked, add_options
 from .dialogue import SCALE, Packer, build_tokenizer
 from .general import KINDS, Asker
-from .lora import load_processor, read_text
 from .stream import SceneStream
 from .text import packer_of
 
@@ -58,11 +55,7 @@ def right(kind: str, said: str, wanted: str) -> bool:
 
 
 def score(args) -> None:
-    model = AutoModelForImageTextToText.from_pretrained(args.base)
-    encoder = Encoder(load_processor(args.base, model.config), model.config, read_text(args.template))
-    if args.adapter:
-        model = PeftModel.from_pretrained(model, args.adapter)
-    model.eval()
+    model = Asked(args)
     folder = os.path.dirname(args.data)
     with open(args.data, encoding="utf-8") as file:
         entries = json.load(file)[:args.count]
@@ -70,7 +63,7 @@ def score(args) -> None:
     for entry in entries:
         for i, kind in enumerate(entry["kinds"]):
             asked, wanted = (entry["conversations"][2 * i + k]["value"] for k in (0, 1))
-            said = answer(model, encoder, asked.replace("<image>\n", ""), os.path.join(folder, entry["image"]), 8)
+            said = model.answer(asked.replace("<image>\n", ""), os.path.join(folder, entry["image"]), 8)
             hits[kind].append(right(kind, said, wanted))
     for kind, some in hits.items():
         print(f"{kind:<10} n = {len(some):4d}: right {sum(some) / max(1, len(some)):.3f}")
@@ -78,20 +71,10 @@ def score(args) -> None:
 
 def main() -> None:
     made = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    made.add_argument("what", choices=["make", "score"])
+    add_options(made, "target/vqa/val.json")
     made.add_argument("--out", default="target/vqa")
-    made.add_argument("--binary", default="target/release/sam4mllm")
-    made.add_argument("--assets", default="engines/tabletop")
-    made.add_argument("--train", type=int, default=2000, help="scenes")
-    made.add_argument("--val", type=int, default=100, help="scenes")
+    made.add_argument("--train", type=int, default=2000, help="scenes to train on")
     made.add_argument("--questions", type=int, default=6, help="a scene, at most")
-    made.add_argument("--seed", type=int, default=1)
-    made.add_argument("--base", default="engines/tabletop/mllm")
-    made.add_argument("--adapter")
-    made.add_argument("--template", default="engines/train/templates/tabletop.jinja")
-    made.add_argument("--data", default="target/vqa/val.json")
-    made.add_argument("--count", type=int, help="scenes to score, default all")
-    made.add_argument("--threads", type=int, default=1)
     args = made.parse_args()
     torch.set_num_threads(args.threads)
     if args.what == "score":

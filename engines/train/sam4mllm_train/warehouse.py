@@ -17,13 +17,10 @@ import random
 import re
 
 import torch
-from peft import PeftModel
 from PIL import Image
-from transformers import AutoModelForImageTextToText
 
-from .chat import Encoder, answer
+from .ask import Asked, add_options
 from .dialogue import DIALECT, grid
-from .lora import load_processor, read_text
 from .stream import SceneStream
 
 STOCK = {"hammer": 117, "wrench": 204, "screwdriver": 289, "saw": 341, "bolt": 418, "gear": 476, "magnet": 533,
@@ -98,11 +95,7 @@ def iou(a: list[int], b: list[int]) -> float:
 
 
 def score(args) -> None:
-    model = AutoModelForImageTextToText.from_pretrained(args.base)
-    encoder = Encoder(load_processor(args.base, model.config), model.config, read_text(args.template))
-    if args.adapter:
-        model = PeftModel.from_pretrained(model, args.adapter)
-    model.eval()
+    model = Asked(args)
     folder = os.path.dirname(args.data)
     with open(args.data, encoding="utf-8") as lines:
         records = [json.loads(line) for line in lines][:args.count]
@@ -111,7 +104,7 @@ def score(args) -> None:
         for i, kind in enumerate(record["kinds"]):
             wanted = box_of(record["messages"][2 * i + 1]["content"][0]["text"])
             asked = record["messages"][2 * i]["content"][-1]["text"]
-            found = box_of(answer(model, encoder, asked, os.path.join(folder, record["images"][0]), 12))
+            found = box_of(model.answer(asked, os.path.join(folder, record["images"][0]), 12))
             overlap = iou(found, wanted) if found and wanted else 0.0
             row = (1, (found is None) == (wanted is None), overlap, overlap >= 0.5)
             key = f"{kind} {'there' if wanted else 'absent'}"
@@ -123,19 +116,9 @@ def score(args) -> None:
 
 def main() -> None:
     made = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    made.add_argument("what", choices=["make", "score"])
+    add_options(made, "target/warehouse/val.jsonl")
     made.add_argument("--out", default="target/warehouse")
-    made.add_argument("--binary", default="target/release/sam4mllm")
-    made.add_argument("--assets", default="engines/tabletop")
     made.add_argument("--train", type=int, default=800, help="scenes to train on")
-    made.add_argument("--val", type=int, default=100, help="scenes to score on")
-    made.add_argument("--seed", type=int, default=1)
-    made.add_argument("--base", default="engines/tabletop/mllm")
-    made.add_argument("--adapter")
-    made.add_argument("--template", default="engines/train/templates/tabletop.jinja")
-    made.add_argument("--data", default="target/warehouse/val.jsonl")
-    made.add_argument("--count", type=int, help="scenes to score, default all")
-    made.add_argument("--threads", type=int, default=1)
     args = made.parse_args()
     torch.set_num_threads(args.threads)
     if args.what == "make":

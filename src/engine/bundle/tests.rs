@@ -236,6 +236,7 @@ fn calibrations_out_of_range_are_refused_and_leave_the_bundle_alone() {
         (Calibration { temperature: f32::NAN, ..good }, "temperature"),
         (Calibration { temperature: f32::INFINITY, ..good }, "temperature"),
         (Calibration { bias: 21.0, ..good }, "bias"),
+        (Calibration { bias: f32::NAN, ..good }, "bias"),
         (Calibration { mask: mask(-0.1, 1.0, 0.0), ..good }, "mask.language"),
         (Calibration { mask: mask(0.0, 0.0, 0.0), ..good }, "mask"),
         (Calibration { mask: mask(1.0, 1.0, f32::NAN), ..good }, "mask.bias"),
@@ -247,4 +248,5 @@ fn calibrations_out_of_range_are_refused_and_leave_the_bundle_alone() {
         assert_eq!((error.kind(), error.place()), (BundleErrorKind::Invalid, &*format!("dialect.calibration.{key}")));
         assert_eq!(open(&dir).unwrap().manifest().dialect.calibration, None);
     }
+    Calibration { mask: mask(0.0, 1.0, 0.0), ..good }.validate().unwrap();
 }
