@@ -19,6 +19,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--start", type=int, default=0, help="first scene of the stream; go on where the last run stopped")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=int, help="sam, mllm: scenes a step, default 4 and 8")
+    parser.add_argument("--device", default="cpu", help="sam, mllm: where the model is trained, as cuda")
+    parser.add_argument("--workers", type=int, default=0, help="sam, mllm: processes that render and pack scenes beside it")
     parser.add_argument("--crop-share", type=float, default=0.35, help="part of the trunk stage spent on crops")
     parser.add_argument("--freeze-share", type=float, default=0.25, help="part of the sam stage with a frozen encoder")
     parser.add_argument("--zoom", type=float, nargs=2, metavar=("LOW", "HIGH"),
@@ -49,7 +52,6 @@ def main() -> None:
     mllm.add_argument("--points", type=int, default=8, help="points of a round 2")
     mllm.add_argument("--looks", type=int, default=2, help="what-is-at questions a scene")
     mllm.add_argument("--general", type=int, default=0, help="general questions a scene, for a base that is tuned later")
-    mllm.add_argument("--batch", type=int, default=8, help="scenes")
     mllm.add_argument("--decay", type=float, default=0.35, help="last part of the run, in which the rate falls to zero")
     mllm.add_argument("--gaze", type=float, default=0.5, help="weight of the taught attention")
     mllm.add_argument("--align", type=float, default=0.2, help="weight of alignment while dialogue is trained")
@@ -57,6 +59,7 @@ def main() -> None:
     mllm.add_argument("--check-minutes", type=float, default=2.5)
     args = parser.parse_args()
     args.trunk = args.trunk or f"{args.out}/trunk.pt"
+    args.batch = args.batch or (4 if args.stage == "sam" else 8)
     torch.set_num_threads(args.threads)
     if args.stage == "trunk":
         from . import trunk

@@ -84,7 +84,7 @@ def targets(scenes, owner: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def align_loss(model, heads, z, label, place, words, first: int, share: float = 1.0):
     """Names (tied embeddings) and numbers (linear maps) of a `share` of the image tokens z f32[B, 256, D]."""
     table = model.get_input_embeddings().weight
-    luck = torch.rand(label.shape)
+    luck = torch.rand(label.shape, device=label.device)
     o = (label != CLASSES) & (luck < share)
     keep = o | (luck < 0.15 * share)
     name = F.cross_entropy(normed(z[keep]) @ table.T, words[label[keep]])
@@ -105,7 +105,7 @@ def align_loss(model, heads, z, label, place, words, first: int, share: float = 
 def soft_numbers(log_p: torch.Tensor, value: torch.Tensor, sigma: float = 8.0) -> torch.Tensor:
     """Cross-entropy f32[M] of number log-probabilities f32[M, SCALE + 1] against values i64[M], a bell of `sigma`
     wide: a coordinate is never known to the unit, and neighbours should not count as wrong as strangers."""
-    d = torch.arange(-24, 25, 2)
+    d = torch.arange(-24, 25, 2, device=value.device)
     bell = torch.softmax(-(d / sigma).square() / 2, 0)
     at = (value[:, None] + d).clamp(0, SCALE)
     return -(log_p.gather(1, at) * bell).sum(-1)

@@ -15,37 +15,40 @@ import torch
 from .half import halve
 from .mllm import FEATURE_SCALE
 from .stream import Scene, SceneStream, fit, pixels
-from .trunk import SIDE, Trunk, cells, vision_config
+from .trunk import GRID, PATCH, SIDE, Trunk, vision_config
 
 SHARD = 500
 
 
-def owners(maps: torch.Tensor, objects: list[list[dict]]) -> torch.Tensor:
-    """u8[B, S, S] instance maps to u8[B, GRID * GRID]: which object each image token belongs to, from 15 % of it."""
-    _, _, owner, empty = cells(maps, max(map(len, objects)))
-    return (owner + 1).masked_fill(empty, 0).flatten(1).to(torch.uint8)
+def owners(instances: torch.Tensor) -> torch.Tensor:
+    """u8[S, S] instance map to u8[GRID * GRID]: which object each image token belongs to, from 15 % of it."""
+    cell = torch.arange(SIDE) // PATCH
+    at = (cell[:, None] * GRID + cell) * 256 + instances
+    pixels = torch.bincount(at.flatten(), minlength=256 * GRID * GRID).view(-1, 256)[:, 1:]
+    most, owner = pixels.max(1)
+    return (owner + 1).masked_fill(most < 0.15 * PATCH * PATCH, 0).to(torch.uint8)
 
 
-def see(scenes, trunk: Trunk):
-    """Scenes, their owners u8[B, 256] and the trunk's features of them f32[B, 256, 192]."""
-    fitted = [fit(s, SIDE, "squash") for s in scenes]
-    maps = torch.stack([m for _, m in fitted])
-    return scenes, owners(maps, [s.meta["objects"] for s in scenes]), trunk(pixels(torch.stack([i for i, _ in fitted])))
+def fitted(scenes) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scenes as the language model's tower is shown them, u8[B, 3, S, S], and their owners u8[B, 256]."""
+    both = [fit(s, SIDE, "squash") for s in scenes]
+    return torch.stack([i for i, _ in both]), torch.stack([owners(m) for _, m in both])
 
 
 @torch.no_grad()
 def run(args) -> None:
     trunk = Trunk(vision_config())
     trunk.load_state_dict(torch.load(args.trunk)["trunk"])
-    halve(trunk)
+    halve("cpu", trunk)
     os.makedirs(f"{args.out}/features", exist_ok=True)
     stream = SceneStream(args.binary, args.assets, "train", args.start, seed=args.seed + 200, kind="scenes", side=320,
                          expressions=args.drafts)
     for shard in range(args.scenes // SHARD):
         items = []
         while len(items) < SHARD:
-            scenes, own, h = see(stream.take(20), trunk)
-            h = (h / FEATURE_SCALE).half()
+            scenes = stream.take(20)
+            images, own = fitted(scenes)
+            h = (trunk(pixels(images)) / FEATURE_SCALE).half()
             items += [{"features": f.clone(), "owner": o.clone(), "instances": torch.from_numpy(s.instances.copy()),
                        "meta": s.meta} for s, f, o in zip(scenes, h, own)]
         path = f"{args.out}/features/{args.start + shard * SHARD:07d}.pt"

@@ -28,9 +28,11 @@ class HalfLinear(torch.autograd.Function):
         return (g @ w).float().view(ctx.shape), (g.T @ x).float()
 
 
-def halve(*modules: nn.Module) -> None:
-    """Lets every `nn.Linear` in `modules` multiply in bfloat16, where the CPU is made for it."""
-    if not torch.cpu._is_avx512_bf16_supported():
+def halve(device: str, *modules: nn.Module) -> None:
+    """Lets every `nn.Linear` in `modules` multiply with fewer bits: in bfloat16 where the CPU is made for it, in TF32 on a
+    GPU."""
+    torch.set_float32_matmul_precision("high" if device != "cpu" else "highest")
+    if device != "cpu" or not torch.cpu._is_avx512_bf16_supported():
         return
     for module in modules:
         for linear in module.modules():

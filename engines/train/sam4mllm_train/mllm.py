@@ -99,7 +99,7 @@ def trunk_of(model: LlavaForConditionalGeneration) -> Trunk:
 
 def prefix_of(model, z: torch.Tensor, first: int) -> torch.Tensor:
     """Image tokens f32[B, K, D] behind the token `first`, "<s>"."""
-    start = model.get_input_embeddings()(torch.tensor([[first]])).expand(len(z), -1, -1)
+    start = model.get_input_embeddings()(torch.tensor([[first]], device=z.device)).expand(len(z), -1, -1)
     return torch.cat([start, z], 1)
 
 
@@ -113,7 +113,7 @@ def decoder(lm, prefix: torch.Tensor, x: torch.Tensor, rows: Rows, at: torch.Ten
     """
     heads = lambda t: t.view(*t.shape[:2], -1, lm.layers[0].self_attn.head_dim).transpose(1, 2)  # noqa: E731
     spin_p, spin_r = lm.rotary_emb(prefix, at), lm.rotary_emb(x, rows.positions)
-    gazes = {}
+    bias, gazes = rows.bias(prefix.shape[1]), {}
     for i, layer in enumerate(lm.layers):
         a, last = layer.self_attn, i == len(lm.layers) - 1
         hp, hr = layer.input_layernorm(prefix), layer.input_layernorm(x)
@@ -121,10 +121,10 @@ def decoder(lm, prefix: torch.Tensor, x: torch.Tensor, rows: Rows, at: torch.Ten
         qr, kr = apply_rotary_pos_emb(heads(a.q_proj(hr)), heads(a.k_proj(hr)), *spin_r)
         vp, vr = heads(a.v_proj(hp)), heads(a.v_proj(hr))
         k, v = torch.cat([kp[rows.scene], kr], 2), torch.cat([vp[rows.scene], vr], 2)
-        out = F.scaled_dot_product_attention(qr, k, v, attn_mask=rows.bias)
+        out = F.scaled_dot_product_attention(qr, k, v, attn_mask=bias)
         if i in (LOOKUP, HOP, GAZE, READ):
             n = HEADS if i == READ else 1
-            gazes[i] = qr[:, :n] @ k[:, :n].mT * a.scaling + rows.bias
+            gazes[i] = qr[:, :n] @ k[:, :n].mT * a.scaling + bias
         x = x + a.o_proj(out.transpose(1, 2).flatten(2))
         x = x + layer.mlp(layer.post_attention_layernorm(x))
         if not last:

@@ -91,7 +91,8 @@ class Run:
     def save(self, state: dict, force: bool = False) -> None:
         if not force and time.time() - self.last_save < self.save_every:
             return
-        torch.save(state, self.path + ".tmp")
+        # On the CPU: a checkpoint that a GPU wrote is read anywhere.
+        torch.save({name: {k: v.cpu() for k, v in part.items()} for name, part in state.items()}, self.path + ".tmp")
         os.replace(self.path + ".tmp", self.path)
         self.last_save = time.time()
 

@@ -7,12 +7,16 @@ square around one object that the node cuts out for it (`[sam.zoom]` of the mani
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
 
 from . import optim
+from .draw import batches
 from .half import halve
+from .rows import Tensors
 from .stream import Scene, SceneStream, fit, pixels
 from .trunk import GRID, PATCH, SIDE, Trunk, vision_config
 
@@ -106,35 +110,64 @@ def shown(instances: torch.Tensor) -> list[int]:
     return [n for n in large if n not in edge] or large
 
 
-def prompts(maps: torch.Tensor, numbers: list[list[int]], rng: torch.Generator):
-    """Picks objects and makes prompts as the language model would give them: a box that is a little off, and points
-    over it, on a 5 x 5 grid or anywhere, labelled almost as surely as the language model labels them.
+@dataclass
+class Views(Tensors):
+    """B views: pictures `images` u8[B, 3, S, S], instance `maps` u8[B, S, S], the objects `asked` about u8[B, P], and which
+    views have any to ask about, `usable` bool[B]."""
+
+    images: torch.Tensor
+    maps: torch.Tensor
+    asked: torch.Tensor
+    usable: torch.Tensor
+
+
+def rendered(args):
+    """Views of fresh scenes, other ones in each worker. Zoomed ones are cut from sharp frames too, as a robot's camera gives
+    them."""
+
+    def make(worker: int):
+        rng = torch.Generator().manual_seed(args.seed + worker)
+        streams = [SceneStream(args.binary, args.assets, "train", args.start + 100_000 * worker, seed=args.seed + 100,
+                               kind="scenes", side=side) for side in ((320, 640) if args.zoom else (320,))]
+        while True:
+            for stream in streams:
+                fitted = [fit(s, SIDE, "letterbox") for s in views(stream.take(args.batch), args.zoom, rng)]
+                maps = torch.stack([m for _, m in fitted])
+                shuffled = [torch.tensor(n)[torch.randperm(len(n), generator=rng)] for n in map(shown, maps)]
+                asked = torch.stack([(n if len(n) else torch.ones(1)).repeat(PROMPTS)[:PROMPTS] for n in shuffled])
+                usable = torch.tensor([len(n) > 0 for n in shuffled])
+                yield Views(torch.stack([i for i, _ in fitted]), maps, asked.to(torch.uint8), usable)
+
+    return make
+
+
+def prompts(maps: torch.Tensor, asked: torch.Tensor, rng: torch.Generator):
+    """Prompts as the language model would give them: a box that is a little off, and points over it, on a 5 x 5 grid or
+    anywhere, labelled almost as surely as the language model labels them.
 
     Returns boxes f32[B, P, 4], points f32[B, P, N, 2], labels i64[B, P, N], masks bool[B, P, S, S].
     """
-    b = len(maps)
-    shuffled = [torch.tensor(n or [1])[torch.randperm(max(len(n), 1), generator=rng)] for n in numbers]
-    pick = torch.stack([n.repeat(PROMPTS)[:PROMPTS] for n in shuffled])
-    masks = maps[:, None] == pick[..., None, None].to(torch.uint8)
+    b, on = len(maps), {"generator": rng, "device": maps.device}
+    masks = maps[:, None] == asked[..., None, None]
     rows, cols = masks.any(3).float(), masks.any(2).float()
     x1, y1 = cols.argmax(-1).float(), rows.argmax(-1).float()
     x2, y2 = SIDE - cols.flip(-1).argmax(-1).float(), SIDE - rows.flip(-1).argmax(-1).float()
     box = torch.stack([x1, y1, x2, y2], -1)
     side = torch.stack([x2 - x1, y2 - y1, x2 - x1, y2 - y1], -1)
-    level = torch.tensor([0.0, 0.05, 0.05, 0.1, 0.15])[torch.randint(0, 5, (b, PROMPTS, 1), generator=rng)]
-    noise = torch.randn(b, PROMPTS, 4, generator=rng).clamp(-2, 2) * level * side
-    box = (box + noise + torch.randn(b, PROMPTS, 4, generator=rng) * 0.7).clamp(0, SIDE)
-    n = int(torch.randint(0, 13, (), generator=rng)) if torch.rand((), generator=rng) < 0.6 else 0
-    cell = torch.stack([torch.randperm(25, generator=rng)[:n] for _ in range(b * PROMPTS)]).view(b, PROMPTS, n)
+    level = torch.tensor([0.0, 0.05, 0.05, 0.1, 0.15], device=maps.device)[torch.randint(0, 5, (b, PROMPTS, 1), **on)]
+    noise = torch.randn(b, PROMPTS, 4, **on).clamp(-2, 2) * level * side
+    box = (box + noise + torch.randn(b, PROMPTS, 4, **on) * 0.7).clamp(0, SIDE)
+    n = int(torch.randint(0, 13, (), **on)) if torch.rand((), **on) < 0.6 else 0
+    cell = torch.rand(b, PROMPTS, 25, **on).argsort(-1)[..., :n]
     fx, fy = (cell % 5 + 0.5) / 5, (cell // 5 + 0.5) / 5
-    if torch.rand((), generator=rng) < 0.5:
-        fx, fy = torch.rand(2, *cell.shape, generator=rng)
+    if torch.rand((), **on) < 0.5:
+        fx, fy = torch.rand(2, *cell.shape, **on)
     px = box[..., 0:1] + fx * (box[..., 2:3] - box[..., 0:1])
     py = box[..., 1:2] + fy * (box[..., 3:4] - box[..., 1:2])
     xi, yi = px.long().clamp(0, SIDE - 1), py.long().clamp(0, SIDE - 1)
     flat = masks.flatten(2)
-    labels = torch.gather(flat, 2, yi * SIDE + xi).long() if n else torch.zeros(b, PROMPTS, 0, dtype=torch.long)
-    flip = torch.rand(labels.shape, generator=rng) < 0.06
+    labels = torch.gather(flat, 2, yi * SIDE + xi).long()
+    flip = torch.rand(labels.shape, **on) < 0.06
     labels = torch.where(flip, 1 - labels, labels)
     return box, torch.stack([px, py], -1), labels, masks
 
@@ -165,15 +198,14 @@ def iou(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     return (up & truth).sum((-1, -2)) / (up | truth).sum((-1, -2)).clamp(min=1)
 
 
-def losses(sam: SamModel, embedding, maps, rng):
-    numbers = [shown(m) for m in maps]
-    box, points, labels, masks = prompts(maps, numbers, rng)
-    multimask = bool(torch.rand((), generator=rng) < 0.75)
+def losses(sam: SamModel, embedding, some: Views, rng):
+    box, points, labels, masks = prompts(some.maps, some.asked, rng)
+    multimask = bool(torch.rand((), generator=rng, device=rng.device) < 0.75)
     logits, score = decode(sam, embedding, box, points, labels, multimask)
     b, p, m = logits.shape[:3]
     target = F.avg_pool2d(masks.flatten(0, 1)[:, None].float(), SIDE // LOW).view(b, p, 1, LOW, LOW).expand_as(logits)
     grown = (box[..., 2:] - box[..., :2]) * 0.4 + 6
-    ax = (torch.arange(LOW) + 0.5) * (SIDE / LOW)
+    ax = (torch.arange(LOW, device=box.device) + 0.5) * (SIDE / LOW)
     inx = (ax > box[..., 0:1] - grown[..., 0:1]) & (ax < box[..., 2:3] + grown[..., 0:1])
     iny = (ax > box[..., 1:2] - grown[..., 1:2]) & (ax < box[..., 3:4] + grown[..., 1:2])
     near = (iny[..., :, None] & inx[..., None, :]).float()[:, :, None].expand_as(logits)
@@ -181,7 +213,7 @@ def losses(sam: SamModel, embedding, maps, rng):
     with torch.no_grad():
         actual = iou(logits, masks)
     best = each.min(-1).values + 0.1 * each.mean(-1)
-    usable = torch.tensor([bool(n) for n in numbers])
+    usable = some.usable
     loss = best[usable].mean() + 2.0 * F.mse_loss(score[usable], actual[usable])
     chosen = actual.gather(-1, score.argmax(-1, keepdim=True))[..., 0][usable]
     return loss, {"mask": best[usable].mean(), "miou": chosen.mean(), "p75": (chosen > 0.75).float().mean(),
@@ -190,7 +222,7 @@ def losses(sam: SamModel, embedding, maps, rng):
 
 def train(args) -> None:
     torch.manual_seed(args.seed)
-    rng = torch.Generator().manual_seed(args.seed)
+    rng = torch.Generator(args.device).manual_seed(args.seed)
     trunk = Trunk(vision_config())
     if args.resume:
         sam = from_trunk(trunk)
@@ -199,12 +231,10 @@ def train(args) -> None:
         trunk.load_state_dict(torch.load(args.trunk)["trunk"])
         sam = from_trunk(trunk)
     del trunk
-    halve(sam)
+    halve(args.device, sam)
+    sam.to(args.device)
+    drawn = batches(rendered(args), args.workers)
     run = optim.Run(args.out, "sam", args.minutes, args.decay)
-    # Zoomed views are cut from sharp frames too, as a robot's camera gives them.
-    sides = (320, 640) if args.zoom else (320,)
-    streams = [SceneStream(args.binary, args.assets, "train", args.start, seed=args.seed + 100, kind="scenes", side=side)
-               for side in sides]
     neck = sam.vision_encoder.neck
     frozen = [p for n, p in sam.vision_encoder.named_parameters() if not n.startswith("neck")]
     free = [neck, sam.prompt_encoder, sam.mask_decoder]
@@ -219,16 +249,11 @@ def train(args) -> None:
             for p in frozen:
                 p.requires_grad_(True)
             cold = False
-        scenes = views(streams[run.step % len(streams)].take(4), args.zoom, rng)
-        fitted = [fit(s, SIDE, "letterbox") for s in scenes]
-        maps = torch.stack([m for _, m in fitted])
-        x = pixels(torch.stack([i for i, _ in fitted]), maps == 255)
-        embedding = sam.vision_encoder(x).last_hidden_state
-        loss, parts = losses(sam, embedding, maps, rng)
+        some = next(drawn).to(args.device)
+        embedding = sam.vision_encoder(pixels(some.images, some.maps == 255)).last_hidden_state
+        loss, parts = losses(sam, embedding, some, rng)
         active = opts if cold else opts + thawed
         optim.step(loss, active, [p for p in sam.parameters() if p.requires_grad])
         run.log(loss=loss.item(), **{k: v.item() for k, v in parts.items()})
         run.save({"sam": sam.state_dict()})
     run.save({"sam": sam.state_dict()}, force=True)
-    for stream in streams:
-        stream.process.kill()

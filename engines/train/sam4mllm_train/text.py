@@ -14,30 +14,15 @@ import torch
 import torch.nn.functional as F
 
 from . import general, optim
-from .align import AlignHeads, align_loss, soft_numbers, speakers, targets, word_table
-from .dialogue import ABSENT, BOX, LOOK, PLAIN, POINT, SCALE, TYPES, Packer, build_tokenizer, held_out_wordings
-from .features import Store, see
+from .align import AlignHeads, align_loss, soft_numbers, targets, word_table
+from .dialogue import ABSENT, BOX, LOOK, PLAIN, POINT, SCALE, TYPES, build_tokenizer
+from .draw import TOKENS, Drawn, batches, draw, packer_of, rendered
+from .features import Store
 from .half import halve
 from .mllm import FEATURE_SCALE, GAZE, HOP, LOOKUP, READ, build, decoder, prefix_of, trunk_of, writers_of
-from .rows import Rows, collate, gaze_targets, hop_targets
-from .stream import SceneStream
-from .trunk import GRID, Trunk, vision_config
-
-
-def sparse(owner: torch.Tensor, per_object: int, background: int, rng: random.Random) -> torch.Tensor:
-    """Picks image tokens, i64[B, K]: up to `per_object` of each object's and at least `background` others.
-
-    Finding one's token among few is learned much sooner than among 256, and carries over.
-    """
-    picks, rests = [], []
-    for row in owner.tolist():
-        by_object: dict[int, list[int]] = {}
-        for i, v in enumerate(row):
-            by_object.setdefault(v, []).append(i)
-        picks.append([i for v, at in by_object.items() if v for i in rng.sample(at, min(per_object, len(at)))])
-        rests.append(by_object.get(0, []))
-    k = max(map(len, picks)) + background
-    return torch.tensor([sorted((p + rng.sample(r, min(k - len(p), len(r))) + [0] * k)[:k]) for p, r in zip(picks, rests)])
+from .rows import Rows, gaze_targets, hop_targets
+from .stream import SceneStream, pixels
+from .trunk import Trunk, vision_config
 
 
 def with_new_words(state: dict, model) -> dict:
@@ -46,13 +31,6 @@ def with_new_words(state: dict, model) -> dict:
         if name.endswith(("embed_tokens.weight", "lm_head.weight")) and len(state[name]) < len(own):
             state[name] = torch.cat([state[name], own[len(state[name]):]])
     return state
-
-
-def packer_of(args, tokenizer, words: torch.Tensor, seed: int) -> Packer:
-    """Of the `args.assets`' objects and their `word_table`."""
-    with open(f"{args.assets}/objects.csv", encoding="utf-8") as rows:
-        names = [row.split(",")[0].replace("-", "") for row in rows][1:]
-    return Packer(tokenizer, names, speakers(words), held_out_wordings(args.binary), GRID * GRID, seed)
 
 
 class Trainer:
@@ -74,31 +52,32 @@ class Trainer:
             self.model.load_state_dict(with_new_words(state["mllm"], self.model))
             # A checkpoint that was taken from a bundle comes without these; alignment learns them anew.
             self.heads.load_state_dict(state.get("heads", self.heads.state_dict()))
-        halve(self.model.model.language_model, self.model.model.vision_tower)
-        self.words = word_table(self.tokenizer, args.assets)
-        self.packer = packer_of(args, self.tokenizer, self.words, args.seed + args.start)
+        words = word_table(self.tokenizer, args.assets)
+        self.packer = packer_of(args, self.tokenizer, words, args.seed + args.start)
+        halve(args.device, self.model.model.language_model, self.model.model.vision_tower)
+        self.model.to(args.device), self.heads.to(args.device)
+        self.words = words.to(args.device)
         self.projector = self.model.model.multi_modal_projector
+        self.trunk = trunk_of(self.model)
 
-    def pack(self, scenes, shown: int, plain: float) -> Rows:
-        a, whole = self.args, shown == GRID * GRID
-        rounds, looks = (a.rounds, a.looks) if whole else (0, 0)
-        trees = [self.packer.pack(s, a.expressions, rounds, a.points, looks, plain, *((a.ppg, a.counts) if whole else ())) for s in scenes]
-        for tree, scene in zip(trees, scenes):
-            general.add(self.packer, tree, scene, a.general, whole)
-        return collate(trees, shown + 1)
+    def align(self, drawn: Drawn, z: torch.Tensor, share: float = 1.0):
+        """Alignment's loss on a `share` of the image tokens z f32[B, 256, D], and its parts."""
+        return align_loss(self.model, self.heads, z, drawn.label, drawn.place, self.words, self.first, share)
 
-    def loss(self, scenes, owner, h, gaze_weight: float, align_weight: float, seen=None):
-        """Of features f32[B, 256, 192] of scenes; with `seen` i64[B, K] only those image tokens exist."""
-        z = self.projector(h)
+    def seen(self, drawn: Drawn) -> torch.Tensor:
+        """Image tokens f32[B, 256, D]."""
+        return self.projector(self.trunk(pixels(drawn.images)) if drawn.features is None else drawn.features)
+
+    def loss(self, drawn: Drawn, gaze_weight: float, align_weight: float):
+        z, owner, rows = self.seen(drawn), drawn.owner, drawn.rows
         total, parts = 0.0, {}
         if align_weight:
-            align, said = align_loss(self.model, self.heads, z, *targets(scenes, owner), self.words, self.first, 0.2)
+            align, said = self.align(drawn, z, 0.2)
             total, parts = align_weight * align, {"name_acc": said["acc"], "name_off": said["off"]}
-        at = torch.arange(GRID * GRID + 1)[None].expand(len(z), -1)
-        if seen is not None:
-            z = z.gather(1, seen[..., None].expand(-1, -1, z.shape[-1]))
-            owner, at = owner.gather(1, seen), F.pad(seen + 1, (1, 0))
-        rows = self.pack(scenes, z.shape[1], self.args.plain)
+        at = torch.arange(TOKENS + 1, device=z.device)[None].expand(len(z), -1)
+        if drawn.seen is not None:
+            z = z.gather(1, drawn.seen[..., None].expand(-1, -1, z.shape[-1]))
+            owner, at = owner.gather(1, drawn.seen), F.pad(drawn.seen + 1, (1, 0))
         state, gazes = self.decode(z, rows, at)
         answer, said = self.answer_loss(state, rows)
         parts |= said
@@ -159,19 +138,18 @@ class Trainer:
         return total, parts
 
     @torch.no_grad()
-    def check(self, scenes, trunk: Trunk) -> None:
+    def check(self, scenes) -> None:
         """Prints, teacher-forced: the shares of right verdicts, and the mean IoU of the first box by expression type."""
         iou: dict[str, list[float]] = {}
         verdict: dict[str, list[float]] = {}
         known: dict[str, list[float]] = {}
         table = self.model.get_input_embeddings()
         for b in range(0, len(scenes), 10):
-            some, _, h = see(scenes[b:b + 10], trunk)
-            z = self.projector(h)
-            rows = self.pack(some, z.shape[1], plain=0.0)
-            at = torch.arange(z.shape[1] + 1)[None].expand(len(z), -1)
-            state, _ = self.decode(z, rows, at)
-            logits = state @ table.weight.T
+            drawn = draw(self.packer, self.args, scenes[b:b + 10], plain=0.0).to(self.args.device)
+            z = self.seen(drawn)
+            at = torch.arange(TOKENS + 1, device=z.device)[None].expand(len(z), -1)
+            state, _ = self.decode(z, drawn.rows, at)
+            logits, rows = (state @ table.weight.T).cpu(), drawn.rows.to("cpu")
             for n, r in (rows.weights > 1.2).nonzero().tolist():
                 if int(rows.kinds[n, r]) not in (BOX, ABSENT):
                     continue
@@ -223,8 +201,8 @@ def align(trainer: Trainer, store: Store) -> None:
     params = [p for m in modules for p in m.parameters()]
     while run.schedule(opts):
         scenes, owner, h = store.draw(8, trainer.rng)
-        label, place = targets(scenes, owner)
-        loss, parts = align_loss(model, trainer.heads, trainer.projector(h), label, place, trainer.words, trainer.first)
+        drawn = Drawn(owner, *targets(scenes, owner), features=h).to(args.device)
+        loss, parts = trainer.align(drawn, trainer.seen(drawn))
         optim.step(loss, opts, params)
         run.log(loss=loss.item(), **parts)
 
@@ -236,9 +214,9 @@ def tower_optimisers(trunk: Trunk, lr: float, muon_lr: float):
     return opts + optim.optimisers([trunk.embeddings, trunk.encoder], lr=lr, muon_lr=muon_lr, skip=names)
 
 
-def optimisers(trainer: Trainer, trunk: Trunk):
+def optimisers(trainer: Trainer):
     """What alignment has built moves slowly; the decoder's blocks have everything to learn."""
-    args, model, phase, live = trainer.args, trainer.model, trainer.args.phase, trainer.args.live
+    args, model, trunk, phase, live = trainer.args, trainer.model, trainer.trunk, trainer.args.phase, trainer.args.live
     words = [trainer.heads, model.get_input_embeddings()]
     for modules, free in (([trunk], phase in ("tower", "whole")), ([trainer.projector], live or phase != "sparse"),
                           (words, live or phase in ("full", "whole")), (model.model.language_model.layers, phase != "tower")):
@@ -249,21 +227,27 @@ def optimisers(trainer: Trainer, trunk: Trunk):
     return opts + tower_optimisers(trunk, args.lr * args.tower_rate, args.muon_lr * args.tower_rate)
 
 
-def train_tower(trainer: Trainer, trunk: Trunk, stream: SceneStream) -> None:
+def train_tower(trainer: Trainer) -> None:
     """Tower and projector on alignment alone, words and maps held: the decoder goes on elsewhere meanwhile, and the
     two fit together afterwards."""
-    args = trainer.args
-    opts = optimisers(trainer, trunk)
+    args, opts = trainer.args, optimisers(trainer)
     run = optim.Run(args.out, "tower", args.minutes, decay=args.decay)
     params = [p for o in opts for g in o.param_groups for p in g["params"]]
+    drawn = batches(rendered(args), args.workers)
     while run.schedule(opts):
-        scenes, owner, h = see(stream.take(args.batch), trunk)
-        loss, parts = align_loss(trainer.model, trainer.heads, trainer.projector(h), *targets(scenes, owner),
-                                 trainer.words, trainer.first)
+        some = next(drawn).to(args.device)
+        loss, parts = trainer.align(some, trainer.seen(some))
         optim.step(loss, opts, params)
         run.log(loss=loss.item(), **parts)
         run.save(trainer.state())
     run.save(trainer.state(), True)
+
+
+def stored(trainer: Trainer, store: Store):
+    """Steps of scenes from a store."""
+    while True:
+        scenes, owner, features = store.draw(trainer.args.batch, trainer.rng)
+        yield draw(trainer.packer, trainer.args, scenes, (owner, features))
 
 
 def train(args) -> None:
@@ -271,25 +255,19 @@ def train(args) -> None:
     torch.manual_seed(args.seed)
     trainer = Trainer(args)
     torch.manual_seed(args.seed + rank)
-    trunk = trunk_of(trainer.model)
-    stream = SceneStream(args.binary, args.assets, "train", args.start, seed=args.seed + 300, kind="scenes", side=320,
-                         expressions=2 * args.expressions, exclusions=args.exclusions)
     if args.phase == "tower":
-        return train_tower(trainer, trunk, stream)
+        return train_tower(trainer)
     held, live = fresh(args, 120), args.live or args.phase == "whole"
     store = None if live else Store(f"{args.out}/features")
     if args.align_minutes > 0:
         align(trainer, store)
-    opts = optimisers(trainer, trunk)
+    drawn = batches(rendered(args), args.workers) if live else stored(trainer, store)
+    opts = optimisers(trainer)
     params = [p for o in opts for g in o.param_groups for p in g["params"]]
     run = optim.Run(args.out, "mllm", args.minutes, decay=args.decay)
     last = 0.0
     while run.schedule(opts):
-        scenes, owner, h = see(stream.take(args.batch), trunk) if live else store.draw(args.batch, trainer.rng)
-        seen = None
-        if args.phase == "sparse" and trainer.rng.random() < 0.8:
-            seen = sparse(owner, trainer.rng.choice([1, 2, 4]), trainer.rng.choice([6, 6, 24, 64]), trainer.rng)
-        loss, parts = trainer.loss(scenes, owner, h, args.gaze, args.align, seen)
+        loss, parts = trainer.loss(next(drawn).to(args.device), args.gaze, args.align)
         optim.step(loss, opts, params)
         if rank > 0:
             continue
@@ -297,7 +275,7 @@ def train(args) -> None:
         run.save(trainer.state())
         if run.progress * args.minutes - last > args.check_minutes:
             last = run.progress * args.minutes
-            trainer.check(held, trunk)
+            trainer.check(held)
     if rank == 0:
         run.save(trainer.state(), True)
-        trainer.check(held, trunk)
+        trainer.check(held)

@@ -19,7 +19,7 @@ from .ask import Asked, add_options
 from .dialogue import SCALE, Packer, build_tokenizer
 from .general import KINDS, Asker
 from .stream import SceneStream
-from .text import packer_of
+from .draw import packer_of
 
 # Scenes of the stream that no other stage reads.
 FIRST = {"train": 50_000_000, "val": 51_000_000}
