@@ -4,8 +4,8 @@
 //! was out of sight and one that comes into it are the same where they look alike and the way between is one that can
 //! be gone in the time. And where exactly one is meant, and one of each is left, it is that one, wherever it went.
 //!
-//! What is none of those that are known, while one of them is not named, is *contested* until another look names it, too:
-//! of two objects that look alike the language model may name one now and the other a second later.
+//! What is named while something that is known, or still in sight, is not, is *contested* until more looks have named it
+//! than that: of two objects that look alike the language model may name one now and the other a second later.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +25,45 @@ const AREA: std::ops::RangeInclusive<f32> = 0.02..=2.5;
 const REACH: (f32, f32) = (1.5, 1.5);
 /// Instances of a target that are remembered.
 const MAX_LOST: usize = 16;
+/// Looks that count for an instance, at most: what was named all the time is given up for what the last few looks say.
+const MOST_LOOKS: u8 = 3;
+/// By how many looks what is contested has to be ahead.
+const LEAD: u8 = 2;
+
+/// How many looks have named an instance, less those that have named something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Standing {
+    looks: u8,
+    /// The looks of what went by its id before.
+    rival: u8,
+    /// The frame of the last look that counts.
+    seq: u64,
+}
+
+impl Standing {
+    /// Of what the look at the frame `seq` names first.
+    pub(super) fn new(seq: u64) -> Self {
+        Self { looks: 1, rival: 0, seq }
+    }
+
+    /// Of what takes over the id of another, instead of which the look at the frame `seq` names it.
+    fn instead_of(other: Self, seq: u64) -> Self {
+        Self { rival: other.after(seq, false).looks, ..Self::new(seq) }
+    }
+
+    /// After the look at the frame `seq`; a look counts once.
+    pub(super) fn after(self, seq: u64, named: bool) -> Self {
+        match named {
+            _ if seq == self.seq => self,
+            true => Self { looks: (self.looks + 1).min(MOST_LOOKS), rival: self.rival.saturating_sub(1), seq },
+            false => Self { looks: self.looks.saturating_sub(1), seq, ..self },
+        }
+    }
+
+    fn is_ahead_of(self, looks: u8) -> bool {
+        self.looks >= looks + LEAD
+    }
+}
 
 /// An instance that is out of sight, and may come back.
 #[derive(Debug, Clone)]
@@ -42,6 +81,15 @@ pub(super) struct Lost {
 impl Lost {
     pub(super) fn new(tracked: Arc<Tracked>) -> Self {
         Self { since: tracked.mask_at, tracked, own: true, missed: false }
+    }
+
+    /// After a look at the frame `seq` that names something else; `None` for one that names nothing.
+    pub(super) fn passed_over(mut self, seq: Option<u64>) -> Self {
+        if let Some(seq) = seq {
+            let tracked = Arc::make_mut(&mut self.tracked);
+            tracked.standing = tracked.standing.after(seq, false);
+        }
+        self
     }
 }
 
@@ -87,16 +135,15 @@ impl Known<'_> {
             let near = like.distance <= (REACH.0 + REACH.1 * gone) * size.sqrt();
             (near && AREA.contains(&(new.track.area() / size))).then_some(like.distance)
         });
-        let mut orphans = (0..named.len()).filter(|k| !named[*k] && self.is_own(*k));
-        let orphan = orphans.next();
-        // Any of them may have come instead of one that was known.
-        new.iter_mut().filter(|i| i.id == 0).for_each(|i| i.contested = orphan.is_some());
-        if let (CountHint::One, [only], Some(k), None) = (self.hint, &mut *new, orphan, orphans.next())
+        let orphans: Vec<_> = (0..named.len()).filter(|k| !named[*k] && self.is_own(*k)).collect();
+        new.iter_mut().for_each(|i| i.contested = self.is_contested(i, &orphans));
+        if let (CountHint::One, [only], [k]) = (self.hint, &mut *new, &*orphans)
             && only.id == 0
         {
-            self.pass_on(k, only);
-            only.contested = true;
-            named[k] = true;
+            let known = self.get(*k);
+            (only.id, only.largest) = (known.id, only.largest.max(known.largest));
+            only.standing = Standing::instead_of(known.standing, only.grounded_seq);
+            named[*k] = true;
         }
         for instance in new.iter_mut().filter(|i| i.id == 0) {
             *next_id += 1;
@@ -109,8 +156,25 @@ impl Known<'_> {
     fn pass_on(&self, k: usize, new: &mut Tracked) {
         let known = self.get(k);
         (new.id, new.largest) = (known.id, new.largest.max(known.largest));
-        // What the same look says twice, or what went out of sight again unconfirmed, is named but once.
-        new.contested = known.contested && (self.gone(k).is_some() || known.grounded_seq == new.grounded_seq);
+        // What another command named is no evidence for this one.
+        if self.is_own(k) {
+            new.standing = known.standing.after(new.grounded_seq, true);
+        }
+    }
+
+    /// Whether `new` may have come instead of one of `orphans`, those that are known and not named.
+    fn is_contested(&self, new: &Tracked, orphans: &[usize]) -> bool {
+        let known = (0..self.followed.len() + self.lost.len()).find(|k| self.get(*k).id == new.id);
+        let (unproven, back) =
+            known.map_or((true, false), |k| (self.get(k).contested && self.is_own(k), self.gone(k).is_some()));
+        // What went out of sight unconfirmed, or what the same look says twice, is named but once.
+        let once = |k| back || self.get(k).grounded_seq == new.grounded_seq;
+        if unproven && known.is_some_and(|k| once(k) || !new.standing.is_ahead_of(new.standing.rival)) {
+            return true;
+        }
+        // What is proven and comes back can only be taken for what is in sight.
+        let mut rivals = orphans.iter().filter(|k| unproven || back && self.gone(**k).is_none());
+        rivals.any(|k| !new.standing.is_ahead_of(self.get(*k).standing.after(new.grounded_seq, false).looks))
     }
 
     fn get(&self, k: usize) -> &Tracked {
@@ -179,6 +243,7 @@ pub(super) mod tests {
             confidence: 0.9,
             sure: true,
             contested: false,
+            standing: Standing::new(1),
             p_found: 1.0,
             fill: 1.0,
             mask_seq: 1,
@@ -285,6 +350,36 @@ pub(super) mod tests {
         assert_eq!(named_again(true, 2), (3, false));
         assert_eq!(named_again(true, 1), (3, true), "the boxes of a look, and then its whole answer");
         assert_eq!(named_again(false, 2), (3, true), "it went before it was confirmed");
+    }
+
+    /// Looks one after another that name what is at some place, each of a frame of its own, and whether that is contested.
+    fn looked(hint: CountHint, lefts: &[u32]) -> Vec<bool> {
+        let (mut followed, mut lost, mut next_id) = (Vec::<Arc<Tracked>>::new(), Vec::<Lost>::new(), 0);
+        let mut look = |(seq, left): (u64, &u32)| {
+            let standing = Standing::new(seq);
+            let mut new = [Tracked { grounded_seq: seq, standing, ..tracked(0, *left, GREY) }];
+            let now = Instant::now();
+            let named = Known { followed: &followed, lost: &lost, hint, now }.name(&mut new, &mut next_id);
+            let all = followed.iter().cloned().map(Lost::new).chain(lost.clone());
+            lost = all.zip(named).filter(|(_, named)| !named).map(|(l, _)| l.passed_over(Some(seq))).collect();
+            followed = new.into_iter().map(Arc::new).collect();
+            followed[0].contested
+        };
+        (1..).zip(lefts).map(&mut look).collect()
+    }
+
+    #[test]
+    fn what_was_named_often_is_given_up_for_what_is_named_often() {
+        let any = CountHint::NoneOrMore;
+        for hint in [any, CountHint::One] {
+            assert_eq!(looked(hint, &[0, 100, 100]), [false, true, false], "a first answer");
+            assert_eq!(looked(hint, &[0, 0, 0, 100, 100, 100]), [false, false, false, true, true, false]);
+            assert_eq!(looked(hint, &[0; 9]), [false; 9]);
+        }
+        let now_and_then = [false, false, false, true, false, true, false];
+        assert_eq!(looked(any, &[0, 0, 0, 100, 0, 100, 0]), now_and_then);
+        let back = [0, 0, 0, 100, 100, 100, 0, 0, 0];
+        assert_eq!(looked(any, &back)[6..], [true, true, false], "it is no easier to come back");
     }
 
     #[test]

@@ -294,8 +294,20 @@ fn settle(work: Work, found: Found, now: Instant, next_id: &mut u64) -> WorkDone
         Some(_) if grounded.is_empty() && !grounded_lost.is_empty() && !followed.is_empty() => {
             let known = Known { followed: &followed, lost: &lost, hint: work.hint, now };
             let (named, rest) = rename(known, grounded_lost, next_id);
+            let judged: Vec<_> = named.into_iter().map(Lost::new).chain(rest).collect();
+            let followed: Vec<_> = followed
+                .into_iter()
+                .map(|mut t| {
+                    if let Some(l) = judged.iter().find(|l| l.tracked.id == t.id) {
+                        let (standing, contested) = (l.tracked.standing, l.tracked.contested);
+                        let followed = Arc::make_mut(&mut t);
+                        (followed.standing, followed.contested) = (standing, contested);
+                    }
+                    t
+                })
+                .collect();
             let here = |l: &Lost| followed.iter().any(|t| t.id == l.tracked.id);
-            let lost = named.into_iter().map(Lost::new).chain(rest).filter(|l| !here(l)).collect();
+            let lost = judged.into_iter().filter(|l| !here(l)).collect();
             let event = shown(&followed, Event::Follow);
             (followed, lost, event)
         }
@@ -325,6 +337,7 @@ fn shown(tracks: &[Arc<Tracked>], else_: Event) -> Option<Event> {
 fn rename(known: Known<'_>, mut new: Vec<Tracked>, next_id: &mut u64) -> (Vec<Arc<Tracked>>, Vec<Lost>) {
     let named = known.name(&mut new, next_id);
     let all = known.followed.iter().cloned().map(Lost::new).chain(known.lost.iter().cloned());
-    let rest = all.zip(named).filter(|(_, named)| !named).map(|(lost, _)| lost).collect();
+    let seq = new.first().map(|t| t.grounded_seq);
+    let rest = all.zip(named).filter(|(_, named)| !named).map(|(lost, _)| lost.passed_over(seq)).collect();
     (new.into_iter().map(Arc::new).collect(), rest)
 }

@@ -27,7 +27,7 @@ pub enum Why {
     Missing,
     /// Something is named and followed, and not sure enough to be called found, since a short while ago.
     Unsure,
-    /// Something was named for the first time while something known was not: a second look is to name it there, too.
+    /// Something was named instead of something known, and not by enough looks yet: another one is to name it, too.
     Confirm,
     /// The last look is long ago.
     Budget,
@@ -193,7 +193,7 @@ impl Target {
         if self.requested {
             return Some(Why::Request);
         }
-        // A second look that confirms nothing, either, is followed by others that take their time.
+        // A second look that settles nothing, either, is followed by others that take their time.
         if self.why != Some(Why::Confirm) && self.tracks.iter().any(|t| t.contested && !t.doubtful) {
             return Some(Why::Confirm);
         }

@@ -372,7 +372,7 @@ fn what_is_not_sure_enough_is_followed_and_not_called_found() {
 }
 
 #[test]
-fn what_comes_instead_is_found_once_it_was_named_twice() {
+fn what_comes_instead_of_what_was_named_once_is_found_once_it_was_named_twice() {
     let mut world = World::new();
     world.config.reground_after = Duration::from_secs(3600);
     world.config.reground_lost_after = Duration::from_secs(3600);

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::Origin;
 use super::frame::{Kept, Meta};
+use super::identity::Standing;
 use super::masks::Settings;
 use super::position::Position;
 use crate::engine::bundle::StreamThresholds;
@@ -31,8 +32,10 @@ pub(super) struct Tracked {
     pub confidence: f32,
     /// Sure enough, both of the answer and of this mask, to be called found.
     pub sure: bool,
-    /// It was named while something known was not, and no other look has named it since.
+    /// It was named while something else that was known was not, and not often enough since.
     pub contested: bool,
+    /// How often it was named.
+    pub standing: Standing,
     /// The probability of the answer that it is there.
     pub p_found: f32,
     /// How the first mask filled the box that it was drawn for; that box says nothing of later ones.
@@ -72,6 +75,7 @@ impl Tracked {
             confidence,
             sure: is_sure([p_found, score, confidence], settings.stream),
             contested: false,
+            standing: Standing::new(seq),
             p_found,
             fill: signs.fill,
             mask_seq: seq,
