@@ -97,7 +97,7 @@ impl TensorRtError {
     }
 
     /// A file that cannot be read or written.
-    pub(super) fn file(path: &Path, why: std::io::Error) -> Self {
+    pub(crate) fn file(path: &Path, why: std::io::Error) -> Self {
         Self::new(TensorRtErrorKind::Cache, format!("`{}`", path.display()), why.to_string())
     }
 
