@@ -6,12 +6,12 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// The embedded default's dialect with words for PPG, in its own vocabulary.
-fn dialect_with_ppg(to: &Path) {
+/// The embedded default's dialect without its words for PPG, and those.
+fn dialect_and_ppg() -> (String, String) {
     let manifest = fs::read_to_string("engines/tabletop/bundle.toml").expect("is there");
-    let ppg = "\n[dialect.ppg]\nquery = \"<user> find on {hint}: {command} <assistant>\"\n\
-        point = \"[{x},{y},{label}]\"\non = \"yes\"\noff = \"no\"\n";
-    fs::write(to, manifest + ppg).expect("writable");
+    let (before, after) = manifest.split_once("[dialect.ppg]").expect("was taught it");
+    let (ppg, after) = after.split_once("[dialect.thresholds]").expect("has thresholds");
+    (format!("{before}[dialect.thresholds]{after}"), format!("\n[dialect.ppg]{ppg}"))
 }
 
 fn dialogues(out: &Path, args: &[&str]) -> Output {
@@ -33,7 +33,11 @@ fn text(bytes: &[u8]) -> String {
 fn sam_is_in_the_loop_and_the_bytes_do_not_depend_on_threads() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let dialect = dir.path().join("dialect.toml");
-    dialect_with_ppg(&dialect);
+    // Other words for PPG, in its own vocabulary.
+    let (manifest, ppg) = dialect_and_ppg();
+    let asked = ppg.replace("<user> ppg {hint}", "<user> find on {hint}");
+    assert_ne!(asked, ppg);
+    fs::write(&dialect, manifest + &asked).expect("writable");
     let write = |threads: &str, out: &str| {
         let out = dir.path().join(out);
         let args = [
@@ -87,7 +91,11 @@ fn a_table_says_what_was_written_and_bad_words_are_refused() {
         assert!(error.contains(why), "{error}");
     };
     fails(&["--source", "tabletop:train"], 1, "give a number of dialogues");
-    fails(&["--source", "tabletop:train", "--count", "1", "--strategy", "ppg"], 64, "[dialect.ppg]");
+    let without = dir.path().join("without.toml");
+    fs::write(&without, dialect_and_ppg().0).expect("writable");
+    let without = without.to_string_lossy();
+    let ppg = ["--source", "tabletop:train", "--count", "1", "--strategy", "ppg", "--dialect", &without];
+    fails(&ppg, 64, "[dialect.ppg]");
     fails(&["--source", "coco:x"], 2, "there is no format `coco`");
     fails(
         &["--source", "tabletop:train", "--count", "1", "--max-tokens", "256"],

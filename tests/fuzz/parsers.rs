@@ -160,7 +160,7 @@ fn mask(data: &[u8]) -> bool {
     rle.decode().is_ok_and(|mask| Rle::encode(&mask).decode().as_ref() == Ok(&mask))
 }
 
-/// What the embedded default's dialect says, with PPG besides.
+/// What the embedded default's dialect says, with other words for PPG.
 fn dialect() -> Dialect {
     let ppg = r#"
         [dialect.ppg]
@@ -170,7 +170,9 @@ fn dialect() -> Dialect {
         off = "0"
     "#;
     let text = String::from_utf8(seed("engines/tabletop/bundle.toml")).expect("UTF-8");
-    let manifest = Manifest::parse(&text.replace("[dialect.thresholds]", &format!("{ppg}\n[dialect.thresholds]")));
+    let (before, rest) = text.split_once("[dialect.ppg]").expect("has PPG");
+    let (_, after) = rest.split_once("[dialect.thresholds]").expect("has thresholds");
+    let manifest = Manifest::parse(&format!("{before}{ppg}\n[dialect.thresholds]{after}"));
     Dialect::compile(&manifest.expect("is a manifest").dialect).expect("compiles")
 }
 

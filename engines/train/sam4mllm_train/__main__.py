@@ -17,11 +17,11 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--muon-lr", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--start", type=int, default=0, help="first scene of the stream; go on where the last run stopped")
+    parser.add_argument("--start", type=int, default=0, help="first scene of the stream; go on where the last run stopped, 100,000 further for each worker")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, help="sam, mllm: scenes a step, default 4 and 8")
     parser.add_argument("--device", default="cpu", help="sam, mllm: where the model is trained, as cuda")
-    parser.add_argument("--workers", type=int, default=0, help="sam, mllm: processes that render and pack scenes beside it")
+    parser.add_argument("--workers", type=int, default=0, help="sam, mllm where scenes are fresh: processes that render and pack them")
     parser.add_argument("--crop-share", type=float, default=0.35, help="part of the trunk stage spent on crops")
     parser.add_argument("--freeze-share", type=float, default=0.25, help="part of the sam stage with a frozen encoder")
     parser.add_argument("--zoom", type=float, nargs=2, metavar=("LOW", "HIGH"),

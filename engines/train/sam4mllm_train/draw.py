@@ -1,6 +1,6 @@
 """What a step of dialogue training is made of: scenes, what their image tokens have to say, and their packed dialogues.
 
-With `--workers` other processes render and pack, each scenes of its own, and the model's one never waits for them.
+With `--workers` other processes render and pack, each scenes of its own, a few steps ahead of the model's.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from .stream import SceneStream
 from .trunk import GRID
 
 TOKENS = GRID * GRID
+# Scenes between the first ones of two workers.
+APART = 100_000
 
 
 @dataclass
@@ -110,7 +112,7 @@ def rendered(args) -> Callable[[int], Iterator[Drawn]]:
 
     def make(worker: int):
         tokenizer = build_tokenizer(args.binary, args.assets)
-        start = args.start + 100_000 * worker
+        start = args.start + APART * worker
         packer = packer_of(args, tokenizer, word_table(tokenizer, args.assets), args.seed + start)
         stream = SceneStream(args.binary, args.assets, "train", start, seed=args.seed + 300, kind="scenes", side=320,
                              expressions=2 * args.expressions, exclusions=args.exclusions)

@@ -24,8 +24,8 @@ def owners(instances: torch.Tensor) -> torch.Tensor:
     """u8[S, S] instance map to u8[GRID * GRID]: which object each image token belongs to, from 15 % of it."""
     cell = torch.arange(SIDE) // PATCH
     at = (cell[:, None] * GRID + cell) * 256 + instances
-    pixels = torch.bincount(at.flatten(), minlength=256 * GRID * GRID).view(-1, 256)[:, 1:]
-    most, owner = pixels.max(1)
+    covered = torch.bincount(at.flatten(), minlength=256 * GRID * GRID).view(-1, 256)[:, 1:]
+    most, owner = covered.max(1)
     return (owner + 1).masked_fill(most < 0.15 * PATCH * PATCH, 0).to(torch.uint8)
 
 

@@ -127,5 +127,5 @@ def join(args) -> int:
         return 0
     distributed.init_process_group("gloo")
     rank = distributed.get_rank()
-    args.start += 100_000 * rank
+    args.start += 100_000 * max(1, args.workers) * rank
     return rank

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
 
 from . import optim
-from .draw import batches
+from .draw import APART, batches
 from .half import halve
 from .rows import Tensors
 from .stream import Scene, SceneStream, fit, pixels
@@ -126,8 +126,8 @@ def rendered(args):
     them."""
 
     def make(worker: int):
-        rng = torch.Generator().manual_seed(args.seed + worker)
-        streams = [SceneStream(args.binary, args.assets, "train", args.start + 100_000 * worker, seed=args.seed + 100,
+        rng = torch.Generator().manual_seed(args.seed + 1000 + worker)
+        streams = [SceneStream(args.binary, args.assets, "train", args.start + APART * worker, seed=args.seed + 100,
                                kind="scenes", side=side) for side in ((320, 640) if args.zoom else (320,))]
         while True:
             for stream in streams:

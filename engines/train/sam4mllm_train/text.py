@@ -60,19 +60,19 @@ class Trainer:
         self.projector = self.model.model.multi_modal_projector
         self.trunk = trunk_of(self.model)
 
-    def align(self, drawn: Drawn, z: torch.Tensor, share: float = 1.0):
+    def alignment(self, drawn: Drawn, z: torch.Tensor, share: float = 1.0):
         """Alignment's loss on a `share` of the image tokens z f32[B, 256, D], and its parts."""
         return align_loss(self.model, self.heads, z, drawn.label, drawn.place, self.words, self.first, share)
 
-    def seen(self, drawn: Drawn) -> torch.Tensor:
+    def tokens(self, drawn: Drawn) -> torch.Tensor:
         """Image tokens f32[B, 256, D]."""
         return self.projector(self.trunk(pixels(drawn.images)) if drawn.features is None else drawn.features)
 
     def loss(self, drawn: Drawn, gaze_weight: float, align_weight: float):
-        z, owner, rows = self.seen(drawn), drawn.owner, drawn.rows
+        z, owner, rows = self.tokens(drawn), drawn.owner, drawn.rows
         total, parts = 0.0, {}
         if align_weight:
-            align, said = self.align(drawn, z, 0.2)
+            align, said = self.alignment(drawn, z, 0.2)
             total, parts = align_weight * align, {"name_acc": said["acc"], "name_off": said["off"]}
         at = torch.arange(TOKENS + 1, device=z.device)[None].expand(len(z), -1)
         if drawn.seen is not None:
@@ -146,7 +146,7 @@ class Trainer:
         table = self.model.get_input_embeddings()
         for b in range(0, len(scenes), 10):
             drawn = draw(self.packer, self.args, scenes[b:b + 10], plain=0.0).to(self.args.device)
-            z = self.seen(drawn)
+            z = self.tokens(drawn)
             at = torch.arange(TOKENS + 1, device=z.device)[None].expand(len(z), -1)
             state, _ = self.decode(z, drawn.rows, at)
             logits, rows = (state @ table.weight.T).cpu(), drawn.rows.to("cpu")
@@ -202,7 +202,7 @@ def align(trainer: Trainer, store: Store) -> None:
     while run.schedule(opts):
         scenes, owner, h = store.draw(8, trainer.rng)
         drawn = Drawn(owner, *targets(scenes, owner), features=h).to(args.device)
-        loss, parts = trainer.align(drawn, trainer.seen(drawn))
+        loss, parts = trainer.alignment(drawn, trainer.tokens(drawn))
         optim.step(loss, opts, params)
         run.log(loss=loss.item(), **parts)
 
@@ -236,7 +236,7 @@ def train_tower(trainer: Trainer) -> None:
     drawn = batches(rendered(args), args.workers)
     while run.schedule(opts):
         some = next(drawn).to(args.device)
-        loss, parts = trainer.align(some, trainer.seen(some))
+        loss, parts = trainer.alignment(some, trainer.tokens(some))
         optim.step(loss, opts, params)
         run.log(loss=loss.item(), **parts)
         run.save(trainer.state())

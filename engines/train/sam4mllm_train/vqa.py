@@ -17,9 +17,9 @@ from PIL import Image
 from .align import word_table
 from .ask import Asked, add_options
 from .dialogue import SCALE, Packer, build_tokenizer
+from .draw import packer_of
 from .general import KINDS, Asker
 from .stream import SceneStream
-from .draw import packer_of
 
 # Scenes of the stream that no other stage reads.
 FIRST = {"train": 50_000_000, "val": 51_000_000}
