@@ -84,7 +84,7 @@ impl Lost {
     }
 
     /// After a look at the frame `seq` that names something else; `None` for one that names nothing.
-    pub(super) fn passed_over(mut self, seq: Option<u64>) -> Self {
+    fn passed_over(mut self, seq: Option<u64>) -> Self {
         if let Some(seq) = seq {
             let tracked = Arc::make_mut(&mut self.tracked);
             tracked.standing = tracked.standing.after(seq, false);
@@ -118,9 +118,18 @@ pub(super) struct Known<'a> {
 }
 
 impl Known<'_> {
+    /// The `new` instances under their ids, and those that are known and none of them is.
+    pub(super) fn rename(&self, mut new: Vec<Tracked>, next_id: &mut u64) -> (Vec<Arc<Tracked>>, Vec<Lost>) {
+        let named = self.name(&mut new, next_id);
+        let all = self.followed.iter().cloned().map(Lost::new).chain(self.lost.iter().cloned());
+        let seq = new.first().map(|t| t.grounded_seq);
+        let rest = all.zip(named).filter(|(_, named)| !named).map(|(lost, _)| lost.passed_over(seq)).collect();
+        (new.into_iter().map(Arc::new).collect(), rest)
+    }
+
     /// Gives `new` instances the ids of those they are, and says which of them are contested; the others get ids of
     /// their own, counted on from `next_id`. Says which were named again: the followed ones, then the lost ones.
-    pub(super) fn name(&self, new: &mut [Tracked], next_id: &mut u64) -> Vec<bool> {
+    fn name(&self, new: &mut [Tracked], next_id: &mut u64) -> Vec<bool> {
         let mut named = vec![false; self.followed.len() + self.lost.len()];
         self.match_best(new, &mut named, |k, new| {
             let iou = new.track.mask().iou(self.get(k).track.mask()).filter(|iou| *iou >= SAME_IOU)?;
@@ -140,9 +149,8 @@ impl Known<'_> {
         if let (CountHint::One, [only], [k]) = (self.hint, &mut *new, &*orphans)
             && only.id == 0
         {
-            let known = self.get(*k);
-            (only.id, only.largest) = (known.id, only.largest.max(known.largest));
-            only.standing = Standing::instead_of(known.standing, only.grounded_seq);
+            self.pass_on(*k, only);
+            only.standing = Standing::instead_of(self.get(*k).standing, only.grounded_seq);
             named[*k] = true;
         }
         for instance in new.iter_mut().filter(|i| i.id == 0) {
@@ -354,15 +362,11 @@ pub(super) mod tests {
 
     /// Looks one after another that name what is at some place, each of a frame of its own, and whether that is contested.
     fn looked(hint: CountHint, lefts: &[u32]) -> Vec<bool> {
-        let (mut followed, mut lost, mut next_id) = (Vec::<Arc<Tracked>>::new(), Vec::<Lost>::new(), 0);
+        let (mut followed, mut lost, mut next_id) = (Vec::new(), Vec::new(), 0);
         let mut look = |(seq, left): (u64, &u32)| {
-            let standing = Standing::new(seq);
-            let mut new = [Tracked { grounded_seq: seq, standing, ..tracked(0, *left, GREY) }];
-            let now = Instant::now();
-            let named = Known { followed: &followed, lost: &lost, hint, now }.name(&mut new, &mut next_id);
-            let all = followed.iter().cloned().map(Lost::new).chain(lost.clone());
-            lost = all.zip(named).filter(|(_, named)| !named).map(|(l, _)| l.passed_over(Some(seq))).collect();
-            followed = new.into_iter().map(Arc::new).collect();
+            let new = Tracked { grounded_seq: seq, standing: Standing::new(seq), ..tracked(0, *left, GREY) };
+            let known = Known { followed: &followed, lost: &lost, hint, now: Instant::now() };
+            (followed, lost) = known.rename(vec![new], &mut next_id);
             followed[0].contested
         };
         (1..).zip(lefts).map(&mut look).collect()

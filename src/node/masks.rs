@@ -293,21 +293,17 @@ fn settle(work: Work, found: Found, now: Instant, next_id: &mut u64) -> WorkDone
         // and have the target grounded again.
         Some(_) if grounded.is_empty() && !grounded_lost.is_empty() && !followed.is_empty() => {
             let known = Known { followed: &followed, lost: &lost, hint: work.hint, now };
-            let (named, rest) = rename(known, grounded_lost, next_id);
-            let judged: Vec<_> = named.into_iter().map(Lost::new).chain(rest).collect();
-            let followed: Vec<_> = followed
-                .into_iter()
-                .map(|mut t| {
-                    if let Some(l) = judged.iter().find(|l| l.tracked.id == t.id) {
-                        let (standing, contested) = (l.tracked.standing, l.tracked.contested);
-                        let followed = Arc::make_mut(&mut t);
-                        (followed.standing, followed.contested) = (standing, contested);
-                    }
-                    t
-                })
-                .collect();
-            let here = |l: &Lost| followed.iter().any(|t| t.id == l.tracked.id);
-            let lost = judged.into_iter().filter(|l| !here(l)).collect();
+            let (named, rest) = known.rename(grounded_lost, next_id);
+            let all = named.into_iter().map(Lost::new).chain(rest);
+            let (here, lost): (Vec<_>, Vec<_>) = all.partition(|l| followed.iter().any(|t| t.id == l.tracked.id));
+            let mut followed = followed;
+            for tracked in &mut followed {
+                // It stays where it was followed to; the look counts all the same.
+                if let Some(Lost { tracked: judged, .. }) = here.iter().find(|l| l.tracked.id == tracked.id) {
+                    let tracked = Arc::make_mut(tracked);
+                    (tracked.standing, tracked.contested) = (judged.standing, judged.contested);
+                }
+            }
             let event = shown(&followed, Event::Follow);
             (followed, lost, event)
         }
@@ -315,7 +311,7 @@ fn settle(work: Work, found: Found, now: Instant, next_id: &mut u64) -> WorkDone
             // In one go, so that no id is given twice.
             let number = grounded.len();
             let known = Known { followed: &followed, lost: &lost, hint: work.hint, now };
-            let (mut named, rest) = rename(known, [grounded, grounded_lost].concat(), next_id);
+            let (mut named, rest) = known.rename([grounded, grounded_lost].concat(), next_id);
             let gone = named.split_off(number);
             let unnamed = if gone.is_empty() { Event::Clear } else { Event::Lose };
             let event = shown(&named, Event::Carry).unwrap_or(unnamed);
@@ -331,13 +327,4 @@ fn settle(work: Work, found: Found, now: Instant, next_id: &mut u64) -> WorkDone
 fn shown(tracks: &[Arc<Tracked>], else_: Event) -> Option<Event> {
     let grounded = tracks.iter().any(|t| t.origin == Origin::Grounded);
     (!tracks.is_empty()).then_some(if grounded { Event::Ground } else { else_ })
-}
-
-/// The new instances under their ids, and those that none of them is.
-fn rename(known: Known<'_>, mut new: Vec<Tracked>, next_id: &mut u64) -> (Vec<Arc<Tracked>>, Vec<Lost>) {
-    let named = known.name(&mut new, next_id);
-    let all = known.followed.iter().cloned().map(Lost::new).chain(known.lost.iter().cloned());
-    let seq = new.first().map(|t| t.grounded_seq);
-    let rest = all.zip(named).filter(|(_, named)| !named).map(|(lost, _)| lost.passed_over(seq)).collect();
-    (new.into_iter().map(Arc::new).collect(), rest)
 }

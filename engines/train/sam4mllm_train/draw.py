@@ -1,29 +1,22 @@
-"""What a step of dialogue training is made of: scenes, what their image tokens have to say, and their packed dialogues.
-
-With `--workers` other processes render and pack, each scenes of its own, a few steps ahead of the model's.
-"""
+"""What a step of dialogue training is made of: scenes, what their image tokens have to say, and their packed dialogues."""
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from . import general
 from .align import speakers, targets, word_table
 from .dialogue import Packer, build_tokenizer, held_out_wordings
 from .features import fitted
 from .rows import Rows, Tensors, collate
-from .stream import SceneStream
+from .stream import APART, SceneStream
 from .trunk import GRID
 
 TOKENS = GRID * GRID
-# Scenes between the first ones of two workers.
-APART = 100_000
 
 
 @dataclass
@@ -85,26 +78,6 @@ def draw(packer: Packer, args, scenes, kept: tuple | None = None, plain: float |
         drawn.seen, whole = sparse(owner, rng.choice([1, 2, 4]), rng.choice([6, 6, 24, 64]), rng), False
     drawn.rows = packed(packer, args, scenes, whole, args.plain if plain is None else plain)
     return drawn
-
-
-class Source(IterableDataset):
-    """What `make` yields for the number of the worker process that asks."""
-
-    def __init__(self, make: Callable[[int], Iterator]):
-        self.make = make
-
-    def __iter__(self):
-        worker = get_worker_info()
-        if worker:
-            # The process that trains comes first.
-            os.nice(5)
-        return self.make(worker.id if worker else 0)
-
-
-def batches(make: Callable[[int], Iterator], workers: int) -> Iterator:
-    """Of `workers` processes, taken in turn, or of this one where there are none."""
-    there = {"multiprocessing_context": "fork", "prefetch_factor": 4} if workers else {}
-    return iter(DataLoader(Source(make), batch_size=None, num_workers=workers, **there))
 
 
 def rendered(args) -> Callable[[int], Iterator[Drawn]]:

@@ -9,6 +9,8 @@ import time
 import torch
 from torch import distributed, nn
 
+from .stream import APART
+
 
 def optimisers(modules: list[nn.Module], lr: float, muon_lr: float, skip=()) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside transformer blocks, AdamW for everything else that is trainable.
@@ -127,5 +129,5 @@ def join(args) -> int:
         return 0
     distributed.init_process_group("gloo")
     rank = distributed.get_rank()
-    args.start += 100_000 * max(1, args.workers) * rank
+    args.start += APART * max(1, args.workers) * rank
     return rank

@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
 
 from . import optim
-from .draw import APART, batches
 from .half import halve
 from .rows import Tensors
-from .stream import Scene, SceneStream, fit, pixels
+from .stream import APART, Scene, SceneStream, batches, fit, pixels
 from .trunk import GRID, PATCH, SIDE, Trunk, vision_config
 
 LOW = 4 * GRID

@@ -1,5 +1,8 @@
 """Reads scenes from `sam4mllm dataset stream` and fits them to a model's square input.
 
+With `--workers` other processes do that and what else a step needs, each with scenes of its own, a few steps ahead of the
+model's.
+
 Wire format, little endian, one record a scene: magic `S4DS`, u32 version, u32 length of the JSON,
 u32 width, u32 height, the JSON, u8[height, width, 3] RGB, u8[height, width] instance map
 (0 background, i + 1 the visible part of object i).
@@ -8,17 +11,22 @@ u32 width, u32 height, the JSON, u8[height, width, 3] RGB, u8[height, width] ins
 from __future__ import annotations
 
 import json
+import os
 import queue
 import struct
 import subprocess
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 MAGIC, VERSION = b"S4DS", 1
+# Scenes between the first ones of two processes.
+APART = 100_000
 
 
 @dataclass
@@ -72,6 +80,26 @@ class SceneStream:
         if any(s is None for s in scenes):
             raise EOFError("the scene stream ended")
         return scenes
+
+
+class Source(IterableDataset):
+    """What `make` yields for the number of the worker process that asks."""
+
+    def __init__(self, make: Callable[[int], Iterator]):
+        self.make = make
+
+    def __iter__(self):
+        worker = get_worker_info()
+        if worker:
+            # The process that trains comes first.
+            os.nice(5)
+        return self.make(worker.id if worker else 0)
+
+
+def batches(make: Callable[[int], Iterator], workers: int) -> Iterator:
+    """Of `workers` processes, taken in turn, or of this one where there are none."""
+    there = {"multiprocessing_context": "fork", "prefetch_factor": 4} if workers else {}
+    return iter(DataLoader(Source(make), batch_size=None, num_workers=workers, **there))
 
 
 def fit(scene: Scene, side: int, mode: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from . import general, optim
 from .align import AlignHeads, align_loss, soft_numbers, targets, word_table
 from .dialogue import ABSENT, BOX, LOOK, PLAIN, POINT, SCALE, TYPES, build_tokenizer
-from .draw import TOKENS, Drawn, batches, draw, packer_of, rendered
+from .draw import TOKENS, Drawn, draw, packer_of, rendered
 from .features import Store
 from .half import halve
 from .mllm import FEATURE_SCALE, GAZE, HOP, LOOKUP, READ, build, decoder, prefix_of, trunk_of, writers_of
 from .rows import Rows, gaze_targets, hop_targets
-from .stream import SceneStream, pixels
+from .stream import SceneStream, batches, pixels
 from .trunk import Trunk, vision_config
 
 
@@ -145,11 +145,12 @@ class Trainer:
         known: dict[str, list[float]] = {}
         table = self.model.get_input_embeddings()
         for b in range(0, len(scenes), 10):
-            drawn = draw(self.packer, self.args, scenes[b:b + 10], plain=0.0).to(self.args.device)
+            drawn = draw(self.packer, self.args, scenes[b:b + 10], plain=0.0)
+            rows, drawn = drawn.rows, drawn.to(self.args.device)
             z = self.tokens(drawn)
             at = torch.arange(TOKENS + 1, device=z.device)[None].expand(len(z), -1)
             state, _ = self.decode(z, drawn.rows, at)
-            logits, rows = (state @ table.weight.T).cpu(), drawn.rows.to("cpu")
+            logits = (state @ table.weight.T).cpu()
             for n, r in (rows.weights > 1.2).nonzero().tolist():
                 if int(rows.kinds[n, r]) not in (BOX, ABSENT):
                     continue

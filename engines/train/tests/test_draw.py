@@ -4,10 +4,10 @@ import unittest
 
 import torch
 
-from sam4mllm_train.draw import batches
+from sam4mllm_train.dialogue import Packed
 from sam4mllm_train.features import owners
 from sam4mllm_train.rows import Rows, Tensors, collate
-from sam4mllm_train.dialogue import Packed
+from sam4mllm_train.stream import batches
 from sam4mllm_train.trunk import SIDE, cells
 
 
