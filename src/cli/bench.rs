@@ -255,10 +255,10 @@ pub(super) fn tracked_frame(stages: &mut Stages, jpeg: &[u8], last: Mask, times:
     let image = frame(jpeg)?;
     let mut track = Track::start(&image, last, TrackLimits::default()).context("the target is hidden")?;
     let embedding = stages.segmenter.embed(&image)?;
-    let masks = stages.segmenter.segment(&embedding, &[track.prompt()])?;
+    let masks = stages.segmenter.segment(&embedding, &[track.prompt(true)])?;
     if let Some(answer) = masks.first() {
         // Lost or not takes the same time.
-        let _ = track.update(&image, answer);
+        let _ = track.update(&image, answer, true);
         std::hint::black_box(Rle::encode(&answer.mask).to_coco_string());
     }
     times.add("tracked frame", start.elapsed());

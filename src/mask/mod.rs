@@ -6,6 +6,8 @@ mod rle;
 pub use polygon::{Polygon, PolygonError};
 pub use rle::{Rle, RleError};
 
+use std::ops::Range;
+
 use crate::geometry::{BBox, Point, Size, SourcePx};
 
 /// Pixels that are counted in a byte, many at a time, before they are added up.
@@ -114,6 +116,25 @@ impl Mask {
         whole
     }
 
+    /// Pixels on in both among `rows` of this mask, `other` moved by `dx` columns and `dy` rows; panics where the sizes differ.
+    pub fn overlap_moved(&self, other: &Self, dx: i32, dy: i32, rows: Range<u32>) -> u64 {
+        assert_eq!(self.size, other.size, "masks of one frame share its size");
+        let (w, h) = (self.size.width as i32, self.size.height as i32);
+        // The columns and rows of this one that something of the other can come to.
+        let columns = dx.max(0)..w.min(w.saturating_add(dx));
+        let rows = dy.max(rows.start as i32)..h.min(h.saturating_add(dy)).min(rows.end as i32);
+        if columns.is_empty() {
+            return 0;
+        }
+        let (left, right) = (columns.start as usize, columns.end as usize);
+        let row = |y: i32| {
+            let theirs = &other.row((y - dy) as u32)[(columns.start - dx) as usize..(columns.end - dx) as usize];
+            let pairs = self.row(y as u32)[left..right].chunks(RUN).zip(theirs.chunks(RUN));
+            pairs.map(|(a, b)| u64::from(a.iter().zip(b).map(|(a, b)| a & b).sum::<u8>())).sum::<u64>()
+        };
+        rows.map(row).sum()
+    }
+
     /// Intersection over union in `0.0..=1.0`; 1 where both are empty, `None` where the sizes differ.
     pub fn iou(&self, other: &Self) -> Option<f32> {
         self.overlap(other).map(|(i, u)| if u == 0 { 1.0 } else { (i as f64 / u as f64) as f32 })
@@ -131,6 +152,23 @@ impl Mask {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_moves_overlaps_as_if_it_had_been_drawn_there() {
+        let size = Size::new(300, 9);
+        let on = |x: i32, y: i32| (0..300).contains(&x) && (0..9).contains(&y) && (x * 7 + y * 3).rem_euclid(5) < 2;
+        let one = Mask::from_fn(size, |x, y| (x + y) % 3 > 0);
+        let other = Mask::from_fn(size, |x, y| on(x as i32, y as i32));
+        for (dx, dy) in [(0, 0), (1, 0), (-130, 2), (299, -8), (300, 0), (-400, 0), (0, 9), (i32::MAX, i32::MIN)] {
+            for rows in [0..9, 2..7, 5..5] {
+                let at = |x: u32, y: u32| {
+                    rows.contains(&y) && on((x as i32).saturating_sub(dx), (y as i32).saturating_sub(dy))
+                };
+                let expected = one.overlap(&Mask::from_fn(size, at)).map(|(both, _)| both);
+                assert_eq!(Some(one.overlap_moved(&other, dx, dy, rows.clone())), expected, "{dx} {dy} {rows:?}");
+            }
+        }
+    }
 
     #[test]
     fn pixels_are_counted_whatever_their_number() {

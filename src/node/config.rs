@@ -104,6 +104,7 @@ impl NodeConfig {
             // As an f32 may also be infinite or no number.
             ("drift_area_ratio", (1.0..=1e6).contains(&self.track.drift.area_ratio), "must be in 1.0..=1000000.0"),
             ("drift_colour", (0.0..=1.0).contains(&self.track.drift.colour), "must be in 0.0..=1.0"),
+            ("drift_shape", (0.0..=1.0).contains(&self.track.drift.shape), "must be in 0.0..=1.0"),
         ];
         match checks.into_iter().find(|(_, ok, _)| !ok) {
             Some((setting, _, what)) => Err(ConfigError::new(setting, what)),

@@ -4,8 +4,8 @@
 //! was out of sight and one that comes into it are the same where they look alike and the way between is one that can
 //! be gone in the time. And where exactly one is meant, and one of each is left, it is that one, wherever it went.
 //!
-//! What is named while something that is known, or still in sight, is not, is *contested* until more looks have named it
-//! than that: of two objects that look alike the language model may name one now and the other a second later.
+//! What is named while something that is known, or still in sight, is not, is *contested* until enough more looks have
+//! named it than that: of two objects that look alike the language model may name one now and the other a second later.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,10 +25,10 @@ const AREA: std::ops::RangeInclusive<f32> = 0.02..=2.5;
 const REACH: (f32, f32) = (1.5, 1.5);
 /// Instances of a target that are remembered.
 const MAX_LOST: usize = 16;
-/// Looks that count for an instance, at most: what was named all the time is given up for what the last few looks say.
-const MOST_LOOKS: u8 = 3;
-/// By how many looks what is contested has to be ahead.
+/// By how many looks what is contested has to be ahead. That doubles each time that a contest is decided, for who changes their
+/// mind may do so again, up to the most that it takes.
 const LEAD: u8 = 2;
+const MOST_LEAD: u8 = 8;
 
 /// How many looks have named an instance, less those that have named something else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,30 +38,35 @@ pub(super) struct Standing {
     rival: u8,
     /// The frame of the last look that counts.
     seq: u64,
+    /// By how many looks something has to be ahead to be believed in its place.
+    lead: u8,
 }
 
 impl Standing {
     /// Of what the look at the frame `seq` names first.
     pub(super) fn new(seq: u64) -> Self {
-        Self { looks: 1, rival: 0, seq }
+        Self { looks: 1, rival: 0, seq, lead: LEAD }
     }
 
     /// Of what takes over the id of another, instead of which the look at the frame `seq` names it.
     fn instead_of(other: Self, seq: u64) -> Self {
-        Self { rival: other.after(seq, false).looks, ..Self::new(seq) }
+        Self { rival: other.after(seq, false).looks, lead: other.lead, ..Self::new(seq) }
     }
 
-    /// After the look at the frame `seq`; a look counts once.
+    /// After the look at the frame `seq`; a look counts once. One more than `lead` count at most: what was named all the time is
+    /// given up for what the last few looks say.
     pub(super) fn after(self, seq: u64, named: bool) -> Self {
         match named {
             _ if seq == self.seq => self,
-            true => Self { looks: (self.looks + 1).min(MOST_LOOKS), rival: self.rival.saturating_sub(1), seq },
+            true => {
+                Self { looks: (self.looks + 1).min(self.lead + 1), rival: self.rival.saturating_sub(1), seq, ..self }
+            }
             false => Self { looks: self.looks.saturating_sub(1), seq, ..self },
         }
     }
 
     fn is_ahead_of(self, looks: u8) -> bool {
-        self.looks >= looks + LEAD
+        self.looks >= looks + self.lead
     }
 }
 
@@ -145,11 +150,14 @@ impl Known<'_> {
             (near && AREA.contains(&(new.track.area() / size))).then_some(like.distance)
         });
         let orphans: Vec<_> = (0..named.len()).filter(|k| !named[*k] && self.is_own(*k)).collect();
-        new.iter_mut().for_each(|i| i.contested = self.is_contested(i, &orphans));
+        new.iter_mut().for_each(|i| self.judge(i, &orphans));
         if let (CountHint::One, [only], [k]) = (self.hint, &mut *new, &*orphans)
             && only.id == 0
         {
+            // It is not what was sure.
+            let sure = only.sure;
             self.pass_on(*k, only);
+            only.sure = sure;
             only.standing = Standing::instead_of(self.get(*k).standing, only.grounded_seq);
             named[*k] = true;
         }
@@ -160,10 +168,28 @@ impl Known<'_> {
         named
     }
 
+    /// Finds out whether `new` is contested, and how much the next contest takes: twice as much after one that was decided,
+    /// less by one after each look of which nothing else is left that was named before.
+    fn judge(&self, new: &mut Tracked, orphans: &[usize]) {
+        let known = self.known(new.id).filter(|k| self.is_own(*k)).map(|k| self.get(k));
+        new.standing.lead = orphans.iter().map(|k| self.get(*k).standing.lead).fold(new.standing.lead, u8::max);
+        new.contested = self.is_contested(new, orphans);
+        let lead = &mut new.standing.lead;
+        if new.contested {
+            return;
+        }
+        if known.is_some_and(|k| k.contested) {
+            *lead = (*lead * 2).min(MOST_LEAD);
+        } else if orphans.is_empty() && known.is_some_and(|k| k.grounded_seq != new.grounded_seq) {
+            *lead = (*lead - 1).max(LEAD);
+        }
+    }
+
     /// Makes `new` the known one.
     fn pass_on(&self, k: usize, new: &mut Tracked) {
         let known = self.get(k);
         (new.id, new.largest) = (known.id, new.largest.max(known.largest));
+        new.sure |= known.sure && new.holds && self.gone(k).is_none();
         // What another command named is no evidence for this one.
         if self.is_own(k) {
             new.standing = known.standing.after(new.grounded_seq, true);
@@ -172,7 +198,7 @@ impl Known<'_> {
 
     /// Whether `new` may have come instead of one of `orphans`, those that are known and not named.
     fn is_contested(&self, new: &Tracked, orphans: &[usize]) -> bool {
-        let known = (0..self.followed.len() + self.lost.len()).find(|k| self.get(*k).id == new.id);
+        let known = self.known(new.id);
         let (unproven, back) =
             known.map_or((true, false), |k| (self.get(k).contested && self.is_own(k), self.gone(k).is_some()));
         // What went out of sight unconfirmed, or what the same look says twice, is named but once.
@@ -183,6 +209,10 @@ impl Known<'_> {
         // What is proven and comes back can only be taken for what is in sight.
         let mut rivals = orphans.iter().filter(|k| unproven || back && self.gone(**k).is_none());
         rivals.any(|k| !new.standing.is_ahead_of(self.get(*k).standing.after(new.grounded_seq, false).looks))
+    }
+
+    fn known(&self, id: u64) -> Option<usize> {
+        (0..self.followed.len() + self.lost.len()).find(|k| self.get(*k).id == id)
     }
 
     fn get(&self, k: usize) -> &Tracked {
@@ -250,6 +280,7 @@ pub(super) mod tests {
             doubtful: false,
             confidence: 0.9,
             sure: true,
+            holds: true,
             contested: false,
             standing: Standing::new(1),
             p_found: 1.0,
@@ -346,6 +377,17 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn only_the_same_one_stays_as_sure_as_it_was() {
+        let named = |left| {
+            let known = [Arc::new(tracked(3, 0, GREY))];
+            let mut new = [Tracked { sure: false, ..tracked(0, left, GREY) }];
+            Known { followed: &known, lost: &[], hint: CountHint::One, now: Instant::now() }.name(&mut new, &mut 10);
+            (new[0].id, new[0].sure)
+        };
+        assert_eq!((named(1), named(100)), ((3, true), (3, false)));
+    }
+
+    #[test]
     fn only_another_look_at_what_is_in_sight_confirms() {
         let named_again = |in_sight: bool, seq: u64| {
             let known = Arc::new(Tracked { contested: true, ..tracked(3, 0, GREY) });
@@ -358,6 +400,12 @@ pub(super) mod tests {
         assert_eq!(named_again(true, 2), (3, false));
         assert_eq!(named_again(true, 1), (3, true), "the boxes of a look, and then its whole answer");
         assert_eq!(named_again(false, 2), (3, true), "it went before it was confirmed");
+        // A contest under another command is none under this one.
+        let known = Arc::new(Tracked { contested: true, ..tracked(3, 0, GREY) });
+        let lost = [Lost { own: false, ..Lost::new(known) }];
+        let mut new = [Tracked { grounded_seq: 2, ..tracked(0, 1, GREY) }];
+        Known { followed: &[], lost: &lost, hint: CountHint::One, now: Instant::now() }.name(&mut new, &mut 10);
+        assert_eq!((new[0].id, new[0].contested, new[0].standing.lead), (3, false, LEAD));
     }
 
     /// Looks one after another that name what is at some place, each of a frame of its own, and whether that is contested.
@@ -382,8 +430,13 @@ pub(super) mod tests {
         }
         let now_and_then = [false, false, false, true, false, true, false];
         assert_eq!(looked(any, &[0, 0, 0, 100, 0, 100, 0]), now_and_then);
-        let back = [0, 0, 0, 100, 100, 100, 0, 0, 0];
-        assert_eq!(looked(any, &back)[6..], [true, true, false], "it is no easier to come back");
+        let back = [0, 0, 0, 100, 100, 100, 0, 0, 0, 0, 0];
+        assert_eq!(looked(any, &back)[5..], [false, true, true, true, false, false], "to come back takes more");
+        for hint in [any, CountHint::One] {
+            let said = looked(hint, &[0, 0, 0, 100, 100, 100].repeat(20));
+            let decided: Vec<_> = (1..said.len()).filter(|i| said[i - 1] && !said[*i]).collect();
+            assert!(decided.len() <= 3 && decided.iter().all(|i| *i < 30), "{hint:?}: {decided:?}");
+        }
     }
 
     #[test]

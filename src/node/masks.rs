@@ -201,7 +201,7 @@ fn segment(
             if tracked.mask_seq == frame.meta.seq {
                 found[target].followed.push(tracked.clone());
             } else {
-                let prompts = vec![tracked.track.prompt()];
+                let prompts = vec![tracked.prompt(&frame.meta)];
                 asks.push(Ask { target, prompts, kind: AskKind::Follow(tracked.clone()) });
             }
         }
@@ -217,7 +217,7 @@ fn segment(
                 let there = ground_on(stage, fresh, settings)?.into_iter().filter(|t| !t.doubtful);
                 asks.extend(there.map(|tracked| Ask {
                     target,
-                    prompts: vec![tracked.track.prompt()],
+                    prompts: vec![tracked.prompt(&frame.meta)],
                     kind: AskKind::Carry(Arc::new(tracked)),
                 }));
             }

@@ -225,7 +225,7 @@ impl Replay {
             (Input::Kept(last), meta)
         };
         let job = self.session.begin(input, meta, false, (self.settings, self.config.remember_lost));
-        self.segment.give(SegmentJob::Frame(job));
+        self.segment.give(SegmentJob::Frame(Box::new(job)));
         self.work = Some(self.segmented()?);
         Ok(())
     }
@@ -342,7 +342,7 @@ impl Replay {
             self.ground.give(job);
             let outcome = self.grounded()?;
             let Some(mut call) = call.grounded(outcome, &self.config) else { continue };
-            self.segment.give(SegmentJob::Frame(call.segment_job(self.settings)));
+            self.segment.give(SegmentJob::Frame(Box::new(call.segment_job(self.settings))));
             let (_, outcome) = self.segmented()?;
             let _ = call.segmented(outcome, &self.config);
         }

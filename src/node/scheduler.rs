@@ -319,7 +319,7 @@ impl Scheduler {
             // An overdue frame gives no job; then it is the next one's turn.
             let Some((owner, job)) = taken else { continue };
             self.segmenting = Some(owner);
-            self.segment.give(SegmentJob::Frame(job));
+            self.segment.give(SegmentJob::Frame(Box::new(job)));
         }
     }
 

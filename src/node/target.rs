@@ -207,7 +207,8 @@ impl Target {
                 Some(Why::Missing)
             } else {
                 let lately = |since| now.saturating_duration_since(since) <= config.remember_lost;
-                self.unsure.is_some_and(lately).then_some(Why::Unsure)
+                let contested = || self.tracks.iter().any(|t| t.contested && !t.doubtful).then_some(Why::Confirm);
+                self.unsure.is_some_and(lately).then_some(Why::Unsure).or_else(contested)
             }
         };
         let soon = (age >= config.reground_lost_after).then(soon).flatten();

@@ -372,6 +372,28 @@ fn what_is_not_sure_enough_is_followed_and_not_called_found() {
 }
 
 #[test]
+fn what_was_found_stays_so_until_it_falls_further() {
+    let mut world = World::new();
+    world.config.reground_after = Duration::from_secs(3600);
+    world.stream = StreamThresholds { mask_score: 0.9, hold: 0.9, ..StreamThresholds::NONE };
+    let mut verdict = |waver, look| {
+        world.play.waver(waver);
+        let asked = if look { &[Op::Look, Op::Ask, Op::Answer(Outcome::Found)][..] } else { &[] };
+        let ops = [Op::Frame(Some(4))].iter().chain(asked).chain(&[Op::Done, Op::Frame(Some(4)), Op::Done]);
+        ops.for_each(|op| world.apply(*op));
+        let reply = world.target.reply(&world.meta(), None, &world.config);
+        let looked = reply.instances[0].grounded_seq() + 2 == world.meta().seq;
+        assert_eq!(looked, look, "{waver}");
+        reply.verdict
+    };
+    // SAM's score is 0.95, less the hundredths that it wavers; 0.9 is asked for, and 0.81 of what is found.
+    let wavers = [(10, true), (0, false), (10, false), (10, true), (15, false), (10, false), (10, true), (0, true)];
+    use Verdict::{Found, Unsure};
+    let expected = [Unsure, Found, Found, Found, Unsure, Unsure, Unsure, Found];
+    assert_eq!(wavers.map(|(waver, look)| verdict(waver, look)), expected);
+}
+
+#[test]
 fn what_comes_instead_of_what_was_named_once_is_found_once_it_was_named_twice() {
     let mut world = World::new();
     world.config.reground_after = Duration::from_secs(3600);

@@ -1,7 +1,7 @@
 //! One instance as the node follows it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Origin;
 use super::frame::{Kept, Meta};
@@ -11,7 +11,10 @@ use super::position::Position;
 use crate::engine::bundle::StreamThresholds;
 use crate::geometry::{BBox, SourcePx};
 use crate::pipeline::{GroundedInstance, LostReason, Segmented, Track};
-use crate::prompt::MaskSigns;
+use crate::prompt::{MaskSigns, Prompt};
+
+/// For how long an object is about where its mask is, in about that shape.
+const RECENT: Duration = Duration::from_millis(250);
 
 /// An instance with its mask on one frame.
 #[derive(Debug, Clone)]
@@ -30,8 +33,10 @@ pub(super) struct Tracked {
     pub doubtful: bool,
     /// The probability that the mask is right: what the answer is worth, and what SAM says of this mask.
     pub confidence: f32,
-    /// Sure enough, both of the answer and of this mask, to be called found.
+    /// Sure enough, both of the answer and of this mask, to be called found; or it was, and still holds.
     pub sure: bool,
+    /// Sure enough to stay so where it was found.
+    pub holds: bool,
     /// It was named while something else that was known was not, and not often enough since.
     pub contested: bool,
     /// How often it was named.
@@ -63,6 +68,7 @@ impl Tracked {
         let doubtful = !matches!(score.partial_cmp(&settings.min_mask_score), Some(o) if o.is_ge());
         let Meta { seq, arrived, .. } = frame.meta;
         let track = Track::start(&frame.image, answer.mask, settings.track)?.scored(score);
+        let (sure, holds) = reached([p_found, score, confidence], settings.stream);
         Some(Self {
             id: 0,
             largest: track.area(),
@@ -73,7 +79,8 @@ impl Tracked {
             origin: Origin::Grounded,
             doubtful,
             confidence,
-            sure: is_sure([p_found, score, confidence], settings.stream),
+            sure,
+            holds,
             contested: false,
             standing: Standing::new(seq),
             p_found,
@@ -86,13 +93,22 @@ impl Tracked {
         })
     }
 
-    /// The same instance on the next frame.
+    /// What SAM is asked about it on a later frame.
+    pub(super) fn prompt(&self, frame: &Meta) -> Prompt {
+        self.track.prompt(self.is_recent(frame))
+    }
+
+    fn is_recent(&self, frame: &Meta) -> bool {
+        frame.arrived.saturating_duration_since(self.mask_at) <= RECENT
+    }
+
+    /// The same instance on a later frame.
     ///
     /// # Errors
     /// Why SAM's answer is not believed.
     pub(super) fn follow(&self, frame: &Kept, answer: &Segmented, settings: Settings) -> Result<Self, LostReason> {
         let mut next = self.clone();
-        next.track.update(&frame.image, answer)?;
+        next.track.update(&frame.image, answer, self.is_recent(&frame.meta))?;
         next.largest = next.largest.max(next.track.area());
         next.bbox = answer.mask.bbox().ok_or(LostReason::Empty)?;
         // The next frame's depth says.
@@ -101,14 +117,20 @@ impl Tracked {
         let signs = MaskSigns { score: answer.score, fill: self.fill };
         next.confidence = settings.calibration.with_mask(self.grounded.confidence, signs);
         // What has drifted may be on its way to something else.
-        let said = [self.p_found, answer.score, next.confidence];
-        next.sure = next.track.drift().is_none() && is_sure(said, settings.stream);
+        let (enough, holds) = match next.track.drift() {
+            None => reached([self.p_found, answer.score, next.confidence], settings.stream),
+            Some(_) => (false, false),
+        };
+        (next.sure, next.holds) = (enough || self.sure && holds, holds);
         (next.mask_seq, next.mask_at) = (frame.meta.seq, frame.meta.arrived);
         Ok(next)
     }
 }
 
-/// NaN is not sure.
-fn is_sure([p_found, score, confidence]: [f32; 3], least: StreamThresholds) -> bool {
-    p_found >= least.found && score >= least.mask_score && confidence >= least.confidence
+/// Whether that is enough to be sure, and whether it is to stay so; NaN is neither.
+fn reached([p_found, score, confidence]: [f32; 3], least: StreamThresholds) -> (bool, bool) {
+    let from = |share: f32| {
+        p_found >= least.found && score >= share * least.mask_score && confidence >= share * least.confidence
+    };
+    (from(1.0), from(least.hold))
 }

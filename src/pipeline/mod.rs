@@ -5,12 +5,12 @@
 
 mod best_groups;
 mod colours;
+mod deep_points;
 mod draft;
 mod evidence;
 pub mod fake;
 mod grounder;
 mod groups;
-mod inner_points;
 mod segmenter;
 mod tracker;
 mod zoom;

@@ -2,11 +2,12 @@
 //!
 //! A prompt from the last mask always yields some mask, also where the object has been taken away. So each answer
 //! has to look like the instance: SAM's score, its area, its place and its colours. An answer that still does, but less
-//! than it did, is believed and called a [`Drift`]: a reason to ask the language model again.
+//! than it did, or that became another shape at once, is believed and called a [`Drift`]: a reason to ask the language model
+//! again.
 
 use super::Segmented;
 use super::colours::Colours;
-use super::inner_points::inner_points;
+use super::deep_points::{inner_points, outer_points};
 use crate::frame::Image;
 use crate::geometry::{Point, SourcePx};
 use crate::mask::Mask;
@@ -14,6 +15,10 @@ use crate::prompt::Prompt;
 
 /// Points inside the mask that a prompt gets at most.
 const INNER_POINTS: usize = 3;
+/// Points beside it, but in its box, where something else may lie that looks alike; and how far from the mask they are at
+/// least, in square roots of its area: an object in motion is not where it was.
+const OUTER_POINTS: usize = 2;
+const CLEAR: f32 = 0.12;
 
 /// When an instance counts as lost.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,11 +51,15 @@ pub struct DriftLimits {
     /// Least similarity to the grounded instance's colours (Bhattacharyya coefficient). Default: 0.75. Range: 0.0..=1.0;
     /// 0 for never.
     pub colour: f32,
+    /// Least overlap (intersection over union) with the mask a moment before, moved onto this one: what spreads to a neighbour
+    /// while something covers the object keeps its area. A larger step of the area is one of the shape, too. Default: 0.6.
+    /// Range: 0.0..=1.0; 0 for never.
+    pub shape: f32,
 }
 
 impl Default for DriftLimits {
     fn default() -> Self {
-        Self { score_share: 0.8, area_ratio: 1.6, colour: 0.75 }
+        Self { score_share: 0.8, area_ratio: 1.6, colour: 0.75, shape: 0.6 }
     }
 }
 
@@ -96,6 +105,8 @@ pub enum Drift {
     Area,
     /// The pixels under the mask look different.
     Colour,
+    /// Since then it became another shape from one frame to the next.
+    Shape,
 }
 
 /// How like two instances are, wherever and whenever they were seen.
@@ -118,6 +129,8 @@ pub struct Track {
     grounded_score: f32,
     colours: Colours,
     drift: Option<Drift>,
+    /// It once became another shape from one frame to the next.
+    reshaped: bool,
 }
 
 impl Track {
@@ -129,7 +142,7 @@ impl Track {
         let shape = Shape::of(&mask)?;
         let colours = Colours::of(image, &mask, shape.area);
         let (grounded_area, grounded_score) = (shape.area, f32::NAN);
-        Some(Self { limits, grounded_area, grounded_score, shape, colours, last: mask, drift: None })
+        Some(Self { limits, grounded_area, grounded_score, shape, colours, last: mask, drift: None, reshaped: false })
     }
 
     /// The same, where SAM gave the grounded mask that predicted IoU: a fall from it is a [`Drift`].
@@ -161,19 +174,24 @@ impl Track {
         &self.last
     }
 
-    /// What SAM is given on the next frame: the last mask's box, slightly grown, and points deep inside the mask.
-    /// The same mask always gives the same prompt.
-    pub fn prompt(&self) -> Prompt {
+    /// What SAM is given on a later frame: the last mask's box, slightly grown, points deep inside the mask, and, where that
+    /// comes `soon` enough for the object not to be there by then, points in the box that are well outside. The same mask
+    /// always gives the same prompt.
+    pub fn prompt(&self, soon: bool) -> Prompt {
         let bbox = self.last.bbox().map(|b| b.expanded(self.limits.box_growth, self.last.size()));
-        let points = inner_points(&self.last, INNER_POINTS).into_iter().map(|p| (p, true)).collect();
+        let clear = CLEAR * self.shape.area.sqrt();
+        let outer = bbox.iter().filter(|_| soon).flat_map(|b| outer_points(&self.last, *b, OUTER_POINTS, clear));
+        let inner = inner_points(&self.last, INNER_POINTS);
+        let points = inner.into_iter().map(|p| (p, true)).chain(outer.map(|p| (p, false))).collect();
         Prompt { bbox, points }
     }
 
-    /// Judges SAM's answer on the next frame, and remembers it where it is believed.
+    /// Judges SAM's answer on a later frame, and remembers it where it is believed; one that comes `soon` has to have about
+    /// the same shape, too.
     ///
     /// # Errors
     /// The first [`LostReason`] that applies; the track then keeps its last believed mask.
-    pub fn update(&mut self, image: &Image, answer: &Segmented) -> Result<(), LostReason> {
+    pub fn update(&mut self, image: &Image, answer: &Segmented, soon: bool) -> Result<(), LostReason> {
         let limits = self.limits;
         if answer.mask.size() != self.last.size() || image.size() != self.last.size() {
             return Err(LostReason::Size);
@@ -196,15 +214,27 @@ impl Track {
         if colour < limits.min_colour {
             return Err(LostReason::Colour);
         }
+        let least = limits.drift.shape;
+        self.reshaped |= soon && least > 0.0 && self.overlap(&answer.mask, shape) < least;
         self.drift = if answer.score < limits.drift.score_share * self.grounded_score {
             Some(Drift::Score)
         } else if ratio(shape.area, self.grounded_area) > limits.drift.area_ratio {
             Some(Drift::Area)
+        } else if colour < limits.drift.colour {
+            Some(Drift::Colour)
         } else {
-            (colour < limits.drift.colour).then_some(Drift::Colour)
+            self.reshaped.then_some(Drift::Shape)
         };
         (self.last, self.shape) = (answer.mask.clone(), shape);
         Ok(())
+    }
+
+    /// Intersection over union of the last mask, moved onto `mask`, and that; it is of `shape`.
+    fn overlap(&self, mask: &Mask, shape: Shape) -> f32 {
+        let (from, to) = (self.shape.centroid, shape.centroid);
+        let (dx, dy) = ((to.x - from.x).round() as i32, (to.y - from.y).round() as i32);
+        let both = mask.overlap_moved(&self.last, dx, dy, shape.rows.0..shape.rows.1) as f32;
+        both / (shape.area + self.shape.area - both)
     }
 }
 
@@ -214,11 +244,14 @@ struct Shape {
     /// Pixels that are on, more than 0.
     area: f32,
     centroid: Point<SourcePx>,
+    /// The first row with any of them, and the one behind the last.
+    rows: (u32, u32),
 }
 
 impl Shape {
     fn of(mask: &Mask) -> Option<Self> {
         let (mut area, mut sum_x, mut sum_y) = (0u64, 0u64, 0u64);
+        let mut rows = (mask.size().height, 0);
         for y in 0..mask.size().height {
             let (mut count, mut columns) = (0u64, 0u64);
             for (x, &bit) in mask.row(y).iter().enumerate() {
@@ -228,9 +261,12 @@ impl Shape {
             area += count;
             sum_x += columns;
             sum_y += count * u64::from(y);
+            if count > 0 {
+                rows = (rows.0.min(y), y + 1);
+            }
         }
         let mean = |sum: u64| (sum as f64 / area as f64 + 0.5) as f32;
-        (area > 0).then(|| Self { area: area as f32, centroid: Point::new(mean(sum_x), mean(sum_y)) })
+        (area > 0).then(|| Self { area: area as f32, centroid: Point::new(mean(sum_x), mean(sum_y)), rows })
     }
 
     /// Between the centroids, in pixels.
@@ -267,15 +303,15 @@ mod tests {
 
     #[test]
     fn prompts_hold_the_box_and_deep_points() {
-        let prompt = track().prompt();
+        let prompt = track().prompt(true);
         let bbox = prompt.bbox.expect("has a box");
         assert!((bbox.x1 - 37.6).abs() < 0.5 && (bbox.x2 - 82.4).abs() < 0.5, "{bbox:?}");
-        assert_eq!(prompt.points.len(), INNER_POINTS);
-        let (deepest, on) = prompt.points[0];
-        assert!(on && (deepest.x - 60.0).hypot(deepest.y - 60.0) < 2.0, "{deepest:?}");
-        for (p, _) in prompt.points {
-            assert!((p.x - 60.0).hypot(p.y - 60.0) < 12.0, "{p:?} is near the border");
-        }
+        let (on, off): (Vec<_>, Vec<_>) = prompt.points.iter().partition(|(_, on)| *on);
+        assert_eq!((on.len(), off.len()), (INNER_POINTS, OUTER_POINTS));
+        let far = |p: Point<SourcePx>| (p.x - 60.0).hypot(p.y - 60.0);
+        assert!(prompt.points[0].1 && far(prompt.points[0].0) < 2.0, "{:?}", prompt.points[0]);
+        assert!(on.iter().all(|(p, _)| far(*p) < 12.0), "{on:?} are near the border");
+        assert!(off.iter().all(|(p, _)| far(*p) > 23.0 && bbox.contains(*p)), "{off:?} are near the border");
     }
 
     #[test]
@@ -284,7 +320,7 @@ mod tests {
         for step in 1..6 {
             let mask = disc(60.0 + 6.0 * step as f32, 60.0, 20.0 + step as f32);
             let image = scene(&mask, [190, 40, 35]);
-            assert_eq!(track.update(&image, &answer(mask.clone(), 0.8)), Ok(()));
+            assert_eq!(track.update(&image, &answer(mask.clone(), 0.8), true), Ok(()));
             assert_eq!(track.mask(), &mask);
         }
     }
@@ -306,7 +342,7 @@ mod tests {
         ];
         for (image, answer, reason) in cases {
             let mut track = track();
-            assert_eq!(track.update(&image, &answer), Err(reason));
+            assert_eq!(track.update(&image, &answer, true), Err(reason));
             assert_eq!(track.mask(), &same(), "{reason:?}");
         }
     }
@@ -315,25 +351,33 @@ mod tests {
     fn what_is_still_followed_may_have_drifted() {
         let same = || disc(60.0, 60.0, 20.0);
         let red = |m: &Mask| scene(m, [200, 30, 30]);
+        // As large as the disc.
+        let bar = || Mask::from_fn(SIZE, |x, y| (20..100).contains(&x) && (52..68).contains(&y));
         let cases = [
             ("nothing", red(&same()), answer(same(), 0.85), None),
             ("score", red(&same()), answer(same(), 0.7), Some(Drift::Score)),
-            ("area", red(&same()), answer(disc(60.0, 60.0, 26.0), 0.9), Some(Drift::Area)),
-            ("area", red(&same()), answer(disc(60.0, 60.0, 15.0), 0.9), Some(Drift::Area)),
+            ("area", red(&same()), answer(disc(60.0, 60.0, 25.6), 0.9), Some(Drift::Area)),
+            ("area", red(&same()), answer(disc(60.0, 60.0, 15.6), 0.9), Some(Drift::Area)),
             // Half of it is somebody else's.
             ("colour", scene(&disc(42.0, 60.0, 20.0), [200, 30, 30]), answer(same(), 0.9), Some(Drift::Colour)),
+            ("place", red(&disc(66.0, 58.0, 20.0)), answer(disc(66.0, 58.0, 20.0), 0.9), None),
+            ("shape", red(&bar()), answer(bar(), 0.9), Some(Drift::Shape)),
         ];
         for (what, image, answer, drift) in cases {
             let mut track = track().scored(0.9);
-            assert_eq!(track.update(&image, &answer), Ok(()), "{what}");
+            assert_eq!(track.update(&image, &answer, true), Ok(()), "{what}");
             assert_eq!(track.drift(), drift, "{what}");
-            // It is about the last mask alone.
-            assert_eq!(track.update(&red(&same()), &self::answer(same(), 0.9)), Ok(()), "{what}");
-            assert_eq!(track.drift(), None, "{what}");
+            // It is about the last mask alone, unless it came to be another one's.
+            assert_eq!(track.update(&red(&same()), &self::answer(same(), 0.9), true), Ok(()), "{what}");
+            assert_eq!(track.drift(), drift.filter(|d| *d == Drift::Shape), "{what}");
         }
+        // After a while anything may have turned.
+        let mut track = self::track();
+        assert_eq!((track.update(&red(&bar()), &answer(bar(), 0.9), false), track.drift()), (Ok(()), None));
+        assert_eq!(track.prompt(false).points.len(), INNER_POINTS);
         // Without a score there is nothing to fall from.
-        let mut track = track();
-        assert_eq!((track.update(&red(&same()), &answer(same(), 0.45)), track.drift()), (Ok(()), None));
+        let mut track = self::track();
+        assert_eq!((track.update(&red(&same()), &answer(same(), 0.45), true), track.drift()), (Ok(()), None));
     }
 
     #[test]
@@ -359,7 +403,7 @@ mod tests {
         let lost = (0..20).find_map(|_| {
             radius *= 1.2;
             let mask = disc(60.0, 60.0, radius);
-            track.update(&scene(&mask, [200, 30, 30]), &answer(mask, 0.9)).err()
+            track.update(&scene(&mask, [200, 30, 30]), &answer(mask, 0.9), true).err()
         });
         assert_eq!(lost, Some(LostReason::Area));
         assert!(track.mask().area() <= 4 * disc(60.0, 60.0, 20.0).area());

@@ -297,6 +297,7 @@ fn thresholds(words: &bundle::Dialect) -> Result<Thresholds, DialectError> {
         ("stream.found", stream.found),
         ("stream.mask_score", stream.mask_score),
         ("stream.confidence", stream.confidence),
+        ("stream.hold", stream.hold),
     ] {
         if !(0.0..=1.0).contains(&value) {
             let detail = format!("{value} is not a probability");

@@ -197,8 +197,12 @@ impl Settings {
     }
 
     fn node(&self) -> NodeConfig {
-        let Self { drift_score_share: score_share, drift_area_ratio: area_ratio, drift_colour: colour, .. } = *self;
-        let drift = DriftLimits { score_share, area_ratio, colour };
+        let drift = DriftLimits {
+            score_share: self.drift_score_share,
+            area_ratio: self.drift_area_ratio,
+            colour: self.drift_colour,
+            shape: self.drift_shape,
+        };
         NodeConfig {
             frame: FrameLimits { max_pixels: self.max_frame_pixels, max_side: self.max_frame_side },
             track: TrackLimits { drift, ..TrackLimits::default() },

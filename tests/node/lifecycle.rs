@@ -4,6 +4,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use sam4mllm::node::Stages;
+use sam4mllm::pipeline::DriftLimits;
 use sam4mllm::pipeline::fake::{FakeGround, Script};
 use sam4mllm::server::wire::perceive_response::Response;
 use sam4mllm::server::wire::{self, Verdict};
@@ -80,17 +81,17 @@ async fn bad_settings_are_refused() {
     config.node.max_targets = 0;
     let refused = sam4mllm::server::Server::build(config, listener, backend(&Script::default())).await.err();
     assert!(matches!(&refused, Some(ServerError::Config(e)) if e.setting() == "max_targets"), "{refused:?}");
-    let drifts =
-        [(1.1, 1.6, 0.75), (0.8, 0.9, 0.75), (0.8, f32::NAN, 0.75), (0.8, f32::INFINITY, 0.75), (0.8, 1.6, -0.1)];
-    for ((score_share, area_ratio, colour), setting) in drifts.into_iter().zip([
-        "drift_score_share",
-        "drift_area_ratio",
-        "drift_area_ratio",
-        "drift_area_ratio",
-        "drift_colour",
-    ]) {
+    let good = DriftLimits::default();
+    for (drift, setting) in [
+        (DriftLimits { score_share: 1.1, ..good }, "drift_score_share"),
+        (DriftLimits { area_ratio: 0.9, ..good }, "drift_area_ratio"),
+        (DriftLimits { area_ratio: f32::NAN, ..good }, "drift_area_ratio"),
+        (DriftLimits { area_ratio: f32::INFINITY, ..good }, "drift_area_ratio"),
+        (DriftLimits { colour: -0.1, ..good }, "drift_colour"),
+        (DriftLimits { shape: f32::NAN, ..good }, "drift_shape"),
+    ] {
         let mut config = sam4mllm::node::NodeConfig::default();
-        config.track.drift = sam4mllm::pipeline::DriftLimits { score_share, area_ratio, colour };
+        config.track.drift = drift;
         assert_eq!(config.validate().expect_err("is out of range").setting(), setting);
     }
 }

@@ -65,7 +65,7 @@ async fn a_question_is_answered_on_the_newest_frame_and_touches_no_target() {
 async fn one_frame_takes_less_certainty_than_a_stream() {
     let script = Script::default();
     let mut backend = backend(&script);
-    backend.stages.stream = StreamThresholds { found: 0.5, mask_score: 0.99, confidence: 0.0 };
+    backend.stages.stream = StreamThresholds { found: 0.5, mask_score: 0.99, ..StreamThresholds::NONE };
     let node = Running::launch(backend, script, |_| {}).await;
     node.ready().await;
     let scene = Scene::new().with(RED, 20, 20);

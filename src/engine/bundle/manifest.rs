@@ -298,11 +298,19 @@ pub struct StreamThresholds {
     /// The calibrated probability that each mask is right, from the answer and from the mask on its frame. Default: any.
     #[serde(default)]
     pub confidence: f32,
+    /// What was found stays so down to this share of the least mask score and confidence, so that a mask whose score is
+    /// about the least one is not found now and unsure a frame later. Default: 1.
+    #[serde(default = "StreamThresholds::default_hold")]
+    pub hold: f32,
 }
 
 impl StreamThresholds {
     /// No more than on one picture.
-    pub const NONE: Self = Self { found: 0.0, mask_score: 0.0, confidence: 0.0 };
+    pub const NONE: Self = Self { found: 0.0, mask_score: 0.0, confidence: 0.0, hold: 1.0 };
+
+    fn default_hold() -> f32 {
+        1.0
+    }
 }
 
 /// Size and hash of one file.

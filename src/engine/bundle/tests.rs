@@ -169,6 +169,11 @@ fn manifest_values_are_rejected_not_clamped() {
         ("coordinate_scale = 999", "coordinate_scale = 1000", "dialect.coordinate_scale"),
         ("found = 0.5", "found = 1.5", "dialect.thresholds.found"),
         ("mask_score = 0.4", "mask_score = nan", "dialect.thresholds.mask_score"),
+        (
+            "mask_score = 0.4",
+            "mask_score = 0.4\nstream = { found = 0.9, hold = 1.5 }",
+            "dialect.thresholds.stream.hold",
+        ),
         ("grid = [5, 5]", "grid = [5, 0]", "dialect.grid"),
         ("coordinates = \"relative\"", "coordinates = \"pixels\"", "dialect.coordinates"),
         ("absent_answer = \"no such object\"\n", "", "dialect.absent_answer"),

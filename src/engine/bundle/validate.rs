@@ -74,8 +74,9 @@ impl Dialect {
         ] {
             require((0.0..=1.0).contains(&value), &format!("dialect.thresholds.{key}"), "0.0..=1.0")?;
         }
-        let stream =
-            |s: &StreamThresholds| [("found", s.found), ("mask_score", s.mask_score), ("confidence", s.confidence)];
+        let stream = |s: &StreamThresholds| {
+            [("found", s.found), ("mask_score", s.mask_score), ("confidence", s.confidence), ("hold", s.hold)]
+        };
         for (key, value) in t.stream.iter().flat_map(stream) {
             require((0.0..=1.0).contains(&value), &format!("dialect.thresholds.stream.{key}"), "0.0..=1.0")?;
         }

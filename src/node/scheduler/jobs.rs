@@ -49,7 +49,7 @@ pub(in super::super) struct GroundJob {
 
 /// What the segment stage is given.
 pub(in super::super) enum SegmentJob {
-    Frame(Job),
+    Frame(Box<Job>),
     Draft(Box<DraftJob>),
 }
 
@@ -81,7 +81,7 @@ fn ground_frame(
 /// Does `job` on the thread that owns the segmenter.
 fn segment_frame(stage: &mut (dyn Segment + 'static), job: SegmentJob, emit: &dyn Fn(Event)) -> Event {
     let job = match job {
-        SegmentJob::Frame(job) => job,
+        SegmentJob::Frame(job) => *job,
         SegmentJob::Draft(job) => {
             job.run(stage);
             return Event::Drafted;

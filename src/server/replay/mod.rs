@@ -20,6 +20,7 @@ use super::record::{self, Entry, Recording, RecordingError, RecordingErrorKind};
 use super::{Backend, wire};
 use crate::frame::FrameLimits;
 use crate::node::{Asked, NodeConfig, NodeError, Phrasing, Replay};
+use crate::pipeline::{DriftLimits, TrackLimits};
 use compare::Compare;
 use wire::perceive_response::Response;
 
@@ -56,7 +57,18 @@ pub(super) fn about(provenance: &wire::Provenance, config: &NodeConfig, backend:
         ("strategy", strategy),
     ];
     let numbers = numbers.map(|(key, value)| (key.to_owned(), value.to_string()));
-    texts.map(|(key, text)| (key.to_owned(), text.to_owned())).into_iter().chain(numbers).collect()
+    let drift = drift(&config.track.drift).map(|(key, value)| (key.to_owned(), value.to_string()));
+    texts.map(|(key, text)| (key.to_owned(), text.to_owned())).into_iter().chain(numbers).chain(drift).collect()
+}
+
+fn drift(limits: &DriftLimits) -> [(&'static str, f32); 4] {
+    let DriftLimits { score_share, area_ratio, colour, shape } = *limits;
+    [
+        ("drift_score_share", score_share),
+        ("drift_area_ratio", area_ratio),
+        ("drift_colour", colour),
+        ("drift_shape", shape),
+    ]
 }
 
 fn ms(time: Duration) -> u64 {
@@ -71,7 +83,19 @@ fn config(recording: &Recording) -> Result<NodeConfig, RecordingError> {
     };
     let small = |key: &str| Ok(usize::try_from(number(key)?).unwrap_or(usize::MAX));
     let max_side = u32::try_from(number("max_frame_side")?).unwrap_or(u32::MAX);
+    // Recordings of earlier nodes do not say; what is usual is taken.
+    let mut limits = [0.0; 4];
+    for (limit, (key, usual)) in limits.iter_mut().zip(drift(&DriftLimits::default())) {
+        let what = || format!("its metadata has no number under {key:?}");
+        *limit = match recording.says(key) {
+            "" => usual,
+            text => text.parse().map_err(|_| recording.error(RecordingErrorKind::Foreign, what()))?,
+        };
+    }
+    let [score_share, area_ratio, colour, shape] = limits;
+    let drift = DriftLimits { score_share, area_ratio, colour, shape };
     let config = NodeConfig {
+        track: TrackLimits { drift, ..TrackLimits::default() },
         frame: FrameLimits { max_pixels: number("max_frame_pixels")?, max_side },
         max_command_bytes: small("max_command_bytes")?,
         max_targets: small("max_targets")?,

@@ -105,6 +105,9 @@ settings! {
         /// Ground a target again where the colours under a followed mask are less similar than this to those of the
         /// grounded one (Bhattacharyya coefficient); 0 for never. Default: 0.75. Range: 0..=1.
         drift_colour: f32 = 0.75, "SAM4MLLM_DRIFT_COLOUR";
+        /// Ground a target again where a followed mask, moved onto the one a moment before, overlaps it by less than this
+        /// (intersection over union); 0 for never. Default: 0.6. Range: 0..=1.
+        drift_shape: f32 = 0.6, "SAM4MLLM_DRIFT_SHAPE";
         /// Give one grounding up after this many milliseconds. Default: 30000. At least 1.
         ground_timeout_ms: u64 = 30_000, "SAM4MLLM_GROUND_TIMEOUT_MS";
         /// Wait this many milliseconds for SAM's masks to guess the language model's answers from; 0 for not at all.

@@ -1,6 +1,6 @@
-//! Points deep inside a mask: what SAM is told is on the instance.
+//! Points deep inside a mask, and deep beside it: what SAM is told is on the instance, and what is not.
 
-use crate::geometry::{Point, SourcePx};
+use crate::geometry::{BBox, Point, SourcePx};
 use crate::mask::Mask;
 
 /// Cells along the longer side of the grid on which depths are measured.
@@ -10,21 +10,42 @@ const DEPTH_CELLS: u32 = 64;
 /// of the greatest depth or deeper.
 pub(super) fn inner_points(mask: &Mask, count: usize) -> Vec<Point<SourcePx>> {
     let Some(bbox) = mask.bbox() else { return Vec::new() };
-    let (left, top) = (bbox.x1 as u32, bbox.y1 as u32);
-    let (w, h) = (bbox.width() as u32, bbox.height() as u32);
-    let step = w.max(h).div_ceil(DEPTH_CELLS).max(1);
+    deep_points(bbox, |x, y| mask.row(y)[x as usize] == 1, count)
+}
+
+/// Up to `count` points of `bbox` deep beside `mask`, chosen likewise, without those less than `clear` pixels from it.
+pub(super) fn outer_points(mask: &Mask, bbox: BBox<SourcePx>, count: usize, clear: f32) -> Vec<Point<SourcePx>> {
+    let mut points = deep_points(bbox.clipped(mask.size()), |x, y| mask.row(y)[x as usize] == 0, count);
+    points.retain(|p| !reaches(mask, *p, clear));
+    points
+}
+
+/// Whether a pixel of `mask` is within `distance` of `p`.
+fn reaches(mask: &Mask, p: Point<SourcePx>, distance: f32) -> bool {
+    let span = |at: f32, limit: u32| ((at - distance).max(0.0) as u32)..((at + distance).ceil() as u32).min(limit);
+    span(p.y, mask.size().height).any(|y| {
+        let row = mask.row(y);
+        let dy = y as f32 + 0.5 - p.y;
+        let near = |x: u32| (x as f32 + 0.5 - p.x).powi(2) + dy * dy < distance * distance;
+        span(p.x, mask.size().width).any(|x| row[x as usize] == 1 && near(x))
+    })
+}
+
+/// Up to `count` points deep inside the part of `bbox`, in whole pixels, that is `on`.
+fn deep_points(bbox: BBox<SourcePx>, on: impl Fn(u32, u32) -> bool, count: usize) -> Vec<Point<SourcePx>> {
+    let (left, top) = (bbox.x1.round() as u32, bbox.y1.round() as u32);
+    let (w, h) = ((bbox.x2.round() as u32).saturating_sub(left), (bbox.y2.round() as u32).saturating_sub(top));
+    if w == 0 || h == 0 {
+        return Vec::new();
+    }
+    let step = w.max(h).div_ceil(DEPTH_CELLS);
     let (columns, rows) = (w.div_ceil(step) as usize, h.div_ceil(step) as usize);
     let pixel = |cell: usize| {
         let (column, row) = ((cell % columns) as u32, (cell / columns) as u32);
         // The centre of the cell; the last ones may be cut short by the box.
         ((left + column * step + step / 2).min(left + w - 1), (top + row * step + step / 2).min(top + h - 1))
     };
-    let on: Vec<bool> = (0..columns * rows)
-        .map(|cell| {
-            let (x, y) = pixel(cell);
-            mask.row(y)[x as usize] == 1
-        })
-        .collect();
+    let on: Vec<bool> = (0..columns * rows).map(pixel).map(|(x, y)| on(x, y)).collect();
     let depths = depths(&on, columns);
     let deepest = depths.iter().copied().max().unwrap_or(0);
     if deepest == 0 {
@@ -88,6 +109,19 @@ mod tests {
         assert!(points.iter().all(|p| ring.at(*p)));
     }
 
+    #[test]
+    fn what_lies_beside_the_object_in_its_box_gets_points() {
+        // An L; the rest of its box is free.
+        let l = Mask::from_fn(SIZE, |x, y| (20..80).contains(&x) && (20..80).contains(&y) && (x < 40 || y >= 60));
+        let bbox = l.bbox().expect("not empty");
+        let points = outer_points(&l, bbox, 2, 6.0);
+        assert_eq!(points.len(), 2);
+        assert!(points.iter().all(|p| bbox.contains(*p) && p.x > 46.0 && p.y < 54.0), "{points:?}");
+        // Nowhere in there is so far from it.
+        assert_eq!(outer_points(&l, bbox, 2, 60.0), []);
+        assert_eq!(outer_points(&Mask::from_fn(SIZE, |_, _| true), bbox, 2, 1.0), []);
+    }
+
     proptest! {
         #[test]
         fn inner_points_lie_on_any_mask(bits in prop::collection::vec(0u8..=1, 300 * 40), n in 1usize..5) {
@@ -95,6 +129,23 @@ mod tests {
             let points = inner_points(&mask, n);
             prop_assert!(points.len() <= n);
             prop_assert!(points.iter().all(|p| mask.at(*p)));
+        }
+
+        #[test]
+        fn outer_points_lie_clear_of_any_mask(
+            bits in prop::collection::vec(0u8..=1, 30 * 40),
+            [x1, y1, x2, y2] in prop::array::uniform4(-9f32..60.0),
+            n in 1usize..5,
+        ) {
+            let mask = Mask::from_bits(Size::new(30, 40), bits).expect("sizes match");
+            let points = outer_points(&mask, BBox::new(x1, y1, x2, y2), n, 1.5);
+            let off = |p: &Point<SourcePx>| {
+                [(0.0, 0.0), (-0.9, 0.0), (0.9, 0.0), (0.0, -0.9), (0.0, 0.9)]
+                    .iter()
+                    .all(|(dx, dy)| !mask.at(Point::new(p.x + dx, p.y + dy)))
+            };
+            prop_assert!(points.len() <= n);
+            prop_assert!(points.iter().all(|p| off(p) && p.x < 30.0 && p.y < 40.0));
         }
     }
 }
