@@ -154,10 +154,7 @@ impl Known<'_> {
         if let (CountHint::One, [only], [k]) = (self.hint, &mut *new, &*orphans)
             && only.id == 0
         {
-            // It is not what was sure.
-            let sure = only.sure;
             self.pass_on(*k, only);
-            only.sure = sure;
             only.standing = Standing::instead_of(self.get(*k).standing, only.grounded_seq);
             named[*k] = true;
         }
@@ -185,10 +182,16 @@ impl Known<'_> {
         }
     }
 
-    /// Makes `new` the known one.
+    /// Gives `new` what goes with the id of the known one.
     fn pass_on(&self, k: usize, new: &mut Tracked) {
         let known = self.get(k);
         (new.id, new.largest) = (known.id, new.largest.max(known.largest));
+    }
+
+    /// Makes `new` the known one, which was recognised by what is seen.
+    fn recognise(&self, k: usize, new: &mut Tracked) {
+        self.pass_on(k, new);
+        let known = self.get(k);
         new.sure |= known.sure && new.holds && self.gone(k).is_none();
         // What another command named is no evidence for this one.
         if self.is_own(k) {
@@ -244,7 +247,7 @@ impl Known<'_> {
         pairs.sort_by(|a, b| a.0.total_cmp(&b.0).then((a.1, a.2).cmp(&(b.1, b.2))));
         for (_, n, k) in pairs {
             if new[n].id == 0 && !named[k] {
-                self.pass_on(k, &mut new[n]);
+                self.recognise(k, &mut new[n]);
                 named[k] = true;
             }
         }

@@ -194,7 +194,8 @@ impl Target {
             return Some(Why::Request);
         }
         // A second look that settles nothing, either, is followed by others that take their time.
-        if self.why != Some(Why::Confirm) && self.tracks.iter().any(|t| t.contested && !t.doubtful) {
+        let contested = || self.tracks.iter().any(|t| t.contested && !t.doubtful);
+        if self.why != Some(Why::Confirm) && contested() {
             return Some(Why::Confirm);
         }
         let age = now.saturating_duration_since(answered);
@@ -207,8 +208,8 @@ impl Target {
                 Some(Why::Missing)
             } else {
                 let lately = |since| now.saturating_duration_since(since) <= config.remember_lost;
-                let contested = || self.tracks.iter().any(|t| t.contested && !t.doubtful).then_some(Why::Confirm);
-                self.unsure.is_some_and(lately).then_some(Why::Unsure).or_else(contested)
+                let unsure = self.unsure.is_some_and(lately).then_some(Why::Unsure);
+                unsure.or_else(|| contested().then_some(Why::Confirm))
             }
         };
         let soon = (age >= config.reground_lost_after).then(soon).flatten();

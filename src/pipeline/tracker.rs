@@ -215,7 +215,9 @@ impl Track {
             return Err(LostReason::Colour);
         }
         let least = limits.drift.shape;
-        self.reshaped |= soon && least > 0.0 && self.overlap(&answer.mask, shape) < least;
+        if soon && !self.reshaped && least > 0.0 {
+            self.reshaped = self.overlap(&answer.mask, shape) < least;
+        }
         self.drift = if answer.score < limits.drift.score_share * self.grounded_score {
             Some(Drift::Score)
         } else if ratio(shape.area, self.grounded_area) > limits.drift.area_ratio {

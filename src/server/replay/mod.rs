@@ -9,6 +9,7 @@ mod compare;
 mod report;
 
 use std::collections::HashMap;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,22 +76,21 @@ fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A number of a recording's metadata.
+fn parse<T: FromStr>(recording: &Recording, key: &str) -> Result<T, RecordingError> {
+    let what = || format!("its metadata has no number under {key:?}");
+    recording.says(key).parse().map_err(|_| recording.error(RecordingErrorKind::Foreign, what()))
+}
+
 /// The settings that a recording was made under.
 fn config(recording: &Recording) -> Result<NodeConfig, RecordingError> {
-    let number = |key: &str| {
-        let what = || format!("its metadata has no number under {key:?}");
-        recording.says(key).parse::<u64>().map_err(|_| recording.error(RecordingErrorKind::Foreign, what()))
-    };
+    let number = |key: &str| parse::<u64>(recording, key);
     let small = |key: &str| Ok(usize::try_from(number(key)?).unwrap_or(usize::MAX));
     let max_side = u32::try_from(number("max_frame_side")?).unwrap_or(u32::MAX);
     // Recordings of earlier nodes do not say; what is usual is taken.
     let mut limits = [0.0; 4];
     for (limit, (key, usual)) in limits.iter_mut().zip(drift(&DriftLimits::default())) {
-        let what = || format!("its metadata has no number under {key:?}");
-        *limit = match recording.says(key) {
-            "" => usual,
-            text => text.parse().map_err(|_| recording.error(RecordingErrorKind::Foreign, what()))?,
-        };
+        *limit = if recording.says(key).is_empty() { usual } else { parse(recording, key)? };
     }
     let [score_share, area_ratio, colour, shape] = limits;
     let drift = DriftLimits { score_share, area_ratio, colour, shape };
