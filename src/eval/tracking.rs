@@ -6,7 +6,8 @@
 //! - A *switch* is where a mask begins to lie on another object more than on its own; on which it lies is judged by the
 //!   pixels of both that are seen.
 //! - *Found without* is the share of frames answered FOUND of those in which nothing of the object is seen: of the
-//!   clip's own command, and of one that means nothing in any frame.
+//!   clip's own command, and of one that means nothing in any frame. *Absent without* is the share of them that are
+//!   answered ABSENT, and *absent with* that of the frames in which the object is seen.
 
 use std::time::Duration;
 
@@ -65,8 +66,11 @@ pub struct Followed {
     pub ious: Vec<Option<f32>>,
     /// Frames where its mask begins to lie on another object, and whether the language model put it there.
     pub switches: Vec<(u32, bool)>,
-    /// Frames without the object, and those of them that are answered FOUND: its own command, then the absent one.
-    pub without: [[u32; 2]; 2],
+    /// Frames without the object, and those of them that are answered FOUND and ABSENT: its own command, then the absent
+    /// one.
+    pub without: [[u32; 3]; 2],
+    /// Frames in which the object is seen and answered ABSENT.
+    pub denied: u32,
     /// Groundings of the command.
     pub groundings: u32,
     /// JPEG files, with the masks, and the frames that they are of; none of a clip that was read from a file.
@@ -101,6 +105,10 @@ pub struct Figures {
     pub without: u32,
     /// The share of those that are answered FOUND.
     pub found_without: f64,
+    /// The share of those that are answered ABSENT.
+    pub absent_without: f64,
+    /// The share of `seen` that are.
+    pub absent_with: f64,
 }
 
 impl Figures {
@@ -108,13 +116,17 @@ impl Figures {
     pub fn of<'a>(clips: impl Iterator<Item = &'a Followed> + Clone) -> Self {
         let count = |grounded: bool| clips.clone().flat_map(|c| &c.switches).filter(|s| s.1 == grounded).count();
         let sum = |i: usize| clips.clone().flat_map(|c| c.without).map(|w| w[i]).sum::<u32>();
+        let seen = clips.clone().flat_map(|c| &c.ious).flatten().count();
+        let of_without = |i: usize| f64::from(sum(i)) / f64::from(sum(0).max(1));
         Self {
             clips: clips.clone().count(),
-            seen: clips.clone().flat_map(|c| &c.ious).flatten().count(),
+            seen,
             mean_iou: mean(clips.clone().flat_map(|c| c.ious.iter().flatten())).unwrap_or(0.0),
             switches: [count(false), count(true)],
             without: sum(0),
-            found_without: f64::from(sum(1)) / f64::from(sum(0).max(1)),
+            found_without: of_without(1),
+            absent_without: of_without(2),
+            absent_with: f64::from(clips.map(|c| c.denied).sum::<u32>()) / seen.max(1) as f64,
         }
     }
 }
@@ -144,7 +156,8 @@ pub fn follow(
         absent: texts[1].clone(),
         ious: Vec::with_capacity(frames),
         switches: Vec::new(),
-        without: [[0; 2]; 2],
+        without: [[0; 3]; 2],
+        denied: 0,
         groundings: 0,
         pictures: Vec::new(),
     };
@@ -168,8 +181,10 @@ pub fn follow(
             if without {
                 counts[0] += 1;
                 counts[1] += u32::from(target.verdict == Verdict::Found);
+                counts[2] += u32::from(target.verdict == Verdict::Absent);
             }
         }
+        followed.denied += u32::from(seen && there.verdict == Verdict::Absent);
         let last = there.grounding.as_ref().map(|(seq, _)| *seq);
         followed.groundings += u32::from(last.is_some() && last != grounded);
         grounded = last;
@@ -229,7 +244,7 @@ fn picture(scene: &Scene, mask: Option<&Mask>, truth: &Mask) -> Option<Vec<u8>> 
 mod tests {
     use super::*;
 
-    fn followed(ious: &[Option<f32>], switches: &[(u32, bool)], without: [[u32; 2]; 2]) -> Followed {
+    fn followed(ious: &[Option<f32>], switches: &[(u32, bool)], without: [[u32; 3]; 2]) -> Followed {
         Followed {
             seed: 1,
             story: Story::Motion,
@@ -238,6 +253,7 @@ mod tests {
             ious: ious.to_vec(),
             switches: switches.to_vec(),
             without,
+            denied: 1,
             groundings: 1,
             pictures: Vec::new(),
         }
@@ -246,12 +262,13 @@ mod tests {
     #[test]
     fn figures_count_every_frame_once() {
         let clips = [
-            followed(&[Some(0.0), Some(1.0), None], &[(1, false)], [[1, 1], [3, 0]]),
-            followed(&[Some(0.5), Some(0.5), Some(1.0)], &[(0, true), (2, false)], [[0, 0], [3, 0]]),
+            followed(&[Some(0.0), Some(1.0), None], &[(1, false)], [[1, 1, 0], [3, 0, 2]]),
+            followed(&[Some(0.5), Some(0.5), Some(1.0)], &[(0, true), (2, false)], [[0, 0, 0], [3, 0, 3]]),
         ];
         let figures = Figures::of(clips.iter());
         assert_eq!((figures.clips, figures.seen, figures.without), (2, 5, 7));
         assert!((figures.mean_iou - 0.6).abs() < 1e-9 && (figures.found_without - 1.0 / 7.0).abs() < 1e-9);
+        assert!((figures.absent_without - 5.0 / 7.0).abs() < 1e-9 && (figures.absent_with - 0.4).abs() < 1e-9);
         assert_eq!(figures.switches, [2, 1]);
         assert_eq!(clips[0].mean_iou(), Some(0.5));
     }

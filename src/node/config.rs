@@ -14,10 +14,11 @@ pub struct NodeConfig {
     pub track: TrackLimits,
     /// A target is grounded again when its last grounding is this old and the grounder is idle. Default: 2 s.
     pub reground_after: Duration,
-    /// A target that is lost is grounded again at once, but not more often than this. Default: 250 ms.
+    /// A target that is lost, has drifted, is contested or unsure is grounded again so long after its last grounding, not at
+    /// once: about nearly the same pixels the same mistake would be made again. Default: 250 ms.
     pub reground_lost_after: Duration,
     /// An instance that went out of sight keeps its id if it comes back within this, and is looked for meanwhile as often
-    /// as if it was lost. Default: 3 s, for occlusions of 2 s.
+    /// as if it was lost; so long a target is looked at as often that is unsure. Default: 3 s, for occlusions of 2 s.
     pub remember_lost: Duration,
     /// The longest one grounding may take. Default: 30 s. More than 0.
     pub ground_timeout: Duration,

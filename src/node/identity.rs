@@ -5,7 +5,8 @@
 //! be gone in the time. And where exactly one is meant, and one of each is left, it is that one, wherever it went.
 //!
 //! What is named while something that is known, or still in sight, is not, is *contested* until enough more looks have
-//! named it than that: of two objects that look alike the language model may name one now and the other a second later.
+//! named it than that: of two objects that look alike the language model may name one now and the other a second later. So is
+//! what comes back small, until it is named again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +22,9 @@ const SAME_IOU: f32 = 0.5;
 const ALIKE: f32 = 0.6;
 /// Area of what comes into sight over the largest that was seen: what is half hidden is smaller.
 const AREA: std::ops::RangeInclusive<f32> = 0.02..=2.5;
+/// What comes back smaller than this, over the largest area that was seen, may be something else that looks like it: it is
+/// contested.
+const LITTLE: f32 = 0.33;
 /// How far away it may come into sight, in square roots of the largest area, and how much farther for each second.
 const REACH: (f32, f32) = (1.5, 1.5);
 /// Instances of a target that are remembered.
@@ -204,6 +208,9 @@ impl Known<'_> {
         let known = self.known(new.id);
         let (unproven, back) =
             known.map_or((true, false), |k| (self.get(k).contested && self.is_own(k), self.gone(k).is_some()));
+        if back && known.is_some_and(|k| self.is_own(k) && new.track.area() < LITTLE * self.get(k).largest) {
+            return true;
+        }
         // What went out of sight unconfirmed, or what the same look says twice, is named but once.
         let once = |k| back || self.get(k).grounded_seq == new.grounded_seq;
         if unproven && known.is_some_and(|k| once(k) || !new.standing.is_ahead_of(new.standing.rival)) {
@@ -373,6 +380,14 @@ pub(super) mod tests {
         assert_eq!(contested(&followed, &[], any, &[1, 100]), [false, true], "one elsewhere, one missing");
         assert_eq!(contested(&followed[..1], &[], CountHint::One, &[100]), [true], "the only one, elsewhere");
         assert_eq!(contested(&[], &[lost(true)], any, &[0]), [false], "back");
+        let larger = |own, largest| {
+            let Lost { tracked, .. } = lost(own);
+            Lost { own, ..Lost::new(Arc::new(Tracked { largest, ..Arc::unwrap_or_clone(tracked) })) }
+        };
+        // It has an area of 400.
+        assert_eq!(contested(&[], &[larger(true, 1150.0)], any, &[0]), [false], "back, half hidden");
+        assert_eq!(contested(&[], &[larger(true, 1300.0)], any, &[0]), [true], "back, and small for it");
+        assert_eq!(contested(&[], &[larger(false, 1300.0)], any, &[0]), [false], "small for another command's");
         assert_eq!(contested(&[], &[lost(true)], any, &[150]), [true], "something else is back");
         assert_eq!(contested(&[], &[lost(true)], any, &[100, 150]), [true; 2], "either may have come instead");
         assert_eq!(contested(&[], &[lost(false)], any, &[0]), [false], "known by another command");

@@ -150,7 +150,7 @@ impl Replay {
             Step::Follow { version, at } => {
                 let wanted = self.targets.remove(&version).ok_or_else(|| lost("targets", version))?;
                 self.targets = self.targets.split_off(&version);
-                self.session.follow((version, wanted), at, &mut self.next_epoch);
+                self.session.follow((version, wanted), at, self.settings, &mut self.next_epoch);
             }
             Step::Begin { seq, revision, arrived } => self.begin(seq, revision, arrived)?,
             Step::Decoded => {

@@ -270,8 +270,8 @@ impl Scheduler {
 
     /// Lets go of who is gone, brings targets up to date, and answers what a dead stage cannot.
     fn sweep(&mut self) {
-        let next_epoch = &mut self.next_epoch;
-        self.sessions.values_mut().for_each(|session| session.reconcile(next_epoch));
+        let (settings, next_epoch) = (self.settings, &mut self.next_epoch);
+        self.sessions.values_mut().for_each(|session| session.reconcile(settings, next_epoch));
         for call in self.sessions.values_mut().flat_map(Session::calls).collect::<Vec<_>>() {
             self.handle(Event::Call(Box::new(call)));
         }

@@ -25,9 +25,10 @@ pub enum Why {
     Drift,
     /// Something is missing that was there a short while ago, and was not there at the last look.
     Missing,
-    /// Something is named and followed, and not sure enough to be called found, since a short while ago.
+    /// It is neither sure enough to be called found nor to be called absent, since a short while ago.
     Unsure,
-    /// Something was named instead of something known, and not by enough looks yet: another one is to name it, too.
+    /// Something was named instead of something known, or came back small, and not by enough looks yet: another one is to name
+    /// it, too.
     Confirm,
     /// The last look is long ago.
     Budget,
@@ -83,10 +84,14 @@ pub(super) struct Target {
     why: Option<Why>,
     /// The last grounding in use.
     grounding: Option<Said>,
+    /// What all looks in a row that rather said "absent" leave open, `0.0..=1.0`; 1 where the last one did not.
+    doubt: f32,
+    /// The most that they may leave open; 1 where what is absent on one picture is absent here.
+    most_doubt: f32,
     fresh: Option<Fresh>,
     tracks: Vec<Arc<Tracked>>,
     lost: Vec<Lost>,
-    /// Since which frame's arrival what is followed has not been sure enough.
+    /// Since which frame's arrival it has been unsure.
     unsure: Option<Instant>,
     /// The frame that was asked about last, and when it arrived.
     asked: Option<(u64, Instant)>,
@@ -96,7 +101,9 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn new(wanted: &Wanted, epoch: u64) -> Self {
+    /// A target that nobody has looked at; `absent` is what it takes to say that it is absent
+    /// ([`StreamThresholds::absent`](crate::engine::bundle::StreamThresholds::absent)).
+    pub(super) fn new(wanted: &Wanted, epoch: u64, absent: f32) -> Self {
         let mut target = Self {
             spec: wanted.spec.clone(),
             serial: wanted.serial,
@@ -107,6 +114,8 @@ impl Target {
             requested: false,
             why: None,
             grounding: None,
+            doubt: 1.0,
+            most_doubt: 1.0 - absent,
             fresh: None,
             tracks: Vec::new(),
             lost: Vec::new(),
@@ -173,6 +182,7 @@ impl Target {
         self.lost.extend(self.tracks.drain(..).map(Lost::new));
         (self.grounding, self.fresh, self.asked, self.answered) = (None, None, None, None);
         (self.ground_error, self.why, self.requested, self.unsure) = (None, None, false, None);
+        self.doubt = 1.0;
     }
 
     pub(super) fn is_paused(&self) -> bool {
@@ -193,23 +203,19 @@ impl Target {
         if self.requested {
             return Some(Why::Request);
         }
-        // A second look that settles nothing, either, is followed by others that take their time.
-        let contested = || self.tracks.iter().any(|t| t.contested && !t.doubtful);
-        if self.why != Some(Why::Confirm) && contested() {
-            return Some(Why::Confirm);
-        }
         let age = now.saturating_duration_since(answered);
         let soon = || {
             if self.state.phase == Phase::Lost || self.lost.iter().any(|l| l.own && !l.missed) {
                 Some(Why::Lost)
             } else if self.tracks.iter().any(|t| t.track.drift().is_some()) {
                 Some(Why::Drift)
+            } else if self.tracks.iter().any(|t| t.contested && !t.doubtful) {
+                Some(Why::Confirm)
             } else if self.lost.iter().any(|l| l.own) {
                 Some(Why::Missing)
             } else {
                 let lately = |since| now.saturating_duration_since(since) <= config.remember_lost;
-                let unsure = self.unsure.is_some_and(lately).then_some(Why::Unsure);
-                unsure.or_else(|| contested().then_some(Why::Confirm))
+                self.unsure.is_some_and(lately).then_some(Why::Unsure)
             }
         };
         let soon = (age >= config.reground_lost_after).then(soon).flatten();
@@ -277,6 +283,7 @@ impl Target {
             self.step(Event::Use);
             self.step(Event::Clear);
             self.put_to_use(fresh);
+            self.note_unsure();
         }
     }
 
@@ -303,8 +310,13 @@ impl Target {
         if let Some(used) = done.used {
             self.used(used);
         }
-        let newest = self.tracks.iter().map(|t| t.mask_at).max();
-        let unsure = newest.filter(|_| self.verdict() == Verdict::Unsure);
+        self.note_unsure();
+    }
+
+    /// Remembers since when it has been unsure.
+    fn note_unsure(&mut self) {
+        let seen = self.tracks.iter().map(|t| t.mask_at).max().or(self.asked.map(|(_, at)| at));
+        let unsure = seen.filter(|_| self.verdict() == Verdict::Unsure);
         self.unsure = unsure.map(|at| self.unsure.unwrap_or(at));
     }
 
@@ -323,6 +335,10 @@ impl Target {
         if !used.partial {
             self.ground_error = None;
         }
+        let said = &used.grounding;
+        let nothing = said.instances.is_empty() && said.malformed.is_none();
+        let absent = said.outcome == Outcome::Absent || nothing && said.p_absent > 0.5;
+        self.doubt = if absent { self.doubt * (1.0 - said.p_absent) } else { 1.0 };
         self.grounding = Some(used.into());
     }
 
@@ -349,6 +365,7 @@ impl Target {
         }
         let confidence = match verdict {
             Verdict::Pending | Verdict::Lost | Verdict::Failed | Verdict::Paused => 0.0,
+            Verdict::Absent if self.most_doubt < 1.0 => 1.0 - self.doubt,
             Verdict::Found | Verdict::Absent | Verdict::Ambiguous | Verdict::Unsure => {
                 self.grounding.as_ref().map_or(0.0, |g| g.grounding.confidence)
             }
@@ -373,6 +390,15 @@ impl Target {
         }
     }
 
+    /// Whether the looks at what is not followed are enough to say that it is absent: one alone, where no more is asked for,
+    /// or several that were less sure each.
+    fn is_absent(&self, last: Option<Outcome>) -> bool {
+        match last {
+            Some(Outcome::Absent) => self.doubt <= self.most_doubt,
+            _ => self.most_doubt < 1.0 && self.doubt <= self.most_doubt,
+        }
+    }
+
     fn verdict(&self) -> Verdict {
         let outcome = self.grounding.as_ref().map(|g| g.grounding.outcome);
         let mut believed = self.tracks.iter().filter(|t| !t.doubtful).peekable();
@@ -383,7 +409,7 @@ impl Target {
             Phase::Paused => Verdict::Paused,
             Phase::Failed => Verdict::Failed,
             Phase::Lost => Verdict::Lost,
-            Phase::Vacant if outcome == Some(Outcome::Absent) => Verdict::Absent,
+            Phase::Vacant if self.is_absent(outcome) => Verdict::Absent,
             Phase::Vacant => Verdict::Unsure,
             Phase::Grounded | Phase::Tracked | Phase::Stale => match outcome {
                 Some(Outcome::Found) if sure => Verdict::Found,

@@ -85,7 +85,7 @@ impl World {
         let play = Arc::new(Play::default());
         let zero = Duration::ZERO;
         Self {
-            target: Target::new(&wanted, 1),
+            target: Target::new(&wanted, 1, StreamThresholds::NONE.absent),
             wanted,
             epoch: 1,
             next_id: 0,
@@ -372,6 +372,42 @@ fn what_is_not_sure_enough_is_followed_and_not_called_found() {
 }
 
 #[test]
+fn what_is_absent_for_one_look_takes_another_where_that_is_not_sure_enough() {
+    let look = |world: &mut World, (outcome, p_absent)| {
+        [Op::Frame(None), Op::Done, Op::Look, Op::Ask].into_iter().for_each(|op| world.apply(op));
+        world.answer(|_| Ok(Grounding { p_absent, ..grounding(outcome, None) }));
+        [Op::Frame(None), Op::Done].into_iter().for_each(|op| world.apply(op));
+        let verdict = world.target.reply(&world.meta(), None, &world.config).verdict;
+        (verdict, world.target.due(u64::MAX, Instant::now(), &world.config))
+    };
+    let (unsure, absent) = ((Verdict::Unsure, Some(Why::Unsure)), (Verdict::Absent, None));
+    let (surely, rather, hardly) = ((Outcome::Absent, 0.9), (Outcome::Unsure, 0.6), (Outcome::Unsure, 0.4));
+    // What is enough, and looks one after another.
+    let cases = [
+        (0.0, [(surely, absent), (hardly, unsure), (rather, unsure), (surely, absent)]),
+        (0.85, [(surely, absent), (hardly, unsure), (rather, unsure), (surely, absent)]),
+        (0.95, [(surely, unsure), (surely, absent), (hardly, unsure), (surely, unsure)]),
+        (0.95, [(surely, unsure), (rather, absent), (hardly, unsure), (rather, unsure)]),
+        (0.995, [(surely, unsure), (surely, unsure), (surely, absent), (surely, absent)]),
+    ];
+    let enough = |enough| {
+        let mut world = World::new();
+        world.config.reground_after = Duration::from_secs(3600);
+        world.target = Target::new(&world.wanted, 1, enough);
+        world
+    };
+    for (least, looks) in cases {
+        let mut world = enough(least);
+        assert_eq!(looks.map(|(said, _)| (said, look(&mut world, said))), looks, "{least}");
+        world.apply(Op::Retarget(true));
+        assert_eq!(look(&mut world, surely), looks[0].1, "another command is looked for anew");
+    }
+    let mut world = enough(1.0);
+    world.config.remember_lost = Duration::ZERO;
+    assert_eq!(look(&mut world, surely), (Verdict::Unsure, None), "not for ever: nothing more may come of it");
+}
+
+#[test]
 fn what_was_found_stays_so_until_it_falls_further() {
     let mut world = World::new();
     world.config.reground_after = Duration::from_secs(3600);
@@ -397,7 +433,6 @@ fn what_was_found_stays_so_until_it_falls_further() {
 fn what_comes_instead_of_what_was_named_once_is_found_once_it_was_named_twice() {
     let mut world = World::new();
     world.config.reground_after = Duration::from_secs(3600);
-    world.config.reground_lost_after = Duration::from_secs(3600);
     let said = |world: &World| {
         let reply = world.target.reply(&world.meta(), None, &world.config);
         (reply.verdict, reply.why, reply.instances.first().map(InstanceReply::id))
@@ -418,6 +453,12 @@ fn what_comes_instead_of_what_was_named_once_is_found_once_it_was_named_twice() 
     };
     goes_and_is_named_at(&mut world, 44);
     assert_eq!(said(&world), (Verdict::Unsure, Some(Why::Request), Some(2)), "that is too far away to be the same");
+    let soonest = |world: &World, after| {
+        let config = NodeConfig { reground_lost_after: after, ..world.config.clone() };
+        world.target.due(u64::MAX, Instant::now(), &config)
+    };
+    assert_eq!(soonest(&world, Duration::from_secs(3600)), None, "what is hardly another frame says the same");
+    assert_eq!(soonest(&world, Duration::ZERO), Some(Why::Confirm));
     look_at(&mut world, 44);
     assert_eq!(said(&world), (Verdict::Unsure, Some(Why::Confirm), Some(2)), "the second look has begun");
     frame(&mut world, Some(44));

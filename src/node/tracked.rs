@@ -37,7 +37,7 @@ pub(super) struct Tracked {
     pub sure: bool,
     /// Sure enough to stay so where it was found.
     pub holds: bool,
-    /// It was named while something else that was known was not, and not often enough since.
+    /// It was named while something else that was known was not, or came back small, and not often enough since.
     pub contested: bool,
     /// How often it was named.
     pub standing: Standing,

@@ -289,16 +289,7 @@ fn points_per_question(words: &bundle::Dialect) -> Result<usize, DialectError> {
 
 fn thresholds(words: &bundle::Dialect) -> Result<Thresholds, DialectError> {
     let t = &words.thresholds;
-    let stream = t.stream.unwrap_or(StreamThresholds::NONE);
-    for (field, value) in [
-        ("found", t.found),
-        ("absent", t.absent),
-        ("mask_score", t.mask_score),
-        ("stream.found", stream.found),
-        ("stream.mask_score", stream.mask_score),
-        ("stream.confidence", stream.confidence),
-        ("stream.hold", stream.hold),
-    ] {
+    for (field, value) in t.by_key() {
         if !(0.0..=1.0).contains(&value) {
             let detail = format!("{value} is not a probability");
             return Err(DialectError::new(DialectErrorKind::Range, field, detail));
@@ -306,9 +297,10 @@ fn thresholds(words: &bundle::Dialect) -> Result<Thresholds, DialectError> {
     }
     let point = PointThresholds { positive: t.positive, negative: t.negative };
     if !point.is_consistent() {
-        let detail = format!("{} and negative {} are no probabilities or overlap", t.positive, t.negative);
+        let detail = format!("{} and negative {} overlap", t.positive, t.negative);
         return Err(DialectError::new(DialectErrorKind::Range, "positive", detail));
     }
+    let stream = t.stream.unwrap_or(StreamThresholds::NONE);
     Ok(Thresholds { found: t.found, absent: t.absent, point, mask_score: t.mask_score, stream })
 }
 

@@ -65,7 +65,7 @@ async fn a_question_is_answered_on_the_newest_frame_and_touches_no_target() {
 async fn one_frame_takes_less_certainty_than_a_stream() {
     let script = Script::default();
     let mut backend = backend(&script);
-    backend.stages.stream = StreamThresholds { found: 0.5, mask_score: 0.99, ..StreamThresholds::NONE };
+    backend.stages.stream = StreamThresholds { found: 0.5, absent: 0.95, mask_score: 0.99, ..StreamThresholds::NONE };
     let node = Running::launch(backend, script, |_| {}).await;
     node.ready().await;
     let scene = Scene::new().with(RED, 20, 20);
@@ -76,6 +76,15 @@ async fn one_frame_takes_less_certainty_than_a_stream() {
     stream.question("once", "red", CountHint::One).await;
     let said = response(stream.answer().await, "once").result.expect("has a result");
     assert_eq!(said.verdict(), Verdict::Found);
+
+    // It is 0.9 that it is absent.
+    stream.set([target("y", "yellow")]).await;
+    stream.until_verdict(&scene, "y", Verdict::Unsure).await;
+    stream.question("twice", "yellow", CountHint::One).await;
+    let said = response(stream.answer().await, "twice").result.expect("has a result");
+    assert!(said.verdict() == Verdict::Absent && said.confidence < 0.95, "{said:?}");
+    let twice = stream.until_verdict(&scene, "y", Verdict::Absent).await;
+    assert!(of(&twice, "y").confidence > 0.98, "{twice:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

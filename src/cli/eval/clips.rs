@@ -122,7 +122,7 @@ fn keep(path: &Path, header: &Header, done: &[Followed]) -> anyhow::Result<()> {
     std::fs::rename(&draft, path).with_context(|| format!("write {}", path.display()))
 }
 
-const COLUMNS: [&str; 8] = [
+const COLUMNS: [&str; 10] = [
     "story",
     "clips",
     "frames with it",
@@ -131,6 +131,8 @@ const COLUMNS: [&str; 8] = [
     "grounded elsewhere",
     "frames without",
     "found, %",
+    "absent, %",
+    "absent with it, %",
 ];
 
 fn cells(story: &str, f: &Figures) -> Vec<String> {
@@ -143,6 +145,8 @@ fn cells(story: &str, f: &Figures) -> Vec<String> {
         f.switches[1].to_string(),
         f.without.to_string(),
         format!("{:.2}", 100.0 * f.found_without),
+        format!("{:.1}", 100.0 * f.absent_without),
+        format!("{:.2}", 100.0 * f.absent_with),
     ]
 }
 

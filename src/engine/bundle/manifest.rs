@@ -281,17 +281,44 @@ pub struct Thresholds {
     pub negative: f32,
     /// Unsure below this predicted IoU.
     pub mask_score: f32,
-    /// What "found" takes in a stream of frames. Default: no more than on one picture.
+    /// What "found" and "absent" take in a stream of frames. Default: no more than on one picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<StreamThresholds>,
 }
 
-/// What "found" takes in a stream of frames, where an answer holds for many of them; each `0.0..=1.0`.
+impl Thresholds {
+    /// All of them, under their keys.
+    pub(crate) fn by_key(&self) -> impl Iterator<Item = (&'static str, f32)> {
+        let picture = [
+            ("found", self.found),
+            ("absent", self.absent),
+            ("positive", self.positive),
+            ("negative", self.negative),
+            ("mask_score", self.mask_score),
+        ];
+        let stream = self.stream.map(|s| {
+            [
+                ("stream.found", s.found),
+                ("stream.absent", s.absent),
+                ("stream.mask_score", s.mask_score),
+                ("stream.confidence", s.confidence),
+                ("stream.hold", s.hold),
+            ]
+        });
+        picture.into_iter().chain(stream.into_iter().flatten())
+    }
+}
+
+/// What "found" and "absent" take in a stream of frames, where an answer holds for many of them; each `0.0..=1.0`.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct StreamThresholds {
     /// The probability that the last answer's first token starts a box.
     pub found: f32,
+    /// The probability that the target is absent, by all looks in a row that rather said so (absent on one picture, or from 0.5
+    /// on): 1 less the product of what each left open. Default: any.
+    #[serde(default)]
+    pub absent: f32,
     /// SAM's predicted IoU of each mask on its frame. Default: any.
     #[serde(default)]
     pub mask_score: f32,
@@ -306,7 +333,7 @@ pub struct StreamThresholds {
 
 impl StreamThresholds {
     /// No more than on one picture.
-    pub const NONE: Self = Self { found: 0.0, mask_score: 0.0, confidence: 0.0, hold: 1.0 };
+    pub const NONE: Self = Self { found: 0.0, absent: 0.0, mask_score: 0.0, confidence: 0.0, hold: 1.0 };
 
     fn default_hold() -> f32 {
         1.0

@@ -174,6 +174,11 @@ fn manifest_values_are_rejected_not_clamped() {
             "mask_score = 0.4\nstream = { found = 0.9, hold = 1.5 }",
             "dialect.thresholds.stream.hold",
         ),
+        (
+            "mask_score = 0.4",
+            "mask_score = 0.4\nstream = { found = 0.9, absent = nan }",
+            "dialect.thresholds.stream.absent",
+        ),
         ("grid = [5, 5]", "grid = [5, 0]", "dialect.grid"),
         ("coordinates = \"relative\"", "coordinates = \"pixels\"", "dialect.coordinates"),
         ("absent_answer = \"no such object\"\n", "", "dialect.absent_answer"),

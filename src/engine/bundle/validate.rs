@@ -3,7 +3,7 @@
 use std::path::{Component, Path};
 
 use super::dialects::{Coordinates, Json};
-use super::manifest::{Dialect, ImageSpec, Manifest, Ppg, StreamThresholds, Zoom};
+use super::manifest::{Dialect, ImageSpec, Manifest, Ppg, Zoom};
 use super::{BundleError, BundleErrorKind, Calibration, MANIFEST, outputs};
 
 /// The only manifest format there is.
@@ -64,21 +64,8 @@ impl Dialect {
         require(!self.chat || self.prefix.is_empty(), "dialect.prefix", "left out with dialect.chat")?;
         self.validate_texts()?;
         self.validate_templates()?;
-        let t = &self.thresholds;
-        for (key, value) in [
-            ("found", t.found),
-            ("absent", t.absent),
-            ("positive", t.positive),
-            ("negative", t.negative),
-            ("mask_score", t.mask_score),
-        ] {
+        for (key, value) in self.thresholds.by_key() {
             require((0.0..=1.0).contains(&value), &format!("dialect.thresholds.{key}"), "0.0..=1.0")?;
-        }
-        let stream = |s: &StreamThresholds| {
-            [("found", s.found), ("mask_score", s.mask_score), ("confidence", s.confidence), ("hold", s.hold)]
-        };
-        for (key, value) in t.stream.iter().flat_map(stream) {
-            require((0.0..=1.0).contains(&value), &format!("dialect.thresholds.stream.{key}"), "0.0..=1.0")?;
         }
         self.ppg.as_ref().map_or(Ok(()), Ppg::validate)?;
         self.json.as_ref().map_or(Ok(()), Json::validate)?;

@@ -55,7 +55,7 @@ impl Call {
     ) -> Self {
         let span = tracing::info_span!("call", seq = frame.meta.seq);
         let wanted = Wanted { spec: Arc::new(spec), serial: 0, commands: 0, looks: 0, paused: false };
-        let target = Target::new(&wanted, 0);
+        let target = Target::new(&wanted, 0, StreamThresholds::NONE.absent);
         Self {
             meta: frame.meta.clone(),
             frame,

@@ -106,13 +106,19 @@ impl Session {
     }
 
     /// Brings the targets to what the client wants; those that are as before keep their state.
-    pub(super) fn reconcile(&mut self, next_epoch: &mut u64) {
+    pub(super) fn reconcile(&mut self, settings: Settings, next_epoch: &mut u64) {
         let Some((version, wanted)) = self.slot.targets_since(self.version) else { return };
-        self.follow((version, wanted), Instant::now(), next_epoch);
+        self.follow((version, wanted), Instant::now(), settings, next_epoch);
     }
 
     /// Brings the targets to `wanted`.
-    pub(in super::super) fn follow(&mut self, wanted: (u64, Vec<Wanted>), now: Instant, next_epoch: &mut u64) {
+    pub(in super::super) fn follow(
+        &mut self,
+        wanted: (u64, Vec<Wanted>),
+        now: Instant,
+        settings: Settings,
+        next_epoch: &mut u64,
+    ) {
         let (version, wanted) = wanted;
         self.saw(|| Step::Follow { version, at: now });
         self.version = version;
@@ -127,7 +133,7 @@ impl Session {
                 }
                 None => {
                     *next_epoch += 1;
-                    Target::new(&w, *next_epoch)
+                    Target::new(&w, *next_epoch, settings.stream.absent)
                 }
             })
             .collect();

@@ -94,7 +94,7 @@ settings! {
         /// Ground a target again after this many milliseconds. Default: 2000.
         reground_after_ms: u64 = 2000, "SAM4MLLM_REGROUND_AFTER_MS";
         /// Remember an instance that went out of sight for this many milliseconds, and give it its id again if it comes
-        /// back. Default: 3000.
+        /// back; what is unsure is looked at more often for so long. Default: 3000.
         remember_lost_ms: u64 = 3000, "SAM4MLLM_REMEMBER_LOST_MS";
         /// Ground a target again where SAM gives a followed mask less than this share of the score that the grounded
         /// mask had; 0 for never. Default: 0.8. Range: 0..=1.
