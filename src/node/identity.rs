@@ -380,10 +380,7 @@ pub(super) mod tests {
         assert_eq!(contested(&followed, &[], any, &[1, 100]), [false, true], "one elsewhere, one missing");
         assert_eq!(contested(&followed[..1], &[], CountHint::One, &[100]), [true], "the only one, elsewhere");
         assert_eq!(contested(&[], &[lost(true)], any, &[0]), [false], "back");
-        let larger = |own, largest| {
-            let Lost { tracked, .. } = lost(own);
-            Lost { own, ..Lost::new(Arc::new(Tracked { largest, ..Arc::unwrap_or_clone(tracked) })) }
-        };
+        let larger = |own, largest| Lost { own, ..Lost::new(Arc::new(Tracked { largest, ..tracked(3, 0, GREY) })) };
         // It has an area of 400.
         assert_eq!(contested(&[], &[larger(true, 1150.0)], any, &[0]), [false], "back, half hidden");
         assert_eq!(contested(&[], &[larger(true, 1300.0)], any, &[0]), [true], "back, and small for it");

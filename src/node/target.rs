@@ -393,10 +393,7 @@ impl Target {
     /// Whether the looks at what is not followed are enough to say that it is absent: one alone, where no more is asked for,
     /// or several that were less sure each.
     fn is_absent(&self, last: Option<Outcome>) -> bool {
-        match last {
-            Some(Outcome::Absent) => self.doubt <= self.most_doubt,
-            _ => self.most_doubt < 1.0 && self.doubt <= self.most_doubt,
-        }
+        self.doubt <= self.most_doubt && (self.most_doubt < 1.0 || last == Some(Outcome::Absent))
     }
 
     fn verdict(&self) -> Verdict {
