@@ -41,6 +41,8 @@ pub struct Speech {
     no: u32,
     /// The token of every grid value, where each is one token.
     numbers: Option<Vec<u32>>,
+    /// A number cannot be said in pieces: the tokenizer writes a space between any two tokens.
+    spaced: bool,
 }
 
 impl Speech {
@@ -61,6 +63,7 @@ impl Speech {
         let (yes, no) = context.yes_and_no()?;
         let (before_image, after_image) = context.prefix_around(image_token)?;
         let numbers = context.numbers();
+        let spaced = context.spaced()?;
         let (control_tokens, unknown) = control_tokens(&tokenizer);
         let added = tokenizer.get_added_tokens_decoder().into_iter();
         let special = added.filter(|(_, token)| token.special).map(|(id, _)| id).collect();
@@ -82,6 +85,7 @@ impl Speech {
             yes,
             no,
             numbers,
+            spaced,
         })
     }
 
@@ -239,8 +243,12 @@ impl Speech {
             return false;
         }
         let Ok(text) = self.answer(Strategy::Box, tokens) else { return false };
-        let found = progress_within(&text, room, &self.dialect);
-        found == Progress::Whole || found == wanted
+        match progress_within(&text, room, &self.dialect) {
+            Progress::Whole => true,
+            Progress::Open => wanted == Progress::Open,
+            Progress::Within => wanted == Progress::Open && !self.spaced,
+            Progress::Dead => false,
+        }
     }
 
     fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
@@ -435,6 +443,18 @@ impl<'a> Context<'a> {
             [at] => Ok((prefix[..at].to_vec(), prefix[at + 1..].to_vec())),
             _ => Err(token_error("prefix", format!("holds {} image tokens, not one", places.len()))),
         }
+    }
+
+    /// Whether digits that two tokens say have a space between them.
+    fn spaced(&self) -> Result<bool, DialectError> {
+        let fail = |e: tokenizers::Error| token_error("coordinates", e.to_string());
+        let said = self.tokenizer.encode(self.dialect.write_point(Point::new(1.0, 1.0)), false).map_err(fail)?;
+        let digits = |id: &u32| {
+            let token = self.tokenizer.id_to_token(*id).unwrap_or_default();
+            !token.is_empty() && token.bytes().all(|sign| sign.is_ascii_digit())
+        };
+        let Some(token) = said.get_ids().iter().copied().find(digits) else { return Ok(false) };
+        Ok(self.tokenizer.decode(&[token, token], false).map_err(fail)?.contains(char::is_whitespace))
     }
 
     /// The token of every grid value, where each is one token and no two share it.

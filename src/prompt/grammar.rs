@@ -11,6 +11,8 @@ pub enum Progress {
     Dead,
     /// Some answer begins with it.
     Open,
+    /// Some answer begins with it, where a digit follows at once: it ends within a number.
+    Within,
     /// It is an answer; others may begin with it.
     Whole,
 }
@@ -57,7 +59,11 @@ impl Walk<'_> {
         if to < least || from > most || (read < digits && !self.rest.is_empty()) {
             return Err(Progress::Dead);
         }
-        if read < digits { Err(Progress::Open) } else { Ok(value) }
+        match read {
+            0 => Err(Progress::Open),
+            _ if read < digits => Err(Progress::Within),
+            _ => Ok(value),
+        }
     }
 
     /// A box with positive width and height.
@@ -121,7 +127,7 @@ impl Walk<'_> {
 }
 
 /// How far `text` is a round-1 answer of boxes, or the absent one. What is [`Progress::Whole`] can be read by
-/// [`super::parse_answer`]; what is [`Progress::Open`] can be made whole.
+/// [`super::parse_answer`]; what is [`Progress::Open`] or [`Progress::Within`] can be made whole.
 pub fn progress(text: &str, dialect: &Dialect) -> Progress {
     progress_within(text, usize::MAX, dialect)
 }
@@ -154,12 +160,13 @@ mod tests {
             ("", Progress::Open),
             (" ", Progress::Open),
             ("[", Progress::Open),
-            ("[12", Progress::Open),
+            ("[12", Progress::Within),
             ("[12 ", Progress::Dead),
-            ("[ 120 , 200 , 5", Progress::Open),
+            ("[ 120 , 200 , 5", Progress::Within),
+            ("[ 120 , 200 , ", Progress::Open),
             ("[999", Progress::Dead),
             ("[500,000,4", Progress::Dead),
-            ("[500,000,50", Progress::Open),
+            ("[500,000,50", Progress::Within),
             ("[500,000,500", Progress::Dead),
             ("[500,000,501,000", Progress::Dead),
             ("[500,000,501,001]", Progress::Whole),
@@ -179,7 +186,7 @@ mod tests {
     fn the_order_of_the_corners_is_the_dialects() {
         let dialect = words(|w| w.bbox = "({y2},{x2};{y1},{x1})".into());
         assert_eq!(progress("(000", &dialect), Progress::Dead);
-        assert_eq!(progress("(001,1", &dialect), Progress::Open);
+        assert_eq!(progress("(001,1", &dialect), Progress::Within);
         assert_eq!(progress("(001,100;001", &dialect), Progress::Dead);
         assert_eq!(progress("(001,100;000,1", &dialect), Progress::Dead);
         assert_eq!(progress("(001,100;000,099)", &dialect), Progress::Whole);
