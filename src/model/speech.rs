@@ -41,7 +41,7 @@ pub struct Speech {
     no: u32,
     /// The token of every grid value, where each is one token.
     numbers: Option<Vec<u32>>,
-    /// A number cannot be said in pieces: the tokenizer writes a space between any two tokens.
+    /// A number cannot be said in pieces, and need not be: each is one token, and there is a space between two of those.
     spaced: bool,
 }
 
@@ -63,7 +63,7 @@ impl Speech {
         let (yes, no) = context.yes_and_no()?;
         let (before_image, after_image) = context.prefix_around(image_token)?;
         let numbers = context.numbers();
-        let spaced = context.spaced()?;
+        let spaced = numbers.is_some() && context.spaced()?;
         let (control_tokens, unknown) = control_tokens(&tokenizer);
         let added = tokenizer.get_added_tokens_decoder().into_iter();
         let special = added.filter(|(_, token)| token.special).map(|(id, _)| id).collect();
@@ -445,7 +445,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Whether digits that two tokens say have a space between them.
+    /// Whether two tokens of digits have a space between them.
     fn spaced(&self) -> Result<bool, DialectError> {
         let fail = |e: tokenizers::Error| token_error("coordinates", e.to_string());
         let said = self.tokenizer.encode(self.dialect.write_point(Point::new(1.0, 1.0)), false).map_err(fail)?;
@@ -490,8 +490,20 @@ impl<'a> Context<'a> {
 mod tests {
     use super::*;
     use crate::engine::bundle;
-    use crate::model::toy::{speech, try_speech};
+    use crate::model::toy::{speech, speech_of, token, tokenizer_json, try_speech};
+    use crate::prompt::dialect::tests::tabletop_words;
     use crate::prompt::ppg::tests::ppg_words;
+
+    #[test]
+    fn a_number_is_begun_where_its_pieces_join() {
+        let joined = tokenizer_json().replace("\"decoder\":null", "\"decoder\":{\"type\":\"Fuse\"}");
+        for (tokenizer, may) in [(tokenizer_json(), false), (joined, true)] {
+            let speech = speech_of(&tokenizer, &tabletop_words()).expect("fits the tokenizer");
+            let [opening, one] = ["[", "1"].map(|text| token(&speech, text));
+            assert!(speech.may_say(&[opening], 20));
+            assert_eq!(speech.may_say(&[opening, one], 20), may);
+        }
+    }
 
     #[test]
     fn ppg_has_a_query_of_its_own_and_begins_alike() {

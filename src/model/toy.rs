@@ -134,6 +134,12 @@ pub(crate) fn tokenizer_json() -> String {
     .to_string()
 }
 
+/// The token that stands for `text`.
+pub(crate) fn token(speech: &Speech, text: &str) -> u32 {
+    let says = |token: &u32| speech.text(&[*token]).expect("is text") == text;
+    (0..vocabulary() as u32).find(says).expect("is in the vocabulary")
+}
+
 /// Tokens in the toy's vocabulary.
 pub(crate) fn vocabulary() -> usize {
     7 + 1000 + WORDS.split(' ').count()
@@ -146,10 +152,15 @@ pub(crate) fn speech(change: impl FnOnce(&mut bundle::Dialect)) -> Speech {
 pub(crate) fn try_speech(change: impl FnOnce(&mut bundle::Dialect)) -> Result<Speech, DialectError> {
     let mut words = tabletop_words();
     change(&mut words);
+    speech_of(&tokenizer_json(), &words)
+}
+
+/// The same with a tokenizer of its own.
+pub(crate) fn speech_of(tokenizer_json: &str, words: &bundle::Dialect) -> Result<Speech, DialectError> {
     let dir = tempfile::tempdir().expect("temporary directory");
     let file = dir.path().join("tokenizer.json");
-    std::fs::write(&file, tokenizer_json()).expect("writable");
-    Speech::new(read_tokenizer(&file)?, Dialect::compile(&words).expect("valid"), 4)
+    std::fs::write(&file, tokenizer_json).expect("writable");
+    Speech::new(read_tokenizer(&file)?, Dialect::compile(words).expect("valid"), 4)
 }
 
 /// The toy with a script for its answers, which are cut off after 24 tokens.

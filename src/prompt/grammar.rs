@@ -11,7 +11,8 @@ pub enum Progress {
     Dead,
     /// Some answer begins with it.
     Open,
-    /// Some answer begins with it, where a digit follows at once: it ends within a number.
+    /// Some answer begins with it, where a digit follows at once: it ends within a number of a template. (In JSON, where
+    /// numbers have no length of their own, that is [`Progress::Open`].)
     Within,
     /// It is an answer; others may begin with it.
     Whole,
