@@ -67,6 +67,8 @@ pub(super) struct Work {
     pub lost: Vec<Lost>,
     /// A grounding that has not been used yet.
     pub fresh: Option<Fresh>,
+    /// That grounding and those before it leave as little doubt that there is nothing to follow as ABSENT takes.
+    pub absent: bool,
 }
 
 /// What became of the frame.
@@ -277,8 +279,9 @@ fn settle(work: Work, found: Found, now: Instant, next_id: &mut u64) -> WorkDone
     let lost_now = !lost.is_empty() || !grounded_lost.is_empty();
     let lost: Vec<Lost> = lost.into_iter().map(Lost::new).chain(work.lost).collect();
     let (tracks, mut lost, event) = match work.fresh.as_ref().map(|f| f.grounding.outcome) {
-        // An unreadable answer takes nothing back; what it does name counts.
-        None | Some(Outcome::Unsure) if grounded.is_empty() && grounded_lost.is_empty() => {
+        // An answer that cannot be read, or that is not sure by itself or with those before it, takes nothing back; what it
+        // does name counts.
+        None | Some(Outcome::Unsure) if grounded.is_empty() && grounded_lost.is_empty() && !work.absent => {
             let event = if let Some(event) = shown(&followed, Event::Follow) {
                 Some(event)
             } else if lost_now {

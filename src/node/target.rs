@@ -292,11 +292,13 @@ impl Target {
     pub(super) fn work(&mut self, frame: &Meta, remember: Duration) -> Work {
         let asked = self.asked.filter(|_| self.state.look != Look::Idle).map_or(frame.arrived, |(_, at)| at);
         forget(&mut self.lost, asked.min(frame.arrived), remember);
+        let settled = |f: &Fresh| self.most_doubt < 1.0 && self.doubt_after(&f.grounding) <= self.most_doubt;
         Work {
             epoch: self.epoch,
             hint: self.spec.hint,
             tracks: self.tracks.clone(),
             lost: self.lost.clone(),
+            absent: self.fresh.as_ref().is_some_and(settled),
             fresh: self.fresh.clone(),
         }
     }
@@ -335,11 +337,17 @@ impl Target {
         if !used.partial {
             self.ground_error = None;
         }
-        let said = &used.grounding;
-        let nothing = said.instances.is_empty() && said.malformed.is_none();
-        let absent = said.outcome == Outcome::Absent || nothing && said.p_absent > 0.5;
-        self.doubt = if absent { self.doubt * (1.0 - said.p_absent) } else { 1.0 };
+        self.doubt = self.doubt_after(&used.grounding);
+        if used.grounding.leans_absent() {
+            let seen = used.frame.meta.arrived;
+            self.lost.iter_mut().for_each(|l| l.missed |= l.own && l.since <= seen);
+        }
         self.grounding = Some(used.into());
+    }
+
+    /// What `said` and the looks before it leave open.
+    fn doubt_after(&self, said: &Grounding) -> f32 {
+        if said.leans_absent() { self.doubt * (1.0 - said.p_absent) } else { 1.0 }
     }
 
     /// A frame has no new masks.

@@ -337,6 +337,20 @@ fn why_it_is_looked_at() {
         world.apply(op);
     }
     assert_eq!(why(&world), Some(Why::Missing));
+    for op in [Op::Frame(Some(4)), Op::Done, Op::Ask, Op::Answer(Outcome::Found), Op::Frame(Some(4)), Op::Done] {
+        world.apply(op);
+    }
+    for op in [Op::Frame(None), Op::Done] {
+        world.apply(op);
+    }
+    assert_eq!(why(&world), Some(Why::Lost));
+    world.apply(Op::Ask);
+    world.answer(|_| Ok(Grounding { p_absent: 0.7, ..grounding(Outcome::Unsure, None) }));
+    for op in [Op::Frame(None), Op::Done] {
+        world.apply(op);
+    }
+    // Rather absent, it was looked for all the same.
+    assert_eq!(why(&world), Some(Why::Missing));
     world.config.remember_lost = Duration::ZERO;
     world.apply(Op::Frame(None));
     world.apply(Op::Done);
@@ -405,6 +419,44 @@ fn what_is_absent_for_one_look_takes_another_where_that_is_not_sure_enough() {
     let mut world = enough(1.0);
     world.config.remember_lost = Duration::ZERO;
     assert_eq!(look(&mut world, surely), (Verdict::Unsure, None), "not for ever: nothing more may come of it");
+}
+
+#[test]
+fn what_is_followed_is_let_go_once_looks_leave_little_doubt() {
+    let mut world = World::new();
+    world.config.reground_after = Duration::from_secs(3600);
+    world.target = Target::new(&world.wanted, 1, 0.95);
+    let mut look = |said: Grounding| {
+        [Op::Frame(Some(4)), Op::Done, Op::Look, Op::Ask].into_iter().for_each(|op| world.apply(op));
+        world.answer(|_| Ok(said.clone()));
+        [Op::Frame(Some(4)), Op::Done].into_iter().for_each(|op| world.apply(op));
+        let reply = world.target.reply(&world.meta(), None, &world.config);
+        (reply.verdict, reply.instances.len(), world.target.due(u64::MAX, Instant::now(), &world.config))
+    };
+    let rather = || Grounding { p_absent: 0.7, ..grounding(Outcome::Unsure, None) };
+    assert_eq!(look(grounding(Outcome::Found, Some(4))).0, Verdict::Found);
+    // Each leaves 0.3 open, and 0.05 may stay so.
+    let followed = (Verdict::Unsure, 1, Some(Why::Unsure));
+    assert_eq!([look(rather()), look(rather())], [followed, followed]);
+    assert_eq!(look(rather()), (Verdict::Absent, 0, Some(Why::Missing)));
+}
+
+#[test]
+fn an_id_outlives_a_new_command_that_is_not_answered_at_once() {
+    let mut world = World::new();
+    let mut look = |said: Grounding| {
+        [Op::Frame(Some(4)), Op::Done, Op::Look, Op::Ask].into_iter().for_each(|op| world.apply(op));
+        world.answer(|_| Ok(said.clone()));
+        [Op::Frame(Some(4)), Op::Done].into_iter().for_each(|op| world.apply(op));
+        let ids: Vec<u64> = world.target.tracks.iter().map(|t| t.id).collect();
+        if ids == [1] {
+            world.apply(Op::Retarget(true));
+        }
+        ids
+    };
+    assert_eq!(look(grounding(Outcome::Found, Some(4))), [1]);
+    assert!(look(Grounding { p_absent: 0.7, ..grounding(Outcome::Unsure, None) }).is_empty());
+    assert_eq!(look(grounding(Outcome::Found, Some(4))), [1]);
 }
 
 #[test]

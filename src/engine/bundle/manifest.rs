@@ -316,7 +316,7 @@ pub struct StreamThresholds {
     /// The probability that the last answer's first token starts a box.
     pub found: f32,
     /// The probability that the target is absent, by all looks in a row that rather said so (absent on one picture, or from 0.5
-    /// on): 1 less the product of what each left open. Default: any.
+    /// on): 1 less the product of what each left open. What is followed is let go then. Default: any.
     #[serde(default)]
     pub absent: f32,
     /// SAM's predicted IoU of each mask on its frame. Default: any.

@@ -272,6 +272,12 @@ impl Ground for Grounder {
 }
 
 impl Grounding {
+    /// Whether it says that there is no such thing, or rather that than anything else: a readable answer that names nothing.
+    pub fn leans_absent(&self) -> bool {
+        let nothing = self.instances.is_empty() && self.malformed.is_none();
+        self.outcome == Outcome::Absent || nothing && self.p_absent > 0.5
+    }
+
     /// The same verdict on `instances`, best first; of rivals the least certain says how sure one can be.
     fn with(self, instances: Vec<GroundedInstance>) -> Self {
         let confidence = match self.outcome {
