@@ -52,7 +52,7 @@ PPG = {
 }
 TYPES = ["name", "colour", "kind", "size", "position", "relation", "ordinal", "several", "none", "exclusion"]
 # How much more often the types that are learned last are drawn.
-EFFORT = {"ordinal": 3.0, "relation": 1.5, "size": 1.5}
+EFFORT = {"ordinal": 3.0, "relation": 2.5, "size": 2.5}
 # Words that came later than the first checkpoints keep their places at the end.
 LATER = ["but", "except", "not", "ppg"]
 EXTRA = "[ ] , ? : . ' find one some any no such object on yes what is at nothing background how many a".split()
