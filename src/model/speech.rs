@@ -63,7 +63,7 @@ impl Speech {
         let (yes, no) = context.yes_and_no()?;
         let (before_image, after_image) = context.prefix_around(image_token)?;
         let numbers = context.numbers();
-        let spaced = numbers.is_some() && context.spaced()?;
+        let spaced = context.spaced(numbers.as_deref())?;
         let (control_tokens, unknown) = control_tokens(&tokenizer);
         let added = tokenizer.get_added_tokens_decoder().into_iter();
         let special = added.filter(|(_, token)| token.special).map(|(id, _)| id).collect();
@@ -445,16 +445,11 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Whether two tokens of digits have a space between them.
-    fn spaced(&self) -> Result<bool, DialectError> {
-        let fail = |e: tokenizers::Error| token_error("coordinates", e.to_string());
-        let said = self.tokenizer.encode(self.dialect.write_point(Point::new(1.0, 1.0)), false).map_err(fail)?;
-        let digits = |id: &u32| {
-            let token = self.tokenizer.id_to_token(*id).unwrap_or_default();
-            !token.is_empty() && token.bytes().all(|sign| sign.is_ascii_digit())
-        };
-        let Some(token) = said.get_ids().iter().copied().find(digits) else { return Ok(false) };
-        Ok(self.tokenizer.decode(&[token, token], false).map_err(fail)?.contains(char::is_whitespace))
+    /// Whether two of the tokens `numbers` have a space between them; not where there are none.
+    fn spaced(&self, numbers: Option<&[u32]>) -> Result<bool, DialectError> {
+        let Some(&[number, ..]) = numbers else { return Ok(false) };
+        let said = self.tokenizer.decode(&[number, number], false);
+        Ok(said.map_err(|e| token_error("coordinates", e.to_string()))?.contains(char::is_whitespace))
     }
 
     /// The token of every grid value, where each is one token and no two share it.

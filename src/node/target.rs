@@ -292,13 +292,13 @@ impl Target {
     pub(super) fn work(&mut self, frame: &Meta, remember: Duration) -> Work {
         let asked = self.asked.filter(|_| self.state.look != Look::Idle).map_or(frame.arrived, |(_, at)| at);
         forget(&mut self.lost, asked.min(frame.arrived), remember);
-        let settled = |f: &Fresh| self.most_doubt < 1.0 && self.doubt_after(&f.grounding) <= self.most_doubt;
+        let absent = |f: &Fresh| self.is_absent(self.doubt_after(&f.grounding), Some(f.grounding.outcome));
         Work {
             epoch: self.epoch,
             hint: self.spec.hint,
             tracks: self.tracks.clone(),
             lost: self.lost.clone(),
-            absent: self.fresh.as_ref().is_some_and(settled),
+            absent: self.fresh.as_ref().is_some_and(absent),
             fresh: self.fresh.clone(),
         }
     }
@@ -398,10 +398,10 @@ impl Target {
         }
     }
 
-    /// Whether the looks at what is not followed are enough to say that it is absent: one alone, where no more is asked for,
-    /// or several that were less sure each.
-    fn is_absent(&self, last: Option<Outcome>) -> bool {
-        self.doubt <= self.most_doubt && (self.most_doubt < 1.0 || last == Some(Outcome::Absent))
+    /// Whether looks that leave `doubt`, the `last` one among them, are enough to say that it is absent: one alone, where no more
+    /// is asked for, or several that were less sure each.
+    fn is_absent(&self, doubt: f32, last: Option<Outcome>) -> bool {
+        doubt <= self.most_doubt && (self.most_doubt < 1.0 || last == Some(Outcome::Absent))
     }
 
     fn verdict(&self) -> Verdict {
@@ -414,7 +414,7 @@ impl Target {
             Phase::Paused => Verdict::Paused,
             Phase::Failed => Verdict::Failed,
             Phase::Lost => Verdict::Lost,
-            Phase::Vacant if self.is_absent(outcome) => Verdict::Absent,
+            Phase::Vacant if self.is_absent(self.doubt, outcome) => Verdict::Absent,
             Phase::Vacant => Verdict::Unsure,
             Phase::Grounded | Phase::Tracked | Phase::Stale => match outcome {
                 Some(Outcome::Found) if sure => Verdict::Found,

@@ -181,6 +181,13 @@ impl World {
         }
     }
 
+    /// The grounder looks at a frame with the object so far from the left, or without it, and `said` is of use on the next one.
+    fn look(&mut self, left: Option<u32>, said: &Grounding) {
+        [Op::Frame(left), Op::Done, Op::Look, Op::Ask].into_iter().for_each(|op| self.apply(op));
+        self.answer(|_| Ok(said.clone()));
+        [Op::Frame(left), Op::Done].into_iter().for_each(|op| self.apply(op));
+    }
+
     fn segment(&mut self) {
         let Some((work, frame)) = self.work.take() else { return };
         let settings = Settings {
@@ -388,9 +395,7 @@ fn what_is_not_sure_enough_is_followed_and_not_called_found() {
 #[test]
 fn what_is_absent_for_one_look_takes_another_where_that_is_not_sure_enough() {
     let look = |world: &mut World, (outcome, p_absent)| {
-        [Op::Frame(None), Op::Done, Op::Look, Op::Ask].into_iter().for_each(|op| world.apply(op));
-        world.answer(|_| Ok(Grounding { p_absent, ..grounding(outcome, None) }));
-        [Op::Frame(None), Op::Done].into_iter().for_each(|op| world.apply(op));
+        world.look(None, &Grounding { p_absent, ..grounding(outcome, None) });
         let verdict = world.target.reply(&world.meta(), None, &world.config).verdict;
         (verdict, world.target.due(u64::MAX, Instant::now(), &world.config))
     };
@@ -427,9 +432,7 @@ fn what_is_followed_is_let_go_once_looks_leave_little_doubt() {
     world.config.reground_after = Duration::from_secs(3600);
     world.target = Target::new(&world.wanted, 1, 0.95);
     let mut look = |said: Grounding| {
-        [Op::Frame(Some(4)), Op::Done, Op::Look, Op::Ask].into_iter().for_each(|op| world.apply(op));
-        world.answer(|_| Ok(said.clone()));
-        [Op::Frame(Some(4)), Op::Done].into_iter().for_each(|op| world.apply(op));
+        world.look(Some(4), &said);
         let reply = world.target.reply(&world.meta(), None, &world.config);
         (reply.verdict, reply.instances.len(), world.target.due(u64::MAX, Instant::now(), &world.config))
     };
@@ -445,9 +448,7 @@ fn what_is_followed_is_let_go_once_looks_leave_little_doubt() {
 fn an_id_outlives_a_new_command_that_is_not_answered_at_once() {
     let mut world = World::new();
     let mut look = |said: Grounding| {
-        [Op::Frame(Some(4)), Op::Done, Op::Look, Op::Ask].into_iter().for_each(|op| world.apply(op));
-        world.answer(|_| Ok(said.clone()));
-        [Op::Frame(Some(4)), Op::Done].into_iter().for_each(|op| world.apply(op));
+        world.look(Some(4), &said);
         let ids: Vec<u64> = world.target.tracks.iter().map(|t| t.id).collect();
         if ids == [1] {
             world.apply(Op::Retarget(true));
